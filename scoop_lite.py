@@ -1,0 +1,4586 @@
+#!/usr/bin/env python3
+"""scoop_lite: spread ``futures.map(f, xs)`` over every core you can reach.
+
+@@DOC@@
+"""
+from __future__ import annotations
+
+import collections
+import concurrent.futures
+import argparse
+import atexit
+import builtins
+import enum
+import functools
+import gc
+import hashlib
+import heapq
+import importlib
+import io
+import itertools
+import json
+import logging
+import marshal
+import math
+import os
+import pickle
+import random
+import re
+import select
+import selectors
+import signal
+import socket
+import struct
+import sys
+import threading
+import time
+import traceback
+import types
+import warnings
+import weakref
+from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import (
+    Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union,
+)  # fmt: skip
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+__version__ = "0.1.0"
+_run_as_script = __name__ == "__main__"
+if _run_as_script:  # one module under one name, whatever the file is called: so that what it defines can be pickled
+    __name__ = "scoop_lite"
+sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script else __name__])
+__all__ = ["futures", "shared", "main", "ScoopError", "MisuseError", "PeerError", "WorkerLost"]
+
+# Durations are seconds and end in _s. Every constant says what it costs to change it.
+LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less costs time
+CHUNK_S = 0.03  # measured work carved into one chunk: more is lost with a worker, less costs messages
+MIN_CHUNK_S = 0.0004  # a chunk of less work than this costs more to move than to run
+SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush of results
+FLUSH_S = 0.002  # results wait this long for company, while short tasks run
+BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
+BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of their own
+MAX_FRAME = 1 << 33  # bytes; a length above it is a broken or hostile peer, never ours
+WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers starve
+MAX_WINDOW = 1 << 18
+MAX_INLINE = 32  # tasks run on top of each other on one strand; deeper ones get a strand (and stack) of their own
+MAX_PARKED = {"greenlet": 100_000, "thread": 1_000}  # parked strands from which a worker takes no more foreign tasks
+AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
+ORIGIN = 0  # the rank of the worker that runs the user's script
+
+logger = logging.getLogger("scoop_lite")
+logger.addHandler(logging.NullHandler())
+now = time.perf_counter
+
+
+# ======================================================================================================================
+# Errors: misuse, bad peer, lost worker                                                            (every process)
+# ======================================================================================================================
+
+
+class ScoopError(Exception):
+    """Base of all errors of this module."""
+
+
+class MisuseError(ScoopError, RuntimeError):
+    """The caller did what cannot work; the text says what to do instead."""
+
+
+class PeerError(ScoopError, ConnectionError):
+    """The other end of a link sent what the protocol does not allow."""
+
+
+class WorkerLost(ScoopError, concurrent.futures.BrokenExecutor):
+    """A task was present at the death of its worker more often than ``--retries`` allows."""
+
+
+class Stopped(BaseException):
+    """Ends a strand whose result nobody can receive any more (never reaches user code's ``except Exception``)."""
+
+
+class RemoteTraceback(Exception):
+    """Carries the text of a traceback from another process; it is the ``__cause__`` of the exception it explains."""
+
+    def __str__(self) -> str:
+        return "\n" + self.args[0]
+
+
+# ======================================================================================================================
+# Message table: the protocol's single source of truth                                             (every process)
+# ======================================================================================================================
+# Every message is a list of frames. The first is HEADER: kind, rank and incarnation of the worker it comes from (up) or
+# goes to (down); agents and the broker route by it and touch nothing else. `to`, `chunk` and `part` are the structs
+# below: clear text, so that the broker can account for tasks that it never unpickles.
+
+HEADER = struct.Struct("!BII")  # kind, rank, incarnation
+COUNT = struct.Struct("!Q")  # a cumulative count
+OWNER = struct.Struct("!II")  # rank and incarnation of the worker whose code created the tasks
+CHUNK = struct.Struct("!IIQIIIBBQQH")  # owner, inc., chunk id, first, count, depth, careful, mode, place, order, frames
+PART = struct.Struct("!QIIQBH")  # chunk id, first, count, nanoseconds they took, form, frames
+REF = struct.Struct("!QII")  # chunk id, first, count
+LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surely begun
+
+Frames = List[Any]  # bytes, bytearray or memoryview each
+Send = Callable[[int, Frames], None]
+
+
+class Kind(NamedTuple):
+    """One row of the message table."""
+
+    code: int
+    name: str
+    direction: str
+    frames: str
+    when: str
+    answer: str
+
+
+MESSAGES = [
+    Kind(1, "HELLO", "worker > broker", "facts", "a worker is up", "WELCOME, CONST"),
+    Kind(2, "WELCOME", "broker > worker", "facts", "answers HELLO", ""),
+    Kind(3, "HUNGRY", "worker > broker", "count", "it can take in one more batch; count of all it ever wanted", "BATCH"),
+    Kind(4, "ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
+    Kind(5, "BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
+    Kind(6, "RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
+    Kind(7, "UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
+    Kind(8, "CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
+    Kind(9, "LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
+    Kind(10, "PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
+    Kind(11, "CONST", "worker > broker > all", "to, name, payload…", "setConst; echoed to the setter too", "CONST"),
+    Kind(12, "REFUSED", "broker > worker", "name", "this constant exists already", ""),
+    Kind(13, "POOL", "broker > worker", "facts", "the number of workers changed", ""),
+    Kind(14, "BYE", "worker > broker", "facts", "the origin's script has ended", "STOP"),
+    Kind(15, "STOP", "broker > worker, agent", "", "the job is over", ""),
+    Kind(16, "INTERRUPT", "broker > agent", "facts", "the user wants the script to end", "BYE"),
+    Kind(17, "START", "broker > agent", "facts", "start these workers", "STARTED"),
+    Kind(18, "STARTED", "agent > broker", "facts", "a worker runs (its link follows as a descriptor)", ""),
+    Kind(19, "DIED", "agent > broker", "facts", "a worker has ended, and how", "START"),
+    Kind(20, "KILL", "broker > agent", "facts", "end this worker", "DIED"),
+    Kind(21, "OUTPUT", "agent > broker", "facts, bytes", "what a worker printed, whole lines", ""),
+    Kind(22, "WRITTEN", "broker > agent", "count", "bytes of OUTPUT that have reached the user so far", ""),
+    Kind(23, "OPENED", "worker > broker", "to, ref", "a task suspected of killing workers begins", "RESULT"),
+]
+# Handled by whichever thread reads the link: they touch queues and counters only.
+URGENT = ("ORDER", "BATCH", "CANCEL", "LOST", "POOL")
+CODES = {row.name: row.code for row in MESSAGES}
+NAMES = {row.code: row.name for row in MESSAGES}
+
+
+def message(kind: str, rank: int, incarnation: int, *frames: Any) -> Frames:
+    """Build a message: HEADER and its frames."""
+    return [HEADER.pack(CODES[kind], rank, incarnation), *frames]
+
+
+def facts(**values: Any) -> bytes:
+    """Encode a frame of named facts (JSON: safe to read from anyone)."""
+    return json.dumps(values).encode()
+
+
+def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[..., None]]:
+    """Find the handler ``on_<kind>`` of every message that may come this way; a missing one is an error at start.
+
+    Args:
+        owners: the objects whose methods handle messages; the first that has the method does.
+        directions: parts of the table's direction column that mean this way.
+
+    Returns:
+        Handlers by message code.
+    """
+    reaching = [row for row in MESSAGES if any(d in row.direction for d in directions)]
+    handlers = {}
+    for row in reaching:
+        owner = next((o for o in owners if hasattr(o, "on_" + row.name.lower())), owners[0])
+        handlers[row.code] = getattr(owner, "on_" + row.name.lower())
+    return handlers
+
+
+# ======================================================================================================================
+# Codec: ZMTP 3.1 frames (ZeroMQ RFC 37), no input or output in here                                (every process)
+# ======================================================================================================================
+# greeting: FF 00*8 7F 03 01, mechanism[20], as-server, 00*31.  frame: flags, size (1 byte, or 8 with LONG), body.
+
+MORE, LONG, COMMAND = 1, 2, 4
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+LONG_HEAD = struct.Struct("!BQ")
+
+
+def encode(frames: Sequence[Any], flag: int = 0) -> List[Any]:
+    """Turn one message into buffers to write: small frames joined, big ones as they are (no copy)."""
+    buffers, small, last = [], bytearray(), len(frames) - 1
+    for i, frame in enumerate(frames):
+        size, flags = len(frame), flag | (MORE if i < last else 0)
+        small += bytes((flags, size)) if size < 256 else LONG_HEAD.pack(flags | LONG, size)
+        if size < BIG_FRAME:
+            small += frame
+        else:
+            buffers += [small, frame]
+            small = bytearray()
+    return buffers + [small] if small else buffers
+
+
+def command(name: bytes, body: bytes = b"") -> bytes:
+    """Encode a ZMTP command frame such as READY or PING."""
+    return b"".join(encode([bytes((len(name),)) + name + body], COMMAND))
+
+
+def ready(socket_type: bytes) -> bytes:
+    """Encode the READY command that ends the NULL handshake."""
+    return command(b"READY", b"\x0bSocket-Type" + struct.pack("!I", len(socket_type)) + socket_type)
+
+
+class Codec:
+    """The receiving half of one ZMTP 3.1 connection with the NULL mechanism.
+
+    Feed it what arrives; complete messages are in `messages`, what must be answered (PONG) in `replies`.
+    """
+
+    def __init__(self, socket_type: bytes = b"DEALER", max_frame: int = MAX_FRAME) -> None:
+        self.opening = GREETING + ready(socket_type)  # to be sent first; needs no answer to be waited for
+        self.messages: Deque[Frames] = collections.deque()
+        self.replies: List[bytes] = []
+        self.max_frame = max_frame
+        self.greeted = self.ready = False
+        self.rest = b""  # bytes of a frame that is not complete
+        self.frames: Frames = []  # frames of a message that is not complete
+        self.big: Optional[memoryview] = None  # what is still to be filled of a big frame
+        self.big_flags = 0
+
+    def feed(self, data: bytes) -> None:
+        """Take in bytes that arrived.
+
+        Raises:
+            PeerError: this is not ZMTP 3.x with NULL, or a frame is larger than max_frame.
+        """
+        if self.rest:
+            data = self.rest + data
+        at, end = 0, len(data)
+        if not self.greeted:
+            if not self.greet(data):
+                self.rest = data
+                return
+            at = len(GREETING)
+        while end - at >= 2:
+            flags, size, body = data[at], data[at + 1], at + 2
+            if flags & LONG:
+                if end - at < 9:
+                    break
+                size, body = int.from_bytes(data[at + 1 : at + 9], "big"), at + 9
+            if flags > 7 or size > self.max_frame:
+                raise PeerError(f"not a frame of this protocol: {bytes(data[at : at + 80])!r}")
+            if body + size > end:
+                if size >= BIG_FRAME:
+                    self.begin_big(flags, size, data[body:])
+                    at = end
+                break
+            self.end_frame(flags, data[body : body + size] if size < BIG_FRAME else bytearray(data[body : body + size]))
+            at = body + size
+        self.rest = data[at:]
+
+    def greet(self, data: bytes) -> bool:
+        """Check the peer's greeting; return False while it is not all here."""
+        if data[:1] not in (b"", b"\xff") or (len(data) > 9 and not data[9] & 1) or (len(data) > 10 and data[10] < 3):
+            raise PeerError(f"expected a ZMTP 3 greeting, got {bytes(data[:200])!r}")
+        if len(data) < len(GREETING):
+            return False
+        if data[12:32].rstrip(b"\0") != b"NULL":
+            raise PeerError(f"expected the NULL mechanism, got {bytes(data[12:32])!r}")
+        self.greeted = True
+        return True
+
+    def begin_big(self, flags: int, size: int, start: bytes) -> None:
+        """Give a big frame a buffer of its own; the link reads the rest straight into it."""
+        buffer = memoryview(bytearray(size))
+        buffer[: len(start)] = start
+        self.big, self.big_flags = buffer[len(start) :], flags
+
+    def filled(self, n: int) -> None:
+        """Note that `n` bytes were written to the start of `big`."""
+        assert self.big is not None
+        self.big, whole = self.big[n:], self.big.obj
+        if not self.big:
+            self.big = None
+            self.end_frame(self.big_flags, whole)
+
+    def end_frame(self, flags: int, frame: Any) -> None:
+        """Add a complete frame to its message, or obey it when it is a command."""
+        if flags & COMMAND:
+            self.obey(bytes(frame))
+            return
+        if not self.ready:
+            raise PeerError(f"a message before the handshake has ended: {bytes(frame[:80])!r}")
+        self.frames.append(frame)
+        if not flags & MORE:
+            self.messages.append(self.frames)
+            self.frames = []
+
+    def obey(self, body: bytes) -> None:
+        """Handle a command: READY ends the handshake, PING is answered, others are ignored as RFC 37 asks."""
+        name = body[1 : 1 + body[0]] if body else b""
+        if name == b"READY":
+            self.ready = True
+        elif name == b"ERROR":
+            raise PeerError(f"the peer refused the connection: {body[7:]!r}")
+        elif name == b"PING":
+            self.replies.append(command(b"PONG", body[7:23]))
+
+
+# ======================================================================================================================
+# Links: one connection each; `send`, `receive`, `close`, one reader at a time                       (every process)
+# ======================================================================================================================
+
+
+class StreamLink:
+    """A link over a connected socket, or over a pair of pipes (the standard input and output of a starter).
+
+    Nothing blocks: what cannot be written at once waits in `out`, in order. The codec's frames are documented there.
+    """
+
+    def __init__(self, reader: Any, writer: Any = None) -> None:
+        self.sock = reader if isinstance(reader, socket.socket) else None
+        self.reader, self.writer = reader, writer or reader
+        self.codec = Codec()
+        self.out: Deque[Any] = collections.deque([memoryview(self.codec.opening)])
+        self.closed = ""  # why, once it is
+        self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
+        self.n_in = self.n_out = 0  # bytes
+        self.events = selectors.EVENT_READ  # that a selector waits for here
+        for end in {self.reader, self.writer}:
+            end.setblocking(False) if self.sock else os.set_blocking(end.fileno(), False)
+        self.last_heard_s = time.monotonic()
+
+    def fileno(self) -> int:
+        """Return the descriptor to read from."""
+        return self.reader.fileno()
+
+    def send(self, frames: Frames) -> None:
+        """Send one message, as far as it goes now; see `flush`."""
+        self.queue(frames)
+        self.flush()
+
+    def queue(self, frames: Frames) -> None:
+        """Add a message to `out`, to be written by the next `flush`."""
+        self.out.extend(map(memoryview, encode(frames)))
+
+    def wants_write(self) -> Optional[int]:
+        """Return the descriptor to wait on for going on with writing, or None when all is written."""
+        return self.writer.fileno() if self.out else None
+
+    def send_with_descriptor(self, frames: Frames, fd: int) -> None:
+        """Send one message and pass an open descriptor along with its first byte (local sockets only)."""
+        assert self.sock is not None
+        while self.out and not self.closed:  # the descriptor must not overtake earlier messages
+            select.select([], [self.sock], [], 1.0)
+            self.flush()
+        data = b"".join(encode(frames))
+        self.sock.setblocking(True)
+        try:
+            sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))])
+            self.sock.sendall(data[sent:])
+        except OSError as error:
+            self.closed = self.closed or str(error)
+        finally:
+            self.sock.setblocking(False)
+
+    def write(self, buffers: List[Any]) -> int:
+        """Write what goes without waiting; return the number of bytes."""
+        if self.sock is None:
+            return os.writev(self.writer.fileno(), buffers)
+        if hasattr(self.sock, "sendmsg"):
+            return self.sock.sendmsg(buffers, (), getattr(socket, "MSG_NOSIGNAL", 0))
+        return self.sock.send(buffers[0])
+
+    def flush(self) -> bool:
+        """Write as much of `out` as goes; return True when all of it went."""
+        out = self.out
+        try:
+            while out:
+                n = self.write(list(itertools.islice(out, 64)))
+                self.n_out += n
+                while out and n >= len(out[0]):
+                    n -= len(out.popleft())
+                if n:
+                    out[0] = out[0][n:]
+        except BlockingIOError:
+            return False
+        except OSError as error:  # the reader of the link will find and report its end
+            self.closed = self.closed or f"cannot write: {error}"
+            out.clear()
+        return True
+
+    def read(self, size: int) -> bytes:
+        """Read up to `size` bytes, with the descriptors that came along; b"" at end-of-file."""
+        if self.sock is None:
+            return os.read(self.reader.fileno(), size)
+        if self.sock.family != getattr(socket, "AF_UNIX", None):
+            return self.sock.recv(size)
+        data, ancillary, _flags, _address = self.sock.recvmsg(size, 1024)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                whole = len(payload) - len(payload) % 4
+                self.descriptors.extend(struct.unpack(f"{whole // 4}i", payload[:whole]))
+        return data
+
+    def read_big(self, buffer: memoryview) -> int:
+        """Read straight into the buffer of a big frame; return the number of bytes, 0 at end-of-file."""
+        if self.sock is None:
+            return os.readv(self.reader.fileno(), [buffer])
+        return self.sock.recv_into(buffer)
+
+    def receive(self, budget: int = 1 << 20) -> Deque[Frames]:
+        """Read what is there, up to about `budget` bytes; return complete messages. Sets `closed` at the end.
+
+        A short read means that the socket is empty: asking again would only cost a system call.
+        """
+        codec = self.codec
+        try:
+            while budget > 0 and not self.closed:
+                if codec.big is not None:
+                    full = len(codec.big)
+                    n = self.read_big(codec.big)
+                    if n:
+                        codec.filled(n)
+                else:
+                    data = self.read(1 << 16)
+                    n, full = len(data), 1 << 16
+                    if n:
+                        codec.feed(data)
+                if not n:
+                    self.closed = self.closed or "end of file"
+                self.n_in += n
+                budget -= n
+                self.last_heard_s = time.monotonic()
+                if n < full:
+                    break
+        except BlockingIOError:
+            pass
+        except PeerError as error:
+            self.closed = str(error)
+        except OSError as error:
+            self.closed = self.closed or str(error)
+        if codec.replies:
+            self.out.extend(map(memoryview, codec.replies))
+            codec.replies.clear()
+            self.flush()
+        return codec.messages
+
+    def drain(self, timeout_s: float = 5.0) -> None:
+        """Wait until everything is written, the link is closed, or `timeout_s` is over."""
+        deadline = time.monotonic() + timeout_s
+        while not self.flush() and time.monotonic() < deadline:
+            select.select([], [self.writer], [], deadline - time.monotonic())
+
+    def close(self) -> None:
+        """Close both directions."""
+        self.closed = self.closed or "closed here"
+        self.reader.close()
+        self.writer.close()
+
+
+# ======================================================================================================================
+# Broker: moves work without opening it; pure: messages in, messages out, no clock of its own     (launcher, main thread)
+# ======================================================================================================================
+
+ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
+Ranges = List[Tuple[int, int]]  # [first, end) each
+
+
+def subtract(ranges: Ranges, first: int, end: int) -> Tuple[Ranges, int]:
+    """Take [first, end) out of `ranges`; return what remains and how many indexes were there to take."""
+    left: Ranges = []
+    for a, b in ranges:
+        left += [(x, y) for x, y in ((a, min(b, first)), (max(a, end), b)) if x < y]
+    return left, sum(b - a for a, b in ranges) - sum(b - a for a, b in left)
+
+
+class Member:
+    """What the broker knows of one worker (or of an Executor's client, whose capacity is 0)."""
+
+    def __init__(self, rank: int, incarnation: int, host: int, capacity: int = 1) -> None:
+        self.rank, self.incarnation, self.host, self.capacity = rank, incarnation, host, capacity
+        self.up = False  # it said HELLO
+        self.pid = 0
+        self.wants = self.given = 0  # batches it ever wanted, and got
+        self.ordered = self.filled = 0  # batches ever ordered from it, and received
+        self.holds: Dict[ChunkKey, None] = {}  # chunks of which it has tasks, in the order of their coming
+        self.owns: Dict[ChunkKey, None] = {}  # its own chunks that others have
+        self.opened: Dict[ChunkKey, int] = {}  # of chunks that are run carefully: the task that has begun
+
+
+class Broker:
+    """Matches hungry workers with carved work, accounts for every chunk, and is the single judge of deaths.
+
+    Args:
+        send: sends frames to a worker, by rank.
+        send_agent: sends frames to an agent, by host number.
+        report: says one sentence to the user.
+        retries: deaths that a task may survive. restarts: of workers, at most, in any minute.
+        welcome: facts for every WELCOME.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        send_agent: Send,
+        report: Callable[[str], None],
+        restarts: int = 100,
+        welcome: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        self.send, self.send_agent, self.report, self.restarts = send, send_agent, report, restarts
+        self.welcome = welcome or {}
+        self.members: Dict[int, Member] = {}
+        self.host_names: Dict[int, str] = {}
+        self.chunks: Dict[ChunkKey, Dict[int, Ranges]] = {}  # who has which tasks of a chunk
+        self.constants: Dict[bytes, Frames] = {}
+        self.hungry: Dict[int, None] = {}  # ranks that want a batch, first come first served
+        self.need = 0  # batches that they want together
+        # ranks that are not hungry; those that filled orders lately come first
+        self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
+        self.asked: Dict[int, None] = {}  # ranks with an order that is not filled
+        self.width = 2  # suppliers that hold an order at once; doubles while none of them fills it
+        self.widen_s = 0.0  # when to double it
+        self.restarted_s: Deque[float] = collections.deque()
+        self.status: Optional[int] = None  # of the job, once it has ended
+        self.said_bye = False
+        self.incarnations: Dict[int, int] = {}
+        self.n_died = self.n_rerun = 0
+        self.now_s = 0.0
+        self.handlers = handlers_of((self,), "> broker")
+
+    # -- members ----------------------------------------------------------------------------------------------------
+
+    def start(self, host: int, ranks: Iterable[int], **more: Any) -> None:
+        """Have an agent start workers of these ranks, each as a new incarnation."""
+        workers = []
+        for rank in ranks:
+            incarnation = self.incarnations.get(rank, 0) + 1
+            self.incarnations[rank] = incarnation
+            self.members[rank] = Member(rank, incarnation, host)
+            workers.append([rank, incarnation])
+        self.send_agent(host, message("START", AGENT, 0, facts(workers=workers, **more)))
+
+    def join(self, rank: int, capacity: int) -> Member:
+        """Add a member that no agent started (an Executor's client)."""
+        self.members[rank] = member = Member(rank, 1, -1, capacity)
+        self.incarnations[rank] = 1
+        return member
+
+    def turn(self, rank: int, frames: Frames) -> None:
+        """Handle one message of a worker; one of an incarnation that was declared dead is refused.
+
+        Raises:
+            PeerError: the message is not one of the table, or malformed.
+        """
+        code, sender, incarnation = self.header(frames)
+        member = self.members.get(rank)
+        if member is None or sender != rank or incarnation != member.incarnation:
+            logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
+            return
+        self.obey(code, member, frames)
+
+    def agent_turn(self, host: int, frames: Frames) -> None:
+        """Handle one message of a host's agent (see `turn`)."""
+        code, sender, _ = self.header(frames)
+        if sender == AGENT:
+            self.obey(code, host, frames)
+        elif sender in self.members and self.members[sender].host == host:
+            self.turn(sender, frames)
+
+    @staticmethod
+    def header(frames: Frames) -> Tuple[int, int, int]:
+        try:
+            return HEADER.unpack(frames[0])  # type: ignore[return-value]
+        except struct.error:
+            raise PeerError(f"no message header: {bytes(frames[0][:80])!r}") from None
+
+    def obey(self, code: int, sender: Any, frames: Frames) -> None:
+        handler = self.handlers.get(code)
+        if handler is None:
+            raise PeerError(f"message {NAMES.get(code, code)} has no business here")
+        try:
+            handler(sender, frames)
+        except (struct.error, IndexError, KeyError, ValueError) as error:
+            raise PeerError(f"malformed {NAMES[code]}: {error!r}") from error
+
+    def on_hello(self, member: Member, frames: Frames) -> None:
+        member.up = True
+        member.pid = json.loads(bytes(frames[1]))["pid"]
+        self.to(member, "WELCOME", facts(live=self.live(), **self.welcome))
+        for constant in self.constants.values():
+            self.to(member, "CONST", *constant)
+        self.suppliers[member.rank] = None
+
+    def to(self, member: Member, kind: str, *frames: Any) -> None:
+        self.send(member.rank, message(kind, member.rank, member.incarnation, *frames))
+
+    def live(self) -> int:
+        """Count the workers that run tasks or are being started."""
+        return sum(m.capacity for m in self.members.values())
+
+    # -- hunger, orders, batches --------------------------------------------------------------------------------------
+
+    def on_hungry(self, member: Member, frames: Frames) -> None:
+        (wants,) = COUNT.unpack(frames[1])
+        self.need += max(wants, member.given) - max(member.wants, member.given)
+        member.wants = wants
+        if wants > member.given:
+            self.hungry[member.rank] = None
+            self.suppliers.pop(member.rank, None)
+            self.order(member, 0)
+
+    def order(self, member: Member, n: int) -> None:
+        """Tell a supplier how many takers wait for it now; a cumulative count makes crossing messages harmless."""
+        if member.ordered != member.filled + n:
+            member.ordered = member.filled + n
+            self.to(member, "ORDER", COUNT.pack(member.ordered))
+        if n:
+            self.asked[member.rank] = None
+        else:
+            self.asked.pop(member.rank, None)
+
+    def end_turn(self, now_s: float) -> Optional[float]:
+        """Place, widen or withdraw orders; call after each round of messages.
+
+        Orders first go to few suppliers: asking all of them for each hungry worker would cost n² messages. A supplier
+        that has twice what is needed on order is told so; a surplus below that costs less than the message.
+
+        Returns:
+            Seconds after which to be called again even if nothing comes, or None.
+        """
+        self.now_s, need = now_s, self.need
+        if not need:
+            for rank in list(self.asked):
+                self.order(self.members[rank], 0)
+            self.width, self.widen_s = 2, now_s + 0.002
+            return None
+        if now_s >= self.widen_s and self.width < len(self.suppliers):
+            self.width, self.widen_s = self.width * 2, now_s + 0.004
+        for rank in itertools.islice(self.suppliers, self.width):
+            member = self.members[rank]
+            if not need <= member.ordered - member.filled <= 2 * need:
+                self.order(member, need)
+        return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
+
+    def on_batch(self, member: Member, frames: Frames) -> None:
+        """Pass a carved batch to the worker that has been hungry longest, or back when nobody is."""
+        member.filled += 1
+        if member.filled >= member.ordered:
+            self.asked.pop(member.rank, None)
+        chunks, parts = [], [frames[1]]
+        at = 2
+        while at < len(frames):
+            chunk = CHUNK.unpack(frames[at])
+            end = at + 1 + chunk[-1]
+            owner = self.members.get(chunk[0])
+            if owner is not None and owner.incarnation == chunk[1]:
+                chunks.append(chunk)
+                parts += frames[at:end]
+            at = end
+        if not chunks:
+            return
+        taker = self.next_taker(member)
+        for chunk in chunks:
+            self.move(chunk, member, taker)
+        self.to(taker, "BATCH", *parts)
+
+    def next_taker(self, sender: Member) -> Member:
+        """Choose who gets a batch: the first hungry worker, else the sender itself."""
+        for rank in self.hungry:
+            taker = self.members[rank]
+            if taker is not sender:
+                taker.given += 1
+                self.need -= 1
+                if taker.given >= taker.wants:
+                    del self.hungry[rank]
+                    self.suppliers[rank] = None
+                if sender.rank in self.suppliers:
+                    self.suppliers.move_to_end(sender.rank, last=False)
+                self.width, self.widen_s = 2, self.now_s + 0.002
+                return taker
+        return sender
+
+    def move(self, chunk: Tuple[Any, ...], sender: Member, taker: Member) -> None:
+        """Account for a chunk's (or a part of a chunk's) way from one worker to another."""
+        key, first, end = chunk[:3], chunk[3], chunk[3] + chunk[4]
+        if key[0] != sender.rank:
+            if self.release(key, sender, first, end) != end - first:
+                raise PeerError(f"rank {sender.rank} passed on tasks that it does not have")
+        if key[0] != taker.rank:
+            holders = self.chunks.setdefault(key, {})
+            holders[taker.rank] = holders.get(taker.rank, []) + [(first, end)]
+            taker.holds[key] = None
+            self.members[key[0]].owns[key] = None
+
+    def release(self, key: ChunkKey, member: Member, first: int, end: int) -> int:
+        """Take [first, end) of a chunk off a worker's account; return how many tasks it had of them."""
+        holders = self.chunks.get(key)
+        if holders is None or member.rank not in holders:
+            return 0
+        left, n = subtract(holders[member.rank], first, end)
+        if left:
+            holders[member.rank] = left
+        else:
+            del holders[member.rank], member.holds[key]
+            member.opened.pop(key, None)
+            if not holders:
+                del self.chunks[key]
+                self.members[key[0]].owns.pop(key, None)
+        return n
+
+    def owner_of(self, frame: Any) -> Optional[Member]:
+        rank, incarnation = OWNER.unpack(frame)
+        owner = self.members.get(rank)
+        return owner if owner is not None and owner.incarnation == incarnation else None
+
+    def on_result(self, member: Member, frames: Frames) -> None:
+        """Pass results to the owner; results of tasks that the sender does not have (any more) are refused."""
+        owner = self.owner_of(frames[1])
+        at, good = 2, frames[1:2]
+        while at < len(frames):
+            chunk_id, first, count, _, _, n_frames = PART.unpack(frames[at])
+            end = at + 1 + n_frames
+            if owner and self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
+                good += frames[at:end]
+            at = end
+        if owner and len(good) > 1:
+            self.to(owner, "RESULT", *good)
+
+    def on_unreadable(self, member: Member, frames: Frames) -> None:
+        owner = self.owner_of(frames[1])
+        chunk_id, first, count = REF.unpack(frames[2])
+        if owner and self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
+            self.to(owner, "UNREADABLE", *frames[1:])
+
+    def on_cancel(self, member: Member, frames: Frames) -> None:
+        """Pass a cancellation to everyone who has tasks of the chunk."""
+        chunk_id, _, _ = REF.unpack(frames[2])
+        for rank in self.chunks.get((member.rank, member.incarnation, chunk_id), ()):
+            self.to(self.members[rank], "CANCEL", *frames[1:])
+
+    def on_opened(self, member: Member, frames: Frames) -> None:
+        """Note that a suspected task has begun: if the worker dies now, it is to blame."""
+        chunk_id, first, _ = REF.unpack(frames[2])
+        member.opened[(*OWNER.unpack(frames[1]), chunk_id)] = first
+
+    def on_const(self, member: Member, frames: Frames) -> None:
+        """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
+        name = bytes(frames[2])
+        if name in self.constants:
+            self.to(member, "REFUSED", name)
+            return
+        self.constants[name] = frames[1:]
+        for other in self.members.values():
+            if other.up:
+                self.to(other, "CONST", *frames[1:])
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+
+    def on_bye(self, member: Member, frames: Frames) -> None:
+        if member.rank == ORIGIN:
+            self.said_bye = True
+
+    def on_started(self, host: int, frames: Frames) -> None:
+        for rank, incarnation, pid in json.loads(bytes(frames[1]))["workers"]:
+            if self.incarnations.get(rank) == incarnation:
+                self.members[rank].pid = pid
+
+    def on_output(self, host: int, frames: Frames) -> None:
+        raise PeerError("OUTPUT reached the broker")  # the launcher takes it before
+
+    def on_died(self, host: int, frames: Frames) -> None:
+        """Judge a death that an agent reports."""
+        death = json.loads(bytes(frames[1]))
+        member = self.members.get(death["rank"])
+        if member is not None and member.incarnation == death["incarnation"]:
+            death["host"] = self.host_names.get(host, str(host))
+            self.bury(member, death)
+
+    def bury(self, member: Member, death: Dict[str, Any]) -> None:
+        """Process a death: the single cut, after which nothing of this incarnation is heard.
+
+        Owners learn which of their tasks were lost; tasks that the dead one owned are dropped everywhere.
+        """
+        rank = member.rank
+        del self.members[rank]
+        self.need -= max(0, member.wants - member.given)
+        for ranks in (self.hungry, self.suppliers, self.asked):
+            ranks.pop(rank, None)
+        for holder in {r for key in member.owns for r in self.chunks.get(key, ())}:
+            self.to(self.members[holder], "PURGE", OWNER.pack(rank, member.incarnation))
+        for key in member.owns:
+            for holder in self.chunks.pop(key, ()):
+                if holder != rank:
+                    del self.members[holder].holds[key]
+        lost: Dict[int, List[bytes]] = {}
+        for key in member.holds:
+            for first, end in self.chunks[key].pop(rank):
+                opened = member.opened.get(key) == first
+                lost.setdefault(key[0], []).append(LOST_REF.pack(key[2], first, end - first, opened))
+            if not self.chunks[key]:
+                del self.chunks[key]
+                self.members[key[0]].owns.pop(key, None)
+        if rank == ORIGIN:
+            self.end(death["code"] if self.said_bye else death["code"] or 1, death)
+        elif self.status is None:
+            self.mourn(member, death, lost)
+
+    def mourn(self, member: Member, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
+        """Tell everyone concerned, and start a successor unless workers die faster than that makes sense."""
+        self.n_died += 1
+        recent = self.restarted_s
+        while recent and recent[0] < self.now_s - 60:
+            recent.popleft()
+        again = member.host >= 0 and member.host in self.host_names and len(recent) < self.restarts
+        text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
+        self.report(text + ("; starting another" if again else f"; {self.live()} left, no restart"))
+        if again:
+            recent.append(self.now_s)
+            self.start(member.host, [member.rank])
+        for other in list(self.members.values()):
+            if other.up and not again:
+                self.to(other, "POOL", facts(live=self.live()))
+        for owner, refs in lost.items():
+            if owner in self.members:
+                self.n_rerun += len(refs)
+                self.to(self.members[owner], "LOST", facts(**death), *refs)
+
+    def lose_host(self, host: int, why: str) -> None:
+        """Bury all workers of a host whose agent is gone."""
+        name = self.host_names.pop(host, None)
+        for member in [m for m in self.members.values() if m.host == host]:
+            if member.rank in self.members:
+                death = {"rank": member.rank, "incarnation": member.incarnation, "pid": member.pid, "code": 1}
+                self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}"))
+
+    def end(self, status: int, death: Optional[Dict[str, Any]] = None) -> None:
+        """End the job with this exit status (negative: the signal that killed the origin)."""
+        if self.status is not None:
+            return
+        self.status = status
+        if death is not None and not self.said_bye:
+            self.report(f"the origin (pid {death['pid']}) {death['how']} before its script had ended")
+        for member in self.members.values():
+            if member.up:
+                self.to(member, "STOP")
+        for host in self.host_names:
+            self.send_agent(host, message("STOP", AGENT, 0))
+
+
+# ======================================================================================================================
+# Strands: stacks that can be parked; exactly one of a worker's strands runs at a time                    (each worker)
+# ======================================================================================================================
+
+
+class Strand:
+    """A stack of its own for code that may have to wait: the user's script, or a scheduler that runs tasks.
+
+    Attributes:
+        saved: what the runtime knows of the code running here (scope, slice, …), while another strand runs.
+        ready: it is in the runtime's `ready` queue. error: to be raised where it waits.
+    """
+
+    __slots__ = ("impl", "saved", "ready", "error", "ident", "owners", "__weakref__")
+
+    def __init__(self, impl: Any = None) -> None:
+        self.impl = impl
+        self.saved: Any = None
+        self.ready = False
+        self.error: Optional[BaseException] = None
+        self.ident = 0  # of the thread it runs on
+
+
+class GreenletStrands:
+    """Strands as greenlets: 1 µs to create, 0.4 µs to switch, some 6 KB while parked."""
+
+    name = "greenlet"
+
+    def __init__(self) -> None:
+        import greenlet  # an optional accelerator: ThreadStrands do the same without it
+
+        self.greenlet = greenlet.greenlet
+        self.main = Strand(greenlet.getcurrent())
+        self.main.ident = threading.get_ident()
+        # New strands start from here, where the stack is shallow: a greenlet inherits the recursion depth of its birth.
+        self.hub = self.greenlet(self.bear)
+        self.hub.switch(None)
+
+    def bear(self, strand: Optional[Strand]) -> None:
+        while True:
+            strand = (strand or self.main).impl.switch()
+
+    def new(self, body: Callable[[], Strand]) -> Strand:
+        """Make a strand that will run `body`, which returns the strand to go on with at its end."""
+        strand = Strand()
+        strand.ident = self.main.ident
+        strand.impl = self.greenlet(body, self.hub)  # what it returns goes to the hub, which switches there
+        return strand
+
+    def switch(self, me: Strand, to: Strand) -> None:
+        """Run `to`; return when somebody switches back to `me`."""
+        if to.impl:  # it has begun and not ended
+            to.impl.switch()
+        else:
+            self.hub.switch(to)
+
+
+class ThreadStrands:
+    """Strands as threads that hand on one baton: some 16 KB each while parked, 5–10 µs to switch."""
+
+    name = "thread"
+
+    def __init__(self) -> None:
+        self.main = self.new_strand()
+        self.main.ident = threading.get_ident()
+
+    def new_strand(self) -> Strand:
+        strand = Strand(threading.Lock())
+        strand.impl.acquire()
+        return strand
+
+    def new(self, body: Callable[[], Strand]) -> Strand:
+        """Make a strand that will run `body`, which returns the strand to go on with at its end."""
+        strand = self.new_strand()
+        strand.saved = body
+        return strand
+
+    def run(self, strand: Strand, body: Callable[[], Strand]) -> None:
+        strand.ident = threading.get_ident()
+        heir = body()
+        if not heir.ident:
+            self.begin(heir)
+        else:
+            heir.impl.release()
+
+    def begin(self, strand: Strand) -> None:
+        body, strand.saved = strand.saved, None
+        thread = threading.Thread(target=self.run, args=(strand, body), name="scoop_lite strand", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise ScoopError(
+                f"cannot start one more thread to park a waiting task ({threading.active_count()} exist): {error}; "
+                "install greenlet (--strands greenlet), or nest fewer waiting tasks"
+            ) from error
+
+    def switch(self, me: Strand, to: Strand) -> None:
+        """Run `to`; return when somebody switches back to `me`."""
+        if to.ident:
+            to.impl.release()
+        else:
+            self.begin(to)
+        me.impl.acquire()
+
+
+# ======================================================================================================================
+# Pickling: what travels, by name or by value   (any process, any thread)
+# ======================================================================================================================
+#
+# A function or class that `module.qualname` finds again travels by name. All else (lambdas, closures, what is nested
+# or typed at a prompt) travels by value, in two steps: an empty shell, which the pickler can already refer to, then
+# its content. So recursion of any shape works.
+#
+# Discussion: a function by value brings copies of the globals it uses. Functions of one `dumps` share one dict of
+# them; each `dumps` makes another, so a counter kept in a global starts afresh. A class by value carries a token, and
+# who knows the token uses the class he has: `isinstance` holds for what comes home, and a class that is changed after
+# its first journey stays unchanged elsewhere. Making a class over there runs its metaclass and its parents'
+# `__init_subclass__` again, without keyword arguments; what was `register`ed with an abstract class stays behind.
+
+#: For `dumps(by_value_names=...)`: nothing in `__main__` can be imported by the receiver (prompt, notebook, `-c`).
+ALL_NAMES = frozenset(["*"])
+
+#: Buffers from this size (bytes) are frames of their own: smaller ones cost more as a frame than as a copy.
+OUT_OF_BAND_MIN = 64 * 1024
+
+_FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__",
+                        "__annotations__", "__dict__")
+_ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes])
+#: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
+_TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType")}
+_LruCache = type(functools.lru_cache(maxsize=None)(len))
+
+#: Classes that came or went by value. They belong to the process, not to a run, and go with their last reference.
+#: Any thread fills them, one atomic operation at a time.
+_class_tokens, _classes_by_token = weakref.WeakKeyDictionary(), weakref.WeakValueDictionary()
+
+
+def dumps(value, by_value_names=frozenset()):
+    """Pickle a value, whatever functions and classes are in it.
+
+    Args:
+        value: Anything.
+        by_value_names: Top-level names of `__main__` that the receiver will not find, or `ALL_NAMES`.
+
+    Returns:
+        Frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
+    """
+    if type(value) in _ATOMS:
+        return [pickle.dumps(value, 5)]
+    frames = [b""]
+
+    def keep_in_band(buffer):
+        if memoryview(buffer).nbytes < OUT_OF_BAND_MIN:
+            return True
+        frames.append(buffer.raw())
+        return False
+
+    stream = io.BytesIO()
+    # Not a bound method: it would close a reference cycle, and all that was pickled would live until the next gc.
+    _Pickler(stream, keep_in_band, by_value_names).dump(value)
+    frames[0] = stream.getvalue()
+    return frames
+
+
+def loads(frames):
+    """Rebuild what `dumps` took apart.
+
+    Args:
+        frames: As from `dumps`. Arrays lie on the frames after the first, so give writable ones (bytearray).
+
+    Raises:
+        MisuseError: Something in it travels by value and comes from another version of Python.
+    """
+    return pickle.loads(frames[0], buffers=frames[1:])
+
+
+class _Pickler(pickle.Pickler):
+    """The C pickler, asking `reducer_override` about all that is not a builtin value."""
+
+    def __init__(self, stream, buffer_callback, by_value_names):
+        super().__init__(stream, 5, buffer_callback=buffer_callback)
+        self.by_value_names = by_value_names
+        self.globals_shells = {}  # id of a function's globals -> the dict its functions will share over there
+        self.cell_shells = {}     # id of a closure cell -> an empty list: the same for all who share the cell
+
+    def reducer_override(self, obj):
+        """Called by the C code; `NotImplemented` means: do as ever."""
+        kind = type(obj)
+        reduce = _REDUCERS.get(kind)
+        if reduce is not None:
+            return reduce(self, obj)
+        if issubclass(kind, type):
+            return self.reduce_class(obj)
+        if kind.__name__ == "TypeVar" and not self.finds_by_name(obj):
+            return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
+                                     covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
+        if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
+            module = sys.modules["dataclasses"]
+            names = [name for name, value in vars(module).items() if value is obj]
+            return (getattr, (module, names[0])) if names else NotImplemented
+        return NotImplemented
+
+    def finds_by_name(self, obj):
+        """Whether the receiver will get this very object from `module.qualname`."""
+        module = getattr(obj, "__module__", None)
+        parts = getattr(obj, "__qualname__", getattr(obj, "__name__", "")).split(".")
+        if module in ("__main__", "__mp_main__") and self.by_value_names & {"*", parts[0]}:
+            return False
+        found = sys.modules.get(module)
+        for part in parts:
+            found = getattr(found, part, None)
+        return found is obj
+
+    def reduce_function(self, func):
+        if self.finds_by_name(func):
+            return NotImplemented
+        code, global_names, all_names = _code_facts(func.__code__)
+        scope = func.__globals__
+        shell = self.globals_shells.setdefault(id(scope), {k: scope.get(k) for k in ("__name__", "__package__")})
+        cells = dict(zip(func.__code__.co_freevars, func.__closure__ or ()))
+        shells = [self.cell_shells.setdefault(id(cell), []) for cell in cells.values()]
+        state = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
+        state["__globals__"] = {name: scope[name] for name in global_names if name in scope}
+        # Comparing with an empty cell is the one way to see an empty cell without an exception.
+        state["__closure__"] = {k: cell.cell_contents for k, cell in cells.items() if cell != types.CellType()}
+        state["submodules"] = [module for values in (state["__globals__"], state["__closure__"])
+                               for value in values.values() if isinstance(value, types.ModuleType)
+                               for module in _submodules(value, all_names)]
+        args = sys.version_info[:2], func.__qualname__, code, shell, shells
+        return _make_function, args, state, None, None, _fill_function
+
+    def reduce_class(self, cls):
+        if cls in _TYPE_NAMES:
+            return getattr, (types, _TYPE_NAMES[cls])
+        if self.finds_by_name(cls) or _is_of_c(cls):
+            return NotImplemented
+        token = _class_tokens.setdefault(cls, os.urandom(16))
+        _classes_by_token.setdefault(token, cls)
+        body = {name: vars(cls)[name] for name in ("__slots__", "__orig_bases__") if name in vars(cls)}
+        body.update(__module__=cls.__module__, __qualname__=cls.__qualname__)
+        members = getattr(cls, "__members__", {}) if isinstance(cls, enum.EnumMeta) else {}
+        body.update((name, member._value_) for name, member in members.items())
+        namespace = {name: value for name, value in vars(cls).items() if _is_content(cls, name, value)}
+        state = token, namespace, {name: vars(member) for name, member in members.items()}
+        return _make_class, (token, type(cls), cls.__name__, cls.__bases__, body), state, None, None, _fill_class
+
+    def reduce_lru_cache(self, cached):
+        if self.finds_by_name(cached):
+            return NotImplemented
+        typed = cached.cache_parameters()["typed"] if hasattr(cached, "cache_parameters") else False  # Python >= 3.9
+        state = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
+        return _make_lru_cache, (cached.__wrapped__, cached.cache_info().maxsize, typed), state
+
+    def reduce_method(self, method):
+        # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive.
+        if getattr(method.__self__, getattr(method, "__name__", ""), None) == method:
+            return NotImplemented
+        return types.MethodType, (method.__func__, method.__self__)
+
+
+#: Exact type -> how it travels. Classes are not here: they are instances of any metaclass.
+_REDUCERS = {
+    types.FunctionType: _Pickler.reduce_function,
+    types.MethodType: _Pickler.reduce_method,
+    types.ModuleType: lambda _, module: (importlib.import_module, (module.__name__,)),
+    _LruCache: _Pickler.reduce_lru_cache,
+    staticmethod: lambda _, method: (staticmethod, (method.__func__,)),
+    classmethod: lambda _, method: (classmethod, (method.__func__,)),
+    property: lambda _, prop: (property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)),
+    functools.cached_property: lambda _, prop: (functools.cached_property, (prop.func,), {"attrname": prop.attrname}),
+    types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+}
+
+
+@functools.lru_cache(maxsize=256)
+def _code_facts(code):
+    """Return (marshalled code, the global names it and code nested in it use, all names in it)."""
+    import dis  # only what travels by value needs it
+
+    global_names, all_names, pending = set(), set(), [code]
+    while pending:
+        part = pending.pop()
+        all_names.update(part.co_names)
+        # Not all of co_names: with `self.lock`, it would drag along an unrelated global `lock`.
+        global_names.update(op.argval for op in dis.get_instructions(part)
+                            if "GLOBAL" in op.opname or op.opname == "LOAD_NAME")
+        pending.extend(const for const in part.co_consts if isinstance(const, types.CodeType))
+    return marshal.dumps(code), tuple(sorted(global_names - {"__builtins__"})), frozenset(all_names)
+
+
+def _submodules(module, names):
+    """Yield the loaded submodules that code with these names may reach: `xml` alone would arrive without `etree`."""
+    for name in sorted(names):
+        child = sys.modules.get(f"{module.__name__}.{name}")
+        if child is not None:
+            yield child
+            yield from _submodules(child, names)
+
+
+def _is_of_c(cls):
+    return any(isinstance(value, (types.WrapperDescriptorType, types.MethodDescriptorType))
+               and value.__objclass__ is cls for value in vars(cls).values())
+
+
+def _is_content(cls, name, value):
+    """Whether an attribute is to be sent: not what making the class over there makes anyway."""
+    if isinstance(cls, enum.EnumMeta) and (name in cls.__members__ or name in ("__new__", "__new_member__") or
+                                           name[:1] == name[-1:] == "_" != name[1:2] and name != "_missing_"):
+        return False
+    own = isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)) and value.__objclass__ is cls
+    return not own and name not in ("__slots__", "_abc_impl")
+
+
+def _make_function(version, qualname, code, scope, cells):
+    if version != sys.version_info[:2]:
+        sent, here = ("%d.%d" % tuple(v) for v in (version, sys.version_info[:2]))
+        raise MisuseError(f"{qualname} travels by value, which does not work between different Python versions: it "
+                          f"was sent by {sent} and arrived at {here}. Fix: move it to the top level of a module that "
+                          "all hosts have, or use one version everywhere.")
+    scope.setdefault("__builtins__", builtins)
+    for shell in cells:
+        if not shell:
+            shell.append(types.CellType())
+    return types.FunctionType(marshal.loads(code), scope, closure=tuple(cell for cell, in cells) or None)
+
+
+def _fill_function(func, state):
+    func.__globals__.update(state.pop("__globals__"))
+    cells = dict(zip(func.__code__.co_freevars, func.__closure__ or ()))
+    for name, value in state.pop("__closure__").items():
+        cells[name].cell_contents = value
+    del state["submodules"]  # loaded by now
+    for name, value in state.items():
+        setattr(func, name, value)
+
+
+def _make_class(token, metaclass, name, bases, body):
+    known = _classes_by_token.get(token)
+    if known is not None:
+        return known
+    if metaclass.__name__ == "_TypedDictMeta":  # it refuses the `dict` that it has put among the bases itself
+        return type.__new__(metaclass, name, bases, body)
+    return types.new_class(name, bases, {"metaclass": metaclass},
+                           lambda namespace: [namespace.__setitem__(*item) for item in body.items()])
+
+
+def _fill_class(cls, state):
+    token, namespace, members = state
+    if cls in _class_tokens:  # born here, or complete since an earlier journey
+        return
+    for name, value in namespace.items():
+        type.__setattr__(cls, name, value)  # not setattr: the metaclass may have views on it
+    for name, attributes in members.items():
+        vars(cls.__members__[name]).update(attributes)
+    _class_tokens[cls] = token
+    _classes_by_token[token] = cls
+
+
+def _make_lru_cache(func, maxsize, typed):
+    return functools.lru_cache(maxsize, typed)(func)
+
+
+# ======================================================================================================================
+# Explaining what cannot travel   (any process, any thread)
+# ======================================================================================================================
+
+#: Bounds of the search for the culprit: levels of nesting, and parts of one container (some 3 us each).
+EXPLAIN_MAX_DEPTH, EXPLAIN_MAX_PARTS = 20, 200_000
+
+
+def explain_unpicklable(value, root, error, by_value_names=frozenset()):
+    """Say in one sentence which part of a value cannot be pickled, and what to do.
+
+    Args:
+        value: What `dumps` refused. Each level of nesting costs about as much time as that attempt.
+        root: The caller's name for it, such as "args".
+        error: What `dumps` raised.
+        by_value_names: As for `dumps`.
+    """
+    path, visited = root, {}
+    while len(visited) < EXPLAIN_MAX_DEPTH:
+        visited[id(value)] = value
+        for template, key, part in itertools.islice(_parts(value, by_value_names), EXPLAIN_MAX_PARTS):
+            found = _Probe(visited, by_value_names).error_of(part)
+            if found is not None:
+                break
+        else:
+            break
+        path, value, error = path + template % (key,), part, found
+    kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+    fix = next(fix for pattern, fix in _FIXES if re.search(pattern, kind))
+    return f"cannot pickle {path} (type {kind}): {error}; fix: {fix}"
+
+
+#: Pattern of the culprit's type -> what to do. The last one fits all.
+_FIXES = (
+    ("[lL]ock|Condition|Semaphore|Event|Barrier|[qQ]ueue", "create it inside the task, or pass what builds it"),
+    ("^_io|socket|Connection|Cursor|mmap", "open it inside the task, and pass its path or address"),
+    ("generator|coroutine|iterator", "pass a list of its items, or what is needed to make it"),
+    ("", "create it inside the task, or give its class a __reduce__ method"),
+)
+
+#: Type -> the attributes in which its unpicklable part may be, where `__reduce__` would not name them.
+_LOOK_INTO = {types.MethodType: ("__self__", "__func__"), functools.partial: ("func", "args", "keywords"),
+              staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget", "fset", "fdel"),
+              _LruCache: ("__wrapped__",)}
+
+
+class _Probe(_Pickler):
+    """A pickler that passes over what was visited: to refer back to an object on the path makes no culprit."""
+
+    def __init__(self, visited, by_value_names):
+        super().__init__(io.BytesIO(), None, by_value_names)
+        self.visited = visited
+
+    def persistent_id(self, obj):
+        return id(obj) if id(obj) in self.visited else None
+
+    def error_of(self, value):
+        try:
+            self.dump(value)
+        except Exception as error:  # anything that a user's __reduce__ may raise
+            return error
+        return None
+
+
+def _parts(value, by_value_names):
+    """Yield (template of the path to it, key, part) for each part that `dumps` looks into."""
+    kind = type(value)
+    if kind in _LOOK_INTO:
+        yield from ((".%s", name, getattr(value, name)) for name in _LOOK_INTO[kind])
+    elif kind in (list, tuple):
+        yield from (("[%d]", i, part) for i, part in enumerate(value))
+    elif kind in (dict, set, frozenset):
+        yield from ((" element %.60r", key, key) for key in list(value))
+        yield from (("[%.60r]", key, part) for key, part in (list(value.items()) if kind is dict else ()))
+    else:
+        try:
+            reduced = _Probe({}, by_value_names).reducer_override(value)
+            yield from _reduced_parts(value.__reduce_ex__(5) if reduced is NotImplemented else reduced)
+        except Exception:  # then the value itself is the culprit; what it raised has been told
+            return
+
+
+def _reduced_parts(reduced):
+    if isinstance(reduced, tuple):
+        _, args, state, items, pairs = (*reduced, None, None, None)[:5]
+        for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
+            whole = part if isinstance(part, dict) else {"__getstate__()": part}
+            yield from ((".%s", name, attribute) for name, attribute in whole.items())
+        yield from ((".__reduce__()[1][%d]", i, part) for i, part in enumerate(args))
+        yield from (("[%d]", i, part) for i, part in enumerate(items or ()))
+        yield from (("[%.60r]", key, part) for key, part in pairs or ())
+
+
+# ======================================================================================================================
+# Tasks and futures: what is to be done, and the caller's handle on it                    (owner, on its strands)
+# ======================================================================================================================
+
+# States of a future, in order; from CANCELLED on it is done.
+PENDING, SENT, RUNNING, CANCELLED, FAILED, FINISHED = range(6)
+# How the arguments of a run of tasks lie: a column for each parameter; a tuple for each task; (args, kwargs) for each.
+COLUMNS, CALLS, KWCALLS = range(3)
+# How results are packed: one pickled list of plain values; or a table of (status, number of frames), then each alone.
+LIST, EACH = range(2)
+VALUE, ERROR, WITHDRAWN = range(3)
+STATUS = struct.Struct("!BH")
+
+
+class Failure:
+    """The exception that a task ended with, until somebody looks at it.
+
+    Dropped unseen, it is logged: nothing that went wrong is swallowed. `__del__` only appends to a deque.
+    """
+
+    __slots__ = ("error", "unseen")
+
+    def __init__(self, error: BaseException, unseen: Optional[Deque[BaseException]] = None) -> None:
+        self.error, self.unseen = error, unseen
+
+    def look(self) -> BaseException:
+        self.unseen = None
+        return self.error
+
+    def __del__(self) -> None:
+        if self.unseen is not None:
+            self.unseen.append(self.error)
+
+
+class Scope:
+    """What a running task (or the script) hands to the tasks it creates.
+
+    Attributes:
+        place: 64-bit number of its place in the program (parent, call order, index); the root of `task_seed`.
+        depth: nesting depth of its children. level: the queue that they wait in. n: children so far.
+    """
+
+    __slots__ = ("place", "depth", "level", "n", "rng")
+
+    def __init__(self, place: int, depth: int, level: Deque[Any]) -> None:
+        self.place, self.depth, self.level, self.n = place, depth, level, 0
+        self.rng: Optional[random.Random] = None
+
+
+def place_of(parent: int, order: int) -> int:
+    """Number the place of the `order`-th child of `parent`, independent of where and when it runs (64 bits)."""
+    return (parent * 0x9E3779B97F4A7C15 + order + 1) & 0xFFFFFFFFFFFFFFFF
+
+
+class Future:
+    """A handle on one task, after PEP 3148. Made by `futures.submit`; used by the worker that made it.
+
+    While the task waits here, `at` is the Scope that it was made in; once carved, the Parcel that took it along.
+    """
+
+    __slots__ = ("func", "args", "kwargs", "at", "order", "state", "value", "waiters", "__weakref__")
+
+    def __init__(self, func: Any, args: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]], at: Any, order: int) -> None:
+        self.func, self.args, self.kwargs, self.at, self.order = func, args, kwargs, at, order
+        self.state = PENDING
+        self.value: Any = None
+        self.waiters: Optional[List[Callable[[Future], None]]] = None
+
+    def __repr__(self) -> str:
+        names = "pending", "sent", "running", "cancelled", "failed", "finished"
+        return f"<Future {names[self.state]} at {id(self):#x}>"
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Future cannot travel to another worker; pass its result, or create it there")
+
+    def end(self, state: int, value: Any) -> None:
+        """Set the outcome and tell everyone who waits."""
+        self.value = value
+        self.state = state
+        self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
+        waiters, self.waiters = self.waiters, None
+        for waiter in waiters or ():
+            waiter(self)
+
+    def settle(self, outcome: Any) -> None:
+        """Set a value, or a Failure, that came from running the task."""
+        if self.state < CANCELLED:
+            self.end(FAILED if type(outcome) is Failure else FINISHED, outcome)
+
+    def result(self, timeout: Optional[float] = None) -> Any:
+        """Return what the task returned; run it here, now, if nobody took it yet.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Raises:
+            concurrent.futures.TimeoutError, concurrent.futures.CancelledError, or what the task raised.
+        """
+        if self.state < CANCELLED:
+            runtime().wait_for(self, timeout)
+        if self.state == FINISHED:
+            return self.value
+        if self.state == CANCELLED:
+            raise CancelledError()
+        error = self.value.look()
+        try:
+            raise error
+        finally:
+            del error, self  # the traceback must not keep this frame's future alive
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """Return what the task raised, or None; see `result`."""
+        if self.state < CANCELLED:
+            runtime().wait_for(self, timeout)
+        if self.state == CANCELLED:
+            raise CancelledError()
+        return self.value.look() if self.state == FAILED else None  # type: ignore[no-any-return]
+
+    def done(self) -> bool:
+        """Return True when it has finished or was cancelled."""
+        if self.state < CANCELLED:
+            runtime().glance()
+        return self.state >= CANCELLED
+
+    def running(self) -> bool:
+        """Return True while the task is known to run, and so cannot be cancelled."""
+        return self.state == RUNNING
+
+    def cancelled(self) -> bool:
+        """Return True when it was cancelled."""
+        return self.state == CANCELLED
+
+    def cancel(self) -> bool:
+        """Cancel the task unless it has started, wherever it waits; return True when it is cancelled."""
+        if self.state in (PENDING, SENT):
+            runtime().cancel(self)
+        return self.state == CANCELLED
+
+    def add_done_callback(self, fn: Callable[[Future], Any]) -> None:
+        """Call ``fn(future)`` when it is done (now, if it is); what `fn` raises is logged."""
+        if self.state >= CANCELLED:
+            call_back(fn, self)
+        else:
+            self.when_done(functools.partial(call_back, fn))
+
+    def when_done(self, waiter: Callable[[Future], None]) -> None:
+        if self.waiters is None:
+            self.waiters = [waiter]
+        else:
+            self.waiters.append(waiter)
+
+
+def call_back(fn: Callable[[Future], Any], future: Future) -> None:
+    """Call a user's callback; its exception is logged, as PEP 3148 says."""
+    try:
+        fn(future)
+    except Exception:
+        logger.exception("exception in the callback %r of %r", fn, future)
+
+
+class Job:
+    """Tasks of one function that share how they are called, and where their results go. Base of the three below.
+
+    Attributes:
+        func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
+        place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting.
+    """
+
+    __slots__ = ("func", "mode", "place", "order", "depth", "fold")
+
+    def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
+        self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
+        self.fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
+
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        """Take in the outcomes (values, or Failure objects) of `count` tasks from `first` on.
+
+        With a fold, one outcome stands for all of them: its list of nodes (see `absorb`), or a Failure.
+        """
+        raise NotImplementedError
+
+    def dropped(self) -> bool:
+        """Return True when nobody wants the results any more."""
+        return False
+
+
+class Parcel(Job):
+    """Submitted tasks that were carved together: the owner's record of them until their results come."""
+
+    __slots__ = ("calls", "futures")
+
+    def __init__(self, futures: List[Future]) -> None:
+        head = futures[0]
+        mode = KWCALLS if head.kwargs else CALLS
+        super().__init__(head.func, mode, head.at.place, head.order, head.at.depth)
+        self.calls = [(f.args, f.kwargs) for f in futures] if mode == KWCALLS else [f.args for f in futures]
+        self.futures = futures
+
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        for future, outcome in zip(self.futures[first : first + count], outcomes):
+            future.settle(outcome)
+
+
+class Visit(Job):
+    """Tasks of another worker that run here; their results are sent home in parts."""
+
+    __slots__ = ("key", "function", "send_part", "purged")
+
+    def __init__(self, chunk: Tuple[Any, ...], function: Any, send_part: Any) -> None:
+        func, fold = loads([function])
+        super().__init__(func, chunk[7], chunk[8], chunk[9], chunk[5])
+        self.fold = fold
+        self.key: ChunkKey = chunk[:3]
+        self.function = function  # its frame, for passing tasks on
+        self.send_part = send_part
+        self.purged = False
+
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        self.send_part(self, first, count, outcomes)
+
+    def dropped(self) -> bool:
+        return self.purged
+
+
+class MapJob(Job):
+    """A running `map`: input drawn within a window, results handed out in order (or as they come).
+
+    Attributes:
+        ready: runs of outcomes by the index of their first. done: items handed to the consumer.
+        drawn: items drawn from the input. window: how far `drawn` may be ahead of `done`.
+    """
+
+    __slots__ = (
+        "columns", "length", "inputs", "input_error", "ready", "done", "drawn", "window", "fixed", "waiter",
+        "abandoned", "chunk", "in_order",
+    )  # fmt: skip
+
+    def __init__(self, func: Any, iterables: Sequence[Any], scope: Scope, window: Optional[int], chunk: Optional[int]):
+        super().__init__(func, COLUMNS, place_of(scope.place, scope.n), 0, scope.depth)
+        scope.n += 1
+        self.columns: Optional[List[Any]] = None
+        self.length: Optional[int] = None  # of the input, once known
+        self.inputs: List[Any] = []
+        if all(type(xs) in (list, tuple, range, str, bytes) for xs in iterables):
+            self.length = min(map(len, iterables))
+            self.columns = [xs[:] for xs in iterables]  # as Executor.map: later changes of a list do not count
+        else:
+            self.inputs = [iter(xs) for xs in iterables]
+        self.input_error: Optional[Exception] = None
+        self.ready: Dict[int, Tuple[int, List[Any]]] = {}
+        self.done = self.drawn = 0
+        self.window = window or WINDOW
+        self.fixed = window is not None
+        self.chunk = chunk
+        self.waiter: Any = None
+        self.abandoned = False
+        self.in_order = True
+
+    def draw(self) -> Optional[Block]:
+        """Draw input as far as the window allows; return it as a block, or None when there is none (now).
+
+        What the input raises is kept in `input_error`, for the consumer to meet after the items before it.
+        """
+        n, first = self.done + self.window - self.drawn, self.drawn
+        if n <= 0 or self.drawn == self.length or self.abandoned:
+            return None
+        if self.columns is not None:
+            self.drawn = min(self.length or 0, first + n)
+            return Block(self, self.columns, 0, first, self.drawn)
+        rows: List[Any] = []
+        try:
+            rows.extend(itertools.islice(zip(*self.inputs), n))  # keeps what was drawn when the input raises
+        except Exception as error:
+            self.input_error = error
+        if len(rows) < n:
+            self.length = first + len(rows)
+        self.drawn = first + len(rows)
+        return Block(self, list(zip(*rows)), first, first, self.drawn) if rows else None
+
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        if not self.abandoned:
+            self.ready[first] = count, outcomes
+            if self.waiter is not None and (first == self.done or not self.in_order):
+                self.waiter()
+
+    def has_run(self) -> bool:
+        """Return True when there are outcomes for the consumer."""
+        return self.done in self.ready if self.in_order else bool(self.ready)
+
+    def pop_run(self) -> List[Any]:
+        """Take the next run of outcomes."""
+        count, outcomes = self.ready.pop(self.done) if self.in_order else self.ready.popitem()[1]
+        self.done += count
+        return outcomes
+
+    def dropped(self) -> bool:
+        return self.abandoned
+
+
+class Block:
+    """Tasks [lo, hi) of a job, waiting here: the element that queues hold, carve and run.
+
+    `columns` begin at index `base` of the job, so that one drawn piece of input is freed as soon as it is used up.
+    `deaths`: workers that died with these tasks. `alone`: they are moved and run one at a time, so that trouble
+    (an unreadable argument, a death) hits the guilty task only.
+    """
+
+    __slots__ = ("job", "columns", "base", "lo", "hi", "deaths", "alone")
+
+    def __init__(self, job: Job, columns: Sequence[Any], base: int, lo: int, hi: int, deaths: int = 0) -> None:
+        self.job, self.columns, self.base, self.lo, self.hi, self.deaths = job, columns, base, lo, hi, deaths
+        self.alone = deaths > 0
+
+    def part(self, lo: int, hi: int) -> Block:
+        block = Block(self.job, self.columns, self.base, lo, hi, self.deaths)
+        block.alone = self.alone
+        return block
+
+    def rows(self) -> List[Any]:
+        """Return the columns of exactly these tasks (a slice of a range stays a range)."""
+        lo, hi = self.lo - self.base, self.hi - self.base
+        if lo == 0 and all(len(c) == hi for c in self.columns):
+            return list(self.columns)
+        return [c[lo:hi] for c in self.columns]
+
+
+class Chunk:
+    """A chunk of another owner, as it came: not unpickled, so that it can be passed on as it is."""
+
+    __slots__ = ("head", "function", "payload")
+
+    def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames) -> None:
+        self.head, self.function, self.payload = head, function, payload
+
+
+# ======================================================================================================================
+# Scheduler: work first, carve on order; a worker's queue and its half of the protocol, pure    (scheduler thread, pump)
+# ======================================================================================================================
+# Data's way: submit/map -> levels -> run here, or: carve -> BATCH -> broker -> BATCH -> levels of a taker -> run there
+# -> RESULT -> broker -> RESULT -> future. The lock guards levels, slices, sent and the counters; pickling is outside.
+
+
+class Level(Deque[Any]):
+    """The queue of one nesting depth: futures, blocks and chunks; first in, first out."""
+
+    __slots__ = ("stale",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stale = 0  # futures in it that were run or cancelled meanwhile
+
+
+class Slice:
+    """A block that is running in one C loop. Whoever holds the lock may take away what has not begun.
+
+    ``list(it)`` takes all that remains in one step of the interpreter, and the loop simply ends after its current task.
+    """
+
+    __slots__ = ("block", "it", "out", "started_s", "strand")
+
+    def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
+        self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
+        self.out: List[Any] = []
+
+    def index(self) -> int:
+        """Return the index, in its job, of the task that runs now."""
+        return self.block.lo + len(self.out)
+
+    def rob(self) -> Optional[Block]:
+        """Take away all tasks that have not begun (lock held)."""
+        n = len(list(self.it))
+        if not n:
+            return None
+        rest = self.block.part(self.block.hi - n, self.block.hi)
+        self.block.hi -= n
+        return rest
+
+
+class Sent(NamedTuple):
+    """An owner's record of one chunk under way."""
+
+    block: Block
+    left: List[int]  # [number of its tasks whose results have not come]
+
+
+def absorb(op: Any, nodes: List[Tuple[int, int, Any]], index: int, size: int, value: Any) -> None:
+    """Add a node to the partial reduction of a run of items, joining equal neighbours.
+
+    A node (index, size, value) stands for items [index, index + size), size a power of two that divides index. So the
+    tree's shape depends on the items' indexes alone, not on who computed what, and floating-point sums are the same
+    on 1 and on 1,000 workers.
+    """
+    while nodes and nodes[-1][1] == size and not nodes[-1][0] & size:
+        index, _, left = nodes.pop()
+        value, size = op(left, value), size * 2
+    nodes.append((index, size, value))
+
+
+def cost_key(func: Any) -> Any:
+    """Return what a function's measured cost is filed under."""
+    try:
+        hash(func)
+    except TypeError:
+        return type(func)
+    return func
+
+
+class Scheduler:
+    """Decides what runs here next, what is carved for others, and what becomes of chunks when workers die.
+
+    It does no input or output: `emit` sends a message to the broker, `clock` tells the time, `later` defers a call to
+    the scheduler's own thread (from the pump, which must not run user code).
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        incarnation: int,
+        emit: Callable[[Frames], None],
+        later: Callable[[Callable[[], None]], None],
+        lock: Any,
+        live: int = 1,
+        retries: int = 2,
+        clock: Callable[[], float] = now,
+    ) -> None:
+        self.rank, self.incarnation, self.emit, self.later = rank, incarnation, emit, later
+        self.lock, self.live, self.retries, self.clock = lock, live, retries, clock
+        self.shipping = threading.Lock()  # held while carved work is pickled and sent
+        self.levels: List[Level] = [Level()]
+        self.top = 0  # no level above it holds anything, as far as the scheduler's thread knows; the pump never writes it
+        self.home: Deque[Any] = collections.deque()  # futures and blocks that cannot travel
+        self.away: Deque[Block] = collections.deque()  # blocks that must not run here: suspected of killing workers
+        self.slices: List[Slice] = []
+        self.sent: Dict[int, Sent] = {}
+        self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
+        self.costs: Dict[Any, float] = {}
+        self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
+        self.flushed_s = 0.0
+        self.withdrawn: Dict[ChunkKey, List[Tuple[int, int]]] = {}  # cancelled while the chunk is not opened
+        self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
+        self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
+        self.n_done = self.n_carved = 0
+
+    # -- the queue ------------------------------------------------------------------------------------------------------
+
+    def level(self, depth: int) -> Level:
+        """Return the queue for tasks of this nesting depth."""
+        while depth >= len(self.levels):
+            self.levels.append(Level())
+        return self.levels[depth]
+
+    def put(self, block: Block) -> None:
+        """Queue a block of this worker's own tasks."""
+        self.level(block.job.depth).append(block)
+        self.top = max(self.top, block.job.depth)
+
+    def put_back(self, block: Block) -> None:
+        """Return a block to the front of its queue (lock held); a suspected one is kept from the origin."""
+        if block.deaths and self.rank == ORIGIN and self.live > 1:
+            self.away.append(block)
+        else:
+            self.level(block.job.depth).appendleft(block)
+
+    def deepest(self) -> Optional[Level]:
+        """Return the deepest queue that is not empty (lock held)."""
+        levels = self.levels
+        while self.top >= 0:
+            if levels[self.top]:
+                return levels[self.top]
+            self.top -= 1
+        for depth in range(len(levels) - 1, -1, -1):  # the pump may have added to any of them
+            if levels[depth]:
+                self.top = depth
+                return levels[depth]
+        self.top = 0
+        return None
+
+    def take(self, limit_s: Optional[float] = None) -> Any:
+        """Take what to run next: a Future (now RUNNING), a Block to run whole, or a Chunk to open; None if nothing.
+
+        Args:
+            limit_s: take only tasks measured shorter than this.
+        """
+        with self.lock:
+            if self.home and limit_s is None:
+                return self.home.popleft()
+            while True:
+                level = self.deepest()
+                if level is None:
+                    return None
+                head = level[0]
+                if type(head) is Future and head.state != PENDING:
+                    level.popleft()
+                    level.stale -= 1
+                elif type(head) is Block and head.job.dropped():
+                    level.popleft()
+                elif limit_s is not None and self.known_cost(head) >= limit_s:
+                    return None
+                elif type(head) is Block:
+                    return self.cut(level, self.local_size(head))
+                else:
+                    if type(head) is Future:
+                        head.state = RUNNING
+                    return level.popleft()
+
+    def take_like(self, func: Any) -> Optional[Future]:
+        """Take one more future of this function from the deepest queue, or None."""
+        with self.lock:
+            level = self.levels[self.top]
+            if not level or type(level[0]) is not Future or level[0].func is not func or level[0].state != PENDING:
+                return None
+            future: Future = level.popleft()
+            future.state = RUNNING
+            return future
+
+    def known_cost(self, item: Any) -> float:
+        """Return the measured seconds per task of a queue's item; infinite if unknown."""
+        func = item.func if type(item) is Future else item.job.func if type(item) is Block else None
+        return self.costs.get(cost_key(func), float("inf")) if func is not None else float("inf")
+
+    def is_short(self, func: Any) -> bool:
+        return self.costs.get(cost_key(func), 1.0) < SHORT_S
+
+    def note_cost(self, func: Any, seconds: float, n: int = 1) -> None:
+        """Learn from `n` tasks that took `seconds` together: quick to believe longer, slower to believe shorter."""
+        key, cost = cost_key(func), seconds / n
+        old = self.costs.get(key)
+        self.costs[key] = cost if old is None or n > 100 else max(cost, (old * 3 + cost) / 4) if cost > old else (
+            old + cost) / 2
+        if len(self.costs) > 4096:  # a program that makes functions all the time
+            self.costs.pop(next(iter(self.costs)))
+
+    def cut(self, level: Level, n: int) -> Block:
+        """Cut `n` tasks off the block at the front of a queue (lock held)."""
+        block: Block = level[0]
+        if n >= block.hi - block.lo:
+            level.popleft()
+            return block
+        block.lo += n
+        return block.part(block.lo - n, block.lo)
+
+    def local_size(self, block: Block) -> int:
+        """Return how many tasks of a block to run in one go here: some milliseconds' worth."""
+        if block.alone:
+            return 1
+        cost = self.costs.get(cost_key(block.job.func))
+        return 1 if cost is None else max(1, int(LOCAL_SLICE_S / (cost + 1e-9)))
+
+    def chunk_size(self, n: int, func: Any) -> int:
+        """Return how many of `n` waiting tasks make a chunk: guided self-scheduling, within bounds of measured time."""
+        guided = -(-n // (2 * max(2, self.live)))
+        cost = self.costs.get(cost_key(func))
+        if cost is None:
+            return 1
+        cost += 1e-9
+        return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(CHUNK_S / cost))))
+
+    def claim(self, future: Future) -> bool:
+        """Take one certain future out of its queue, to run it at once; False if somebody else has it."""
+        with self.lock:
+            if future.state != PENDING:
+                return False
+            future.state = RUNNING
+            level = future.at.level
+            if level and level[0] is future:
+                level.popleft()
+            elif level and level[-1] is future:
+                level.pop()
+            else:
+                self.left_stale(level)
+            return True
+
+    def left_stale(self, level: Level) -> None:
+        """Count a future that stays in its queue though it is taken; sweep the queue when most of it is such (lock held)."""
+        level.stale += 1
+        if level.stale > 64 and level.stale * 2 > len(level):
+            fresh = [item for item in level if type(item) is not Future or item.state == PENDING]
+            level.clear()
+            level.extend(fresh)
+            level.stale = 0
+
+    # -- carving ----------------------------------------------------------------------------------------------------------
+
+    def carve(self) -> None:
+        """Fill the broker's orders from the queue; may be called by the scheduler's thread and by the pump."""
+        while self.ordered > self.filled and self.shipping.acquire(False):
+            try:
+                with self.lock:
+                    item = self.take_away() if self.ordered > self.filled else None
+                    self.filled += item is not None
+                if item is None:
+                    return
+                self.ship(item)
+            finally:
+                self.shipping.release()
+
+    def take_away(self) -> Any:
+        """Take out what to give away next: the shallowest, as it is the biggest subtree (lock held)."""
+        if self.away:
+            return self.cut(self.away, 1)  # type: ignore[arg-type]
+        for level in self.levels:
+            while level:
+                head = level[0]
+                if type(head) is Chunk:
+                    return level.popleft()
+                if type(head) is Block:
+                    if not head.job.dropped():
+                        return self.cut(level, self.block_chunk(head))
+                    level.popleft()
+                elif head.state == PENDING:
+                    return self.gather(level)
+                else:
+                    level.popleft()
+                    level.stale -= 1
+        return self.rob()
+
+    def block_chunk(self, block: Block) -> int:
+        if block.alone or not self.retries:
+            return 1
+        return getattr(block.job, "chunk", None) or self.chunk_size(block.hi - block.lo, block.job.func)
+
+    def gather(self, level: Level) -> Block:
+        """Take futures of one function and one parent off the front of a queue, as one parcel (lock held)."""
+        head: Future = level.popleft()
+        n = self.chunk_size(len(level) + 1, head.func) if self.retries else 1
+        futures = [head]
+        while len(futures) < n and level:
+            item = level[0]
+            if type(item) is not Future or item.func is not head.func or item.at is not head.at:
+                break
+            if item.order != futures[-1].order + 1 or item.state != PENDING or bool(item.kwargs) != bool(head.kwargs):
+                break
+            futures.append(level.popleft())
+        parcel = Parcel(futures)
+        for i, future in enumerate(futures):
+            future.state, future.at, future.order = SENT, parcel, i
+            future.func = future.args = future.kwargs = None  # type: ignore[assignment]
+        return Block(parcel, [parcel.calls], 0, 0, len(futures))
+
+    def rob(self) -> Optional[Block]:
+        """Take half of what a running slice has not begun, when that is worth it (lock held)."""
+        for piece in self.slices:
+            left = piece.it.__length_hint__()  # type: ignore[attr-defined]
+            cost = self.costs.get(cost_key(piece.block.job.func), SHORT_S)
+            slow = self.clock() - piece.started_s > 2 * LOCAL_SLICE_S
+            if left and (slow or left * cost > 2 * MIN_CHUNK_S) and not piece.block.job.dropped():
+                rest = piece.rob()
+                if rest is not None:
+                    middle = rest.lo + (rest.hi - rest.lo) // 2
+                    if middle > rest.lo:
+                        self.level(rest.job.depth).appendleft(rest.part(rest.lo, middle))
+                    return rest.part(middle, rest.hi)
+        return None
+
+    def ship(self, item: Any) -> None:
+        """Pickle and send what was carved; what cannot be pickled runs at home."""
+        if type(item) is Chunk:
+            self.emit(self.message("BATCH", item.function, CHUNK.pack(*item.head), *item.payload))
+            return
+        block: Block = item
+        try:
+            frames = self.pack(block)
+        except Exception as error:
+            self.not_shipped(block, error)
+            return
+        if not isinstance(block.job, Visit):
+            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo])
+            self.n_chunks += 1
+        self.n_carved += block.hi - block.lo
+        self.emit(frames)
+
+    def pack(self, block: Block) -> Frames:
+        """Pickle a block as a BATCH of one chunk."""
+        job, n = block.job, block.hi - block.lo
+        payload = dumps(block.rows(), self.by_value)
+        if isinstance(job, Visit):
+            function, key, first = job.function, job.key, block.lo
+        else:
+            function = join(dumps((job.func, job.fold), self.by_value))
+            key, first = (self.rank, self.incarnation, self.n_chunks), 0
+        order = job.order + block.lo - first
+        careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
+        head = CHUNK.pack(*key, first, n, job.depth, careful, job.mode, job.place, order, len(payload))
+        return self.message("BATCH", function, head, *payload)
+
+    def not_shipped(self, block: Block, error: Exception) -> None:
+        """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
+        with self.lock:
+            self.filled -= 1
+            if block.hi - block.lo > 1:
+                middle = (block.lo + block.hi) // 2
+                for part in block.part(middle, block.hi), block.part(block.lo, middle):
+                    part.alone = part.hi - part.lo == 1
+                    self.put_back(part)
+            else:
+                logger.debug("a task of %r stays at home: %s", block.job.func, error)
+                self.home.append(block)
+
+    def message(self, kind: str, *frames: Any) -> Frames:
+        return message(kind, self.rank, self.incarnation, *frames)
+
+    # -- results of others' tasks -------------------------------------------------------------------------------------
+
+    def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
+        """Add results to the message that goes to their owner; see `flush`."""
+        form, frames = pack_outcomes(outcomes, self.by_value)
+        self.add_part(visit.key, first, count, form, frames, seconds)
+
+    def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
+        with self.lock:
+            to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
+            to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
+
+    def flush(self) -> None:
+        """Send the results that wait for company."""
+        with self.lock:
+            waiting, self.results = self.results, {}
+            self.flushed_s = self.clock()
+        for frames in waiting.values():
+            self.emit(self.message("RESULT", *frames))
+
+    def want(self) -> bool:
+        """Say that this worker can take in one more batch, unless that was said and not answered; True if said now."""
+        with self.lock:
+            if self.wanted > self.received:
+                return False
+            self.wanted += 1
+        self.emit(self.message("HUNGRY", COUNT.pack(self.wanted)))
+        return True
+
+    # -- messages that either thread handles (lock held): they touch queues and counters, never user code ---------------
+
+    def on_order(self, frames: Frames) -> None:
+        (self.ordered,) = COUNT.unpack(frames[1])
+
+    def on_batch(self, frames: Frames) -> None:
+        """Queue the chunks of a batch; one of our own has come back because nobody was hungry any more."""
+        function, at = frames[1], 2
+        while at < len(frames):
+            head = CHUNK.unpack(frames[at])
+            end = at + 1 + head[-1]
+            sent = self.sent.pop(head[2], None) if head[:2] == (self.rank, self.incarnation) else None
+            if sent is not None:
+                first = sent.block.lo + head[3]
+                if head[4] < sent.left[0]:
+                    self.sent[head[2]] = sent
+                    sent.left[0] -= head[4]
+                self.put_back(sent.block.part(first, first + head[4]))
+            else:
+                self.level(head[5]).append(Chunk(head, function, frames[at + 1 : end]))
+            at = end
+        self.received = min(self.wanted, self.received + 1)
+
+    def on_cancel(self, frames: Frames) -> None:
+        """Withdraw tasks that have not started; answer for each range, or that there were none."""
+        rank, incarnation = OWNER.unpack(frames[1])
+        chunk_id, first, count = REF.unpack(frames[2])
+        key = (rank, incarnation, chunk_id)
+        ranges = self.withdraw(key, first, first + count)
+        for a, b in ranges:
+            table = STATUS.pack(WITHDRAWN, 0) * (b - a)
+            self.later(functools.partial(self.add_part, key, a, b - a, EACH, [table]))
+        if not ranges:
+            self.later(functools.partial(self.add_part, key, first, 0, EACH, [b""]))
+        self.later(self.flush)
+
+    def withdraw(self, key: ChunkKey, first: int, end: int) -> Ranges:
+        """Take tasks [first, end) of a chunk out of all queues; return what was found."""
+        found: Ranges = []
+        for piece in self.slices:
+            if getattr(piece.block.job, "key", None) == key:
+                rest = piece.rob()
+                if rest is not None:
+                    self.level(rest.job.depth).appendleft(rest)
+        for level in self.levels:
+            for item in [x for x in level if type(x) is Chunk and x.head[:3] == key]:
+                a, b = max(first, item.head[3]), min(end, item.head[3] + item.head[4])
+                if a < b:
+                    found.append((a, b))
+                    self.withdrawn.setdefault(key, []).append((a, b))
+            for item in [x for x in level if type(x) is Block and getattr(x.job, "key", None) == key]:
+                a, b = max(first, item.lo), min(end, item.hi)
+                if a < b:
+                    found.append((a, b))
+                    level.remove(item)
+                    level.extend(item.part(x, y) for x, y in ((item.lo, a), (b, item.hi)) if x < y)
+        return found
+
+    def on_lost(self, frames: Frames) -> None:
+        """Take back tasks that a dead worker had; blame those that were surely running, fail the hopeless ones."""
+        death = json.loads(bytes(frames[1]))
+        for frame in frames[2:]:
+            chunk_id, first, count, opened = LOST_REF.unpack(frame)
+            sent = self.sent[chunk_id]
+            self.account(chunk_id, count)
+            block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
+            if not (sent.block.alone or not self.retries) or opened:
+                block.deaths += 1
+                block.alone = True
+            if block.job.dropped():
+                continue
+            if block.deaths > self.retries or (block.deaths > 1 and self.rank == ORIGIN and self.live <= 1):
+                self.later(functools.partial(self.give_up, block, death))
+            else:
+                self.put_back(block)
+
+    def give_up(self, block: Block, death: Dict[str, Any]) -> None:
+        """Fail tasks that were present at too many deaths."""
+        text = (
+            f"{describe(block.job, block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
+            f"the last one, worker {death['rank']} on {death['host']} (pid {death['pid']}), {death['how']}. "
+            f"It was tried {block.deaths} time{'s' * (block.deaths > 1)} (--retries {self.retries}); look for a crash "
+            "in native code, memory that runs out, or os._exit in this task"
+        )
+        for i in range(block.lo, block.hi):
+            block.job.deliver(i, 1, [Failure(WorkerLost(text))])
+
+    def account(self, chunk_id: int, count: int) -> None:
+        """Note that `count` tasks of a chunk are no longer under way."""
+        sent = self.sent[chunk_id]
+        sent.left[0] -= count
+        if sent.left[0] <= 0:
+            del self.sent[chunk_id]
+
+    def on_purge(self, frames: Frames) -> None:
+        """Drop what belongs to an owner that died."""
+        owner = OWNER.unpack(frames[1])
+        for level in self.levels:
+            for item in list(level):
+                if type(item) is Chunk and item.head[:2] == owner:
+                    level.remove(item)
+                elif type(item) is Block and isinstance(item.job, Visit) and item.job.key[:2] == owner:
+                    item.job.purged = True
+                    level.remove(item)
+        for piece in self.slices:
+            if isinstance(piece.block.job, Visit) and piece.block.job.key[:2] == owner:
+                piece.block.job.purged = True
+                piece.rob()
+        self.results.pop(owner, None)
+
+    def on_pool(self, frames: Frames) -> None:
+        """Learn how many workers there are; the origin, once alone, must run what it would have given to others."""
+        self.live = json.loads(bytes(frames[1]))["live"]
+        if self.live <= 1:
+            while self.away:
+                self.put_back(self.away.popleft())
+
+    # -- messages for the scheduler's own thread: they may run user code ----------------------------------------------
+
+    def open(self, chunk: Chunk) -> List[Block]:
+        """Unpickle a chunk; return its blocks to run. One that cannot be unpickled is reported to its owner."""
+        head = chunk.head
+        key, first, count = head[:3], head[3], head[4]
+        with self.lock:
+            gone = self.withdrawn.pop(key, [])
+        try:
+            visit = Visit(head, chunk.function, self.send_part)
+            columns = loads(chunk.payload)
+        except BaseException as error:
+            self.unreadable(key, first, count, error)
+            return []
+        left: Ranges = [(first, first + count)]
+        for a, b in gone:
+            left, _ = subtract(left, a, b)
+            if b <= first or a >= first + count:
+                self.withdrawn.setdefault(key, []).append((a, b))
+        if head[6]:
+            self.flush()
+            self.emit(self.message("OPENED", OWNER.pack(*key[:2]), REF.pack(key[2], first, count)))
+        return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in left]
+
+    def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
+        """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
+        missing = isinstance(error, (AttributeError, ImportError)) and "__m" in str(error)
+        reason = facts(error=traceback_text(error), missing=missing, count=count)
+        self.emit(self.message("UNREADABLE", OWNER.pack(*key[:2]), REF.pack(key[2], first, count), reason))
+
+    def on_unreadable(self, frames: Frames) -> None:
+        """Send tasks again that a worker could not unpickle: one at a time, or by value if it lacked a name."""
+        chunk_id, first, count = REF.unpack(frames[2])
+        reason = json.loads(bytes(frames[3]))
+        sent = self.sent[chunk_id]
+        block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
+        self.account(chunk_id, count)
+        names = main_names(block.job.func) - self.by_value if reason["missing"] else set()
+        if names:
+            self.by_value |= names
+        elif count == 1:
+            text = f"worker could not unpickle {describe(block.job, block)}:\n{reason['error']}"
+            block.job.deliver(block.lo, 1, [Failure(ScoopError(text))])
+            return
+        block.alone = not names
+        with self.lock:
+            self.put_back(block)
+
+    def on_result(self, frames: Frames) -> None:
+        """Unpickle results and hand them to their futures."""
+        at = 2
+        while at < len(frames):
+            chunk_id, first, count, nanoseconds, form, n_frames = PART.unpack(frames[at])
+            payload = frames[at + 1 : at + 1 + n_frames]
+            at += 1 + n_frames
+            if not count:
+                waiter = self.cancelling.get((chunk_id, first))
+                if waiter:
+                    waiter()
+                continue
+            block = self.sent[chunk_id].block
+            with self.lock:
+                self.account(chunk_id, count)
+            if nanoseconds:
+                self.note_cost(block.job.func, nanoseconds / 1e9, count)
+            if not block.job.dropped():
+                block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload))
+
+
+def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
+    """Pickle outcomes: plain values together, anything else one by one, so that a bad one spoils only itself."""
+    if PLAIN.issuperset(map(type, outcomes)):
+        return LIST, [pickle.dumps(outcomes, 5)]
+    table, frames = bytearray(), []
+    for outcome in outcomes:
+        status, packed = pack_outcome(outcome, by_value)
+        table += STATUS.pack(status, len(packed))
+        frames += packed
+    return EACH, [bytes(table), *frames]
+
+
+def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
+    if type(outcome) is not Failure:
+        try:
+            return VALUE, dumps(outcome, by_value)
+        except Exception as error:
+            problem = explain_unpicklable(outcome, "result", error)
+            outcome = Failure(MisuseError(f"the task's result cannot travel back: {problem}"))
+    error = outcome.look()
+    text = traceback_text(error)
+    summary = "".join(traceback.format_exception_only(type(error), error)).strip()
+    try:
+        pickled = join(dumps(error, by_value))
+    except Exception:
+        pickled = b""  # the text says what it was
+    return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
+
+
+def unpack_outcomes(form: int, frames: Frames) -> List[Any]:
+    """Undo `pack_outcomes`; a value that cannot be unpickled becomes a Failure of its own."""
+    if form == LIST:
+        return pickle.loads(frames[0])  # type: ignore[no-any-return]
+    outcomes, at = [], 1
+    for status, n in STATUS.iter_unpack(frames[0]):
+        outcomes.append(unpack_outcome(status, frames[at : at + n]))
+        at += n
+    return outcomes
+
+
+def unpack_outcome(status: int, frames: Frames) -> Any:
+    if status == WITHDRAWN:
+        return Failure(CancelledError())
+    try:
+        if status == VALUE:
+            return loads(frames)
+        error = loads([frames[2]]) if frames[2] else None
+    except BaseException as problem:
+        if status == VALUE:
+            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"))
+        error = None
+    text, summary = bytes(frames[0]).decode(), bytes(frames[1]).decode()
+    if not isinstance(error, BaseException):
+        error = ScoopError(f"a task raised {summary} (the exception itself cannot be pickled and unpickled)")
+    error.__cause__ = RemoteTraceback(text)
+    return Failure(error)
+
+
+PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
+
+
+def join(frames: Frames) -> bytes:
+    """Make one frame of pickle frames that must not be split (functions and exceptions are small)."""
+    return frames[0] if len(frames) == 1 else pickle.dumps(pickle.loads(frames[0], buffers=frames[1:]), 5)
+
+
+def traceback_text(error: BaseException) -> str:
+    """Format an exception with its causes, without this module's own frames at the top."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_globals is globals() and tb.tb_next is not None:
+        tb = tb.tb_next
+    return "".join(traceback.format_exception(type(error), error, tb)).rstrip()
+
+
+def describe(job: Job, block: Block) -> str:
+    """Name tasks for a message: function and short arguments."""
+    name = getattr(job.func, "__qualname__", None) or repr(job.func)
+    try:
+        row = [repr(column[0]) for column in block.rows()]
+    except Exception as error:
+        row = [f"<{type(error).__name__} in repr>"]
+    text = ", ".join(row) if job.mode == COLUMNS else row[0].strip("()")
+    return f"task {name}({text[:80]}{'…' * (len(text) > 80)})"
+
+
+def main_names(func: Any) -> Set[str]:
+    """Return the top-level names of `__main__` that a function is pickled by."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    func = getattr(func, "__func__", func)
+    names = [getattr(x, "__qualname__", "").split(".")[0] for x in (func, type(func))
+             if getattr(x, "__module__", "") in ("__main__", "__mp_main__")]
+    return {name for name in names if name}
+
+
+# ======================================================================================================================
+# Runtime: one per process; joins scheduler, strands and link, and runs the tasks          (scheduler's strands, pump)
+# ======================================================================================================================
+
+
+class Waiter:
+    """Wakes a strand once, when called (with or without an argument)."""
+
+    __slots__ = ("runtime", "strand")
+
+    def __init__(self, runtime: Runtime, strand: Strand) -> None:
+        self.runtime, self.strand = runtime, strand
+
+    def __call__(self, _: Any = None) -> None:
+        if self.strand is not None and not self.strand.ready:
+            self.strand.ready = True
+            self.runtime.ready.append(self.strand)
+
+
+class Runtime:
+    """What a process needs to run and create tasks.
+
+    The scheduler's strands own everything here but what the scheduler's lock guards; the pump only reads the link into
+    `inbox`, carves and flushes. Foreign threads may not call in (`check_thread`).
+    """
+
+    def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
+        self.config, self.rank, self.incarnation, self.link = config, rank, incarnation, link
+        self.lock = threading.Lock()
+        self.strands = new_strands(config.strands)
+        self.current: Strand = self.strands.main
+        self.ident = threading.get_ident()
+        self.pid = os.getpid()
+        self.later: Deque[Callable[[], None]] = collections.deque()
+        live = config.n if link is not None else 1
+        self.scheduler = Scheduler(
+            rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
+        )
+        self.root = Scope(0, 0, self.scheduler.level(0))
+        # What runs now on the current strand; saved and restored by `switch`.
+        self.scope: Optional[Scope] = self.root  # of the running code, once it has created a task
+        self.slice: Optional[Slice] = None  # the running slice; or else
+        self.task: Optional[Future] = None  # the running future's task
+        self.inline = 0  # tasks stacked on this strand
+        self.slice_scope: Tuple[int, Any, Optional[Scope]] = (-1, None, None)
+        self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
+        self.spares: List[Strand] = []  # scheduler strands without work
+        self.n_parked = 0
+        self.deadlines: List[Tuple[float, int, Waiter]] = []
+        self.n_deadlines = 0
+        self.inbox: Deque[Frames] = collections.deque()
+        self.unseen: Deque[BaseException] = collections.deque()
+        self.constants: Dict[str, Any] = {}
+        self.loaded: Set[str] = set()  # names of constants that are no longer frames
+        self.refused: Set[str] = set()
+        self.waiting_for: Dict[str, List[Waiter]] = {}
+        self.at_leave: List[Callable[[], None]] = []
+        self.last_func: Any = None
+        self.polled_s = 0.0
+        self.epoch = 0  # number of switches: a measurement across one is void
+        self.gave_up_waiting = False  # a timed wait ended without running anything
+        self.interrupting = False  # a KeyboardInterrupt is on its way to the script
+        self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
+        self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
+        self.pump = Pump(self) if link is not None else None
+        self.wake_out, self.wake_in = os.pipe() if link is not None else (-1, -1)
+        if link is not None:
+            os.set_blocking(self.wake_out, False)
+            os.set_blocking(self.wake_in, False)
+
+    # -- calls from user code ---------------------------------------------------------------------------------------------
+
+    def check_thread(self) -> None:
+        """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
+        if threading.get_ident() != self.current.ident:
+            raise MisuseError(
+                f"futures were used from the thread {threading.current_thread().name!r}; only the script's own thread "
+                "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any thread may call"
+            )
+
+    def submit(self, func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Future:
+        """Queue one task (see `futures.submit`): no pickling, no message."""
+        if threading.get_ident() != self.current.ident:
+            self.check_thread()
+        scope = self.scope
+        if scope is None:
+            scope = self.open_scope()
+        future = Future(func, args, kwargs or None, scope, scope.n)
+        scope.n += 1
+        scope.level.append(future)
+        scheduler = self.scheduler
+        if scope.depth > scheduler.top:
+            scheduler.top = scope.depth
+        if self.pump is not None and self.pump.asleep:
+            self.pump.kick()
+        return future
+
+    def open_scope(self) -> Scope:
+        """Return the scope of the running task; made when it creates its first child."""
+        piece = self.slice
+        if piece is not None:
+            job, index = piece.block.job, piece.index()
+            cached, of, scope = self.slice_scope
+            if cached == index and of is piece and scope is not None:
+                return scope
+            scope = self.new_scope(place_of(job.place, job.order + index), job.depth + 1)
+            self.slice_scope = index, piece, scope
+            return scope
+        assert self.task is not None
+        parent: Scope = self.task.at
+        self.scope = self.new_scope(place_of(parent.place, self.task.order), parent.depth + 1)
+        return self.scope
+
+    def new_scope(self, place: int, depth: int) -> Scope:
+        return Scope(place, depth, self.scheduler.level(depth))
+
+    def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
+        """Return when `future` is done; a task that waits here is run on the spot.
+
+        Raises:
+            concurrent.futures.TimeoutError: it was not done within `timeout` seconds.
+        """
+        if timeout is None and future.state == PENDING and self.inline < MAX_INLINE:
+            if threading.get_ident() != self.current.ident:
+                self.check_thread()
+            if self.scheduler.claim(future):
+                self.inline += 1
+                try:
+                    self.run_here(future)
+                finally:
+                    self.inline -= 1
+                return
+        self.check_thread()
+        waiter = Waiter(self, self.current)
+        future.when_done(waiter)
+        try:
+            self.wait_until(lambda: future.state >= CANCELLED, timeout, waiter)
+        finally:
+            waiter.strand = None  # type: ignore[assignment]
+        if future.state < CANCELLED:
+            raise FutureTimeout(f"the task was not done within {timeout} s")
+
+    def wait_until(self, condition: Callable[[], bool], timeout: Optional[float], waiter: Waiter) -> bool:
+        """Park until `condition()` holds (`waiter` is called when it may) or `timeout` seconds have passed."""
+        self.glance(force=True)
+        if timeout is None:
+            while not condition():
+                self.park()
+            return True
+        deadline = time.monotonic() + timeout
+        n_done = self.scheduler.n_done
+        while not condition():
+            if time.monotonic() >= deadline:
+                self.gave_up_waiting = self.scheduler.n_done == n_done
+                return False
+            self.n_deadlines += 1
+            heapq.heappush(self.deadlines, (deadline, self.n_deadlines, waiter))
+            self.park()
+        return True
+
+    def cancel(self, future: Future) -> None:
+        """Cancel a future's task wherever it waits, if it has not started."""
+        self.check_thread()
+        if future.state == PENDING:
+            with self.lock:
+                if future.state == PENDING:
+                    self.scheduler.left_stale(future.at.level)
+                    future.state = RUNNING  # nobody else may take it
+            future.end(CANCELLED, None)
+        elif future.state == SENT:
+            self.cancel_sent(future)
+
+    def cancel_sent(self, future: Future) -> None:
+        """Ask whoever has the task to give it up, and wait for the answer: done, or the refusal."""
+        scheduler, parcel = self.scheduler, future.at
+        with scheduler.shipping:  # what is being carved must be on its way before its cancellation
+            found = [(i, s) for i, s in list(scheduler.sent.items()) if s.block.job is parcel]
+        for chunk_id, sent in found:
+            first = future.order - sent.block.lo
+            if 0 <= first < sent.block.hi - sent.block.lo:
+                waiter = Waiter(self, self.current)
+                answers: List[int] = []
+                scheduler.cancelling[chunk_id, first] = lambda: (answers.append(1), waiter())[0]
+                future.when_done(waiter)
+                to = OWNER.pack(self.rank, self.incarnation)
+                self.emit(message("CANCEL", self.rank, self.incarnation, to, REF.pack(chunk_id, first, 1)))
+                self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
+                scheduler.cancelling.pop((chunk_id, first), None)
+                waiter.strand = None  # type: ignore[assignment]
+
+    def abandon(self, job: MapJob) -> None:
+        """Drop what has not started of a map whose consumer is gone."""
+        job.abandoned = True
+        job.ready.clear()
+        if self.link is None or self.link.closed or (job.length is not None and job.done >= job.length):
+            return
+        to = OWNER.pack(self.rank, self.incarnation)
+        with self.scheduler.shipping:
+            for chunk_id, sent in list(self.scheduler.sent.items()):
+                if sent.block.job is job:
+                    ref = REF.pack(chunk_id, 0, sent.block.hi - sent.block.lo)
+                    self.emit(message("CANCEL", self.rank, self.incarnation, to, ref))
+
+    # -- parking ----------------------------------------------------------------------------------------------------------
+
+    def park(self) -> None:
+        """Leave this strand until its Waiter is called; other strands go on. What its slice had not begun goes back."""
+        me = self.current
+        for piece in self.scheduler.slices:
+            if piece.strand is me:
+                self.yield_slice(piece)
+        self.n_parked += 1
+        try:
+            self.switch(self.next_strand())
+        finally:
+            self.n_parked -= 1
+        if me.error is not None:
+            error, me.error = me.error, None
+            raise error
+
+    def yield_slice(self, piece: Slice) -> None:
+        """Return the tasks of a slice that have not begun to the queue, and deliver those that are done."""
+        with self.lock:
+            rest = piece.rob()
+            if rest is not None:
+                self.scheduler.put_back(rest)
+        done, job = piece.out[:], piece.block.job
+        if done and job.fold is None:
+            first = piece.block.lo
+            del piece.out[: len(done)]
+            piece.block.lo += len(done)
+            job.deliver(first, len(done), done)
+
+    def next_strand(self) -> Strand:
+        """Return the strand to go on with: one that became ready, or a scheduler without work."""
+        if self.ready:
+            strand = self.ready.popleft()
+            strand.ready = False
+            return strand
+        return self.spares.pop() if self.spares else self.strands.new(self.schedule)
+
+    def switch(self, to: Strand) -> None:
+        """Run another strand; return when this one is switched to again."""
+        me = self.current
+        if to is me:
+            return
+        me.saved = self.scope, self.slice, self.task, self.inline
+        self.epoch += 1
+        self.current, self.scope, self.slice, self.task, self.inline = to, None, None, None, 0
+        self.strands.switch(me, to)
+        self.current = me
+        self.scope, self.slice, self.task, self.inline = me.saved
+
+    def schedule(self) -> Strand:
+        """Run tasks until told otherwise: the body of every scheduler strand.
+
+        Returns:
+            The strand to go on with, when there are enough spare schedulers.
+        """
+        while True:
+            if self.ready:
+                strand = self.next_strand()
+                if len(self.spares) >= 16:
+                    self.epoch += 1
+                    self.current = strand
+                    return strand
+                self.spares.append(self.current)
+                self.switch(strand)
+            else:
+                self.step()
+
+    def step(self) -> None:
+        """Run something, or else wait for a message or a deadline."""
+        if self.inbox or self.later or self.unseen:
+            self.dispatch()
+        elif self.deadlines and self.deadlines[0][0] <= time.monotonic():
+            heapq.heappop(self.deadlines)[2]()
+        else:
+            item = self.scheduler.take(self.time_limit()) if self.config.capacity else None
+            if item is None:
+                self.idle()
+            else:
+                self.execute(item)
+                self.glance()
+
+    def time_limit(self) -> Optional[float]:
+        """Return how long the next task may take at most: the time left of the nearest timed wait.
+
+        A pool of one must run tasks of unknown length, and so must a worker whose last timed wait ran nothing; else a
+        program that polls with short timeouts would wait for ever.
+        """
+        if not self.deadlines or self.scheduler.live <= 1 or self.gave_up_waiting:
+            self.gave_up_waiting = False
+            return None
+        return self.deadlines[0][0] - time.monotonic()
+
+    def idle(self) -> None:
+        """Say that this worker is hungry and wait for a message, or for the nearest deadline."""
+        scheduler = self.scheduler
+        timeout = max(0.0, self.deadlines[0][0] - time.monotonic()) if self.deadlines else None
+        if self.link is None:
+            if timeout is None:
+                raise MisuseError("everything waits for everything else: this program cannot go on (deadlock)")
+            time.sleep(timeout)
+            return
+        scheduler.flush()
+        scheduler.carve()
+        if self.config.capacity and self.n_parked < MAX_PARKED[self.strands.name]:
+            scheduler.want()
+        assert self.pump is not None
+        self.pump.rest()
+        if not (self.inbox or self.later or self.ready):
+            self.wait_link(timeout)
+        self.pump.idling = False
+        self.receive()
+
+    def wait_link(self, timeout: Optional[float]) -> None:
+        """Wait until the link has something to read or to go on writing, or somebody wakes us."""
+        if wait_readable([self.link.fileno(), self.wake_out], self.link.wants_write(), timeout):
+            try:
+                os.read(self.wake_out, 4096)
+            except BlockingIOError:
+                pass
+
+    def wake(self) -> None:
+        """End `wait_link`; may be called by any thread and by signal handlers."""
+        try:
+            os.write(self.wake_in, b"w")
+        except BlockingIOError:
+            pass  # it is full of wakes
+
+    # -- running tasks ------------------------------------------------------------------------------------------------------
+
+    def execute(self, item: Any) -> None:
+        """Run what `take` returned."""
+        if type(item) is Chunk:
+            blocks = self.scheduler.open(item)
+            with self.lock:
+                for block in reversed(blocks):
+                    self.scheduler.put_back(block)
+        elif type(item) is Block:
+            self.prepare(item.job.func, item.hi - item.lo)
+            self.run_block(item)
+        else:
+            self.prepare(item.func, 1)
+            self.run_burst(item)
+
+    def prepare(self, func: Any, n: int) -> None:
+        """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile."""
+        scheduler, pump = self.scheduler, self.pump
+        if pump is None:
+            return
+        empty = not any(scheduler.levels)
+        if not scheduler.is_short(func):
+            scheduler.flush()
+            if scheduler.sent or n > 1 or not empty:
+                pump.kick()
+        elif empty:
+            scheduler.want()  # prefetch: the next batch comes while this one runs
+        if n > 1 and pump.deep:
+            pump.kick()
+
+    def run_burst(self, future: Future) -> None:
+        """Run a future's task, and those queued behind it while they are known to be short, with one time measurement."""
+        scheduler, func, n, epoch, start = self.scheduler, future.func, 0, self.epoch, now()
+        limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
+        item: Any = future
+        while True:
+            self.run_future(item)
+            n += 1
+            if n >= limit or self.epoch != epoch or self.inbox or self.ready:
+                break
+            item = scheduler.take_like(func)
+            if item is None:
+                break
+        if self.epoch == epoch:
+            scheduler.note_cost(func, now() - start, n)
+
+    def run_here(self, future: Future) -> None:
+        """Run a future's task on the spot; time is taken only when the function is not the one before."""
+        func = future.func
+        if func is self.last_func:
+            self.run_future(future)
+            return
+        self.last_func = func
+        epoch, start = self.epoch, now()
+        self.run_future(future)
+        if epoch == self.epoch:
+            self.scheduler.note_cost(func, now() - start)
+
+    def run_future(self, future: Future) -> None:
+        """Run one task of this worker's own (state RUNNING) and settle its future."""
+        saved = self.scope, self.slice, self.task
+        self.scope, self.slice, self.task = None, None, future
+        try:
+            if future.kwargs is None:
+                outcome = future.func(*future.args)
+            else:
+                outcome = future.func(*future.args, **future.kwargs)
+        except BaseException as error:
+            outcome = self.failure(error, future.func)
+        self.scope, self.slice, self.task = saved
+        self.scheduler.n_done += 1
+        future.settle(outcome)
+
+    def failure(self, error: BaseException, func: Any) -> Failure:
+        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on."""
+        if isinstance(error, Stopped):
+            raise error
+        if isinstance(error, KeyboardInterrupt) and self.interrupting:
+            self.interrupt_script()
+        if isinstance(error, SystemExit):
+            name = getattr(func, "__qualname__", repr(func))
+            cause, error = error, ScoopError(f"task {name} called sys.exit({error.code!r}); only a script can exit")
+            error.__cause__ = cause
+        return Failure(error, self.unseen)
+
+    def run_block(self, block: Block) -> None:
+        """Run a block of tasks in one C loop, as far as nobody takes some away or one of them waits.
+
+        ``list.extend`` keeps what it has appended when a task raises, so the loop goes on behind that task. A task
+        that raises StopIteration ends the loop silently: told from the real end by the number of outcomes.
+        """
+        job = block.job
+        rows = block.rows()
+        it = iter(rows[0])
+        if job.mode == COLUMNS:
+            calls: Iterator[Any] = map(job.func, it, *rows[1:])
+        else:
+            calls = itertools.starmap(job.func if job.mode == CALLS else functools.partial(call_with, job.func), it)
+        saved, epoch = (self.scope, self.slice, self.task), self.epoch
+        piece = Slice(block, it, now(), self.current)
+        self.scope, self.slice, self.task = None, piece, None
+        with self.lock:
+            self.scheduler.slices.append(piece)
+        try:
+            self.run_slice(piece, calls)
+        except Stopped:
+            if not job.dropped():
+                raise
+            return
+        finally:
+            with self.lock:
+                self.scheduler.slices.remove(piece)
+            self.scope, self.slice, self.task = saved
+        seconds = now() - piece.started_s if epoch == self.epoch else 0.0
+        self.finish_slice(piece, seconds)
+
+    def run_slice(self, piece: Slice, calls: Iterator[Any]) -> None:
+        out, func = piece.out, piece.block.job.func
+        while True:
+            try:
+                out.extend(calls)
+            except BaseException as error:
+                out.append(self.failure(error, func))
+                continue
+            with self.lock:
+                if len(out) >= piece.block.hi - piece.block.lo:
+                    return
+            out.append(self.failure(RuntimeError("the task raised StopIteration"), func))
+
+    def finish_slice(self, piece: Slice, seconds: float) -> None:
+        """Hand in the outcomes of a slice, and learn from the time that it took."""
+        block, job, out = piece.block, piece.block.job, piece.out
+        n = block.hi - block.lo
+        self.scheduler.n_done += n
+        if seconds:
+            self.scheduler.note_cost(job.func, seconds, n)
+        outcomes = [self.fold(job, block.lo, out)] if job.fold is not None else out
+        if type(job) is Visit:
+            self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
+            if now() - self.scheduler.flushed_s > FLUSH_S or block.alone:
+                self.scheduler.flush()
+        else:
+            job.deliver(block.lo, n, outcomes)
+
+    def fold(self, job: Job, first: int, values: List[Any]) -> Any:
+        """Reduce a slice's values to nodes (see `absorb`); the first failure stands for all."""
+        nodes: List[Tuple[int, int, Any]] = []
+        for index, value in enumerate(values, first):
+            if type(value) is Failure:
+                return value
+            try:
+                absorb(job.fold, nodes, index, 1, value)
+            except BaseException as error:
+                return self.failure(error, job.fold)
+        return nodes
+
+    # -- messages -----------------------------------------------------------------------------------------------------------
+
+    def emit(self, frames: Frames) -> None:
+        """Send a message to the broker; any thread."""
+        with self.lock:
+            if self.link is not None:
+                self.link.send(frames)
+
+    def glance(self, force: bool = False) -> None:
+        """Look at the link in passing, at most each millisecond unless forced."""
+        if self.link is None:
+            return
+        t = now()
+        if force or t - self.polled_s > 0.001:
+            self.polled_s = t
+            self.receive()
+            if self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S:
+                self.scheduler.flush()
+        if self.inbox or self.later or self.unseen:
+            self.dispatch()
+        if self.scheduler.ordered > self.scheduler.filled:
+            self.scheduler.carve()
+
+    def receive(self) -> None:
+        """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump."""
+        with self.lock:
+            arrived = self.link.receive()
+            while arrived:
+                frames = arrived.popleft()
+                code, _, _ = HEADER.unpack(frames[0])
+                handler = self.urgent.get(code)
+                if handler is not None:
+                    handler(frames)
+                else:
+                    self.inbox.append(frames)
+            if self.link.closed:
+                self.inbox.append(message("STOP", self.rank, self.incarnation))
+
+    def dispatch(self) -> None:
+        """Handle what waits for the scheduler's own thread."""
+        while self.later:
+            self.later.popleft()()
+        while self.inbox:
+            frames = self.inbox.popleft()
+            self.handlers[frames[0][0]](frames)
+        self.dispatch_unseen()
+
+    def dispatch_unseen(self) -> None:
+        """Log exceptions whose futures were dropped without a look."""
+        while self.unseen:
+            error = self.unseen.popleft()
+            logger.error("a task failed and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+
+    def on_welcome(self, frames: Frames) -> None:
+        """Learn the facts of the pool."""
+        self.scheduler.live = json.loads(bytes(frames[1]))["live"]
+
+    def on_purge(self, frames: Frames) -> None:
+        """Drop the tasks of an owner that died, and end the strands that are parked in one of them."""
+        with self.lock:
+            self.scheduler.on_purge(frames)
+        for piece in list(self.scheduler.slices):
+            if piece.block.job.dropped() and piece.strand is not self.current:
+                piece.strand.error = Stopped("the owner of this task is gone")
+                Waiter(self, piece.strand)()
+
+    def on_const(self, frames: Frames) -> None:
+        """Keep a constant, pickled until somebody asks for it."""
+        name = bytes(frames[2]).decode()
+        self.constants[name] = frames[3:]
+        for waiter in self.waiting_for.pop(name, ()):
+            waiter()
+
+    def on_refused(self, frames: Frames) -> None:
+        name = bytes(frames[1]).decode()
+        self.refused.add(name)
+        for waiter in self.waiting_for.pop(name, ()):
+            waiter()
+
+    def on_stop(self, frames: Frames) -> None:
+        """The job is over, or the launcher is gone: leave."""
+        self.leave(0 if self.link and not self.link.closed else 1)
+
+    # -- shared constants -------------------------------------------------------------------------------------------------
+
+    def set_constant(self, name: str, value: Any) -> None:
+        """Give all workers a constant; return when every task submitted from now on will see it.
+
+        The broker echoes it in the order in which it passes on batches, and decides which of two setters was first.
+        """
+        self.check_thread()
+        if name in self.constants:
+            raise TypeError(f"the constant {name!r} is set already; constants can be set once")
+        if self.link is None:
+            self.constants[name] = value
+            return
+        try:
+            frames = dumps(value, self.scheduler.by_value)
+        except Exception as error:
+            raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
+        self.scheduler.carve()
+        to = OWNER.pack(self.rank, self.incarnation)
+        self.emit(message("CONST", self.rank, self.incarnation, to, name.encode(), *frames))
+        self.wait_constant(name, lambda: name in self.constants or name in self.refused, None)
+        if name in self.refused:
+            self.refused.discard(name)
+            raise TypeError(f"the constant {name!r} is set already; constants can be set once")
+        self.constants[name] = value
+
+    def wait_constant(self, name: str, condition: Callable[[], bool], timeout: Optional[float]) -> None:
+        waiter = Waiter(self, self.current)
+        self.waiting_for.setdefault(name, []).append(waiter)
+        try:
+            self.wait_until(condition, timeout, waiter)
+        finally:
+            waiter.strand = None
+
+    def get_constant(self, name: str, timeout: Optional[float]) -> Any:
+        """Return a constant, waiting up to `timeout` seconds for it; None if there is none by then."""
+        self.check_thread()
+        if name not in self.constants:
+            if self.link is None:
+                return None
+            self.wait_constant(name, lambda: name in self.constants, timeout)
+        value = self.constants.get(name)
+        if self.link is not None and type(value) is list and name not in self.loaded:
+            value = self.constants[name] = loads(value)
+        self.loaded.add(name)
+        return value
+
+    # -- maps -----------------------------------------------------------------------------------------------------------
+
+    def feed(self, job: MapJob) -> None:
+        """Draw a map's input into the queue, as far as its window allows."""
+        block = job.draw()
+        if block is not None:
+            self.scheduler.put(block)
+            if self.pump is not None:
+                self.pump.kick()
+
+    def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
+        """Wait until a run of a map's results is there to be taken; False at the end of the map.
+
+        Raises:
+            concurrent.futures.TimeoutError: the deadline has passed.
+        """
+        self.check_thread()
+        while not job.has_run():
+            if job.length is not None and job.done >= job.length:
+                return False
+            if deadline is None and self.run_next_here(job):
+                continue
+            self.widen(job)
+            job.waiter = waiter = Waiter(self, self.current)
+            try:
+                there = self.wait_until(lambda: job.has_run() or self.can_widen(job), time_left(deadline), waiter)
+            finally:
+                job.waiter = waiter.strand = None
+            if not there:
+                raise FutureTimeout("a result of map() was not there in time")
+        return True
+
+    def run_next_here(self, job: MapJob) -> bool:
+        """Run the very task whose result is waited for, if it waits here and may be long or has few companions.
+
+        A run of many short tasks is left to the scheduler's C loop instead.
+        """
+        if self.inline >= MAX_INLINE:
+            return False
+        with self.lock:
+            level = self.scheduler.level(job.depth)
+            block = level[0] if level else None
+            if type(block) is not Block or block.job is not job or block.lo != job.done or block.deaths:
+                return False
+            if block.hi - block.lo > 4 and self.scheduler.known_cost(block) < LOCAL_SLICE_S:
+                return False
+            block = self.scheduler.cut(level, 1)
+        self.inline += 1
+        try:
+            self.prepare(job.func, 1)
+            self.run_block(block)
+        finally:
+            self.inline -= 1
+        self.glance()
+        return True
+
+    def can_widen(self, job: MapJob) -> bool:
+        """Return True when a map's window is used up though the pool could do with more of it.
+
+        Beyond some thousand items only if they are so short that the window is worth less than some chunks each.
+        """
+        if job.fixed or job.drawn - job.done < job.window or job.drawn == job.length or job.window >= MAX_WINDOW:
+            return False
+        scheduler = self.scheduler
+        level = scheduler.level(job.depth)
+        if any(type(item) is Block and item.job is job for item in itertools.islice(level, 4)):
+            return False
+        cost = scheduler.costs.get(cost_key(job.func), 1.0)
+        return job.window < WINDOW or cost * job.window < 4 * CHUNK_S * scheduler.live
+
+    def widen(self, job: MapJob) -> None:
+        if self.can_widen(job):
+            job.window *= 2
+            self.feed(job)
+
+    def has_own_tasks(self) -> bool:
+        """Return True while tasks that this worker created are not done."""
+        scheduler = self.scheduler
+        mine = (item for level in scheduler.levels for item in level if type(item) is not Chunk)
+        return bool(scheduler.sent or scheduler.home or scheduler.away) or any(
+            item.state == PENDING if type(item) is Future else not isinstance(item.job, Visit) for item in mine
+        )
+
+    def cancel_all(self) -> None:
+        """Cancel all tasks of this worker's own that have not started."""
+        for level in self.scheduler.levels:
+            for item in list(level):
+                if type(item) is Future:
+                    self.cancel(item)
+
+    # -- interrupts and the end -------------------------------------------------------------------------------------------
+
+    def catch_signals(self) -> None:
+        """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.on_signal)
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        if os.getpid() != self.pid:
+            os._exit(128 + number)  # a child of the user's by fork
+        self.interrupting = True
+        if self.lock.locked():  # in the middle of our own work: come again in a moment
+            threading.Timer(0.01, os.kill, (self.pid, number)).start()
+        elif self.current is self.strands.main:
+            self.interrupting = False
+            raise KeyboardInterrupt
+        elif self.slice is None and self.task is None:  # a scheduler is waiting, or at work
+            self.later.append(self.interrupt_script)
+            self.wake()
+        elif self.strands.name == "greenlet":
+            raise KeyboardInterrupt  # out of the running task; `failure` passes it to the script
+        else:  # the task's thread cannot be interrupted: it is left behind, and the script goes on at once
+            self.current, self.interrupting = self.strands.main, False
+            raise KeyboardInterrupt
+
+    def interrupt_script(self) -> None:
+        """Raise KeyboardInterrupt where the script waits."""
+        self.interrupting = False
+        main = self.strands.main
+        if self.current is main:
+            raise KeyboardInterrupt
+        main.error = KeyboardInterrupt()
+        if not main.ready:
+            main.ready = True
+            self.ready.appendleft(main)
+
+    def is_busy(self) -> bool:
+        """Return True while tasks of this worker's own, or strands, are not finished."""
+        scheduler = self.scheduler
+        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or any(scheduler.levels))
+
+    def finish(self, success: bool) -> None:
+        """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
+        if success:
+            while self.is_busy():
+                if self.ready:
+                    self.spares.append(self.current)
+                    self.switch(self.next_strand())
+                else:
+                    self.step()
+        if self.unseen:
+            self.dispatch_unseen()
+
+    def leave(self, status: int) -> None:
+        """End a worker process: exit functions, buffers, and out; other threads and parked strands are not waited for."""
+        for function in self.at_leave:
+            function()
+        atexit._run_exitfuncs()  # type: ignore[attr-defined]
+        flush_output()
+        os._exit(status)
+
+
+def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    """Call a task with keyword arguments (KWCALLS)."""
+    return func(*args, **(kwargs or {}))
+
+
+def new_strands(name: str) -> Union[GreenletStrands, ThreadStrands]:
+    """Make the kind of strands that the configuration names; "auto" takes greenlets if they can be imported."""
+    if name != "thread":
+        try:
+            return GreenletStrands()
+        except ImportError:
+            if name == "greenlet":
+                raise MisuseError("--strands greenlet: greenlet cannot be imported; pip install greenlet") from None
+    return ThreadStrands()
+
+
+def flush_output() -> None:
+    """Flush standard output and error; what cannot be written has no one left to hear of it."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):
+            pass
+
+
+def wait_readable(fds: Sequence[int], write: Optional[int] = None, timeout: Optional[float] = None) -> bool:
+    """Wait until one of `fds` can be read (or `write` written); return True if that is what ended the wait."""
+    if hasattr(select, "poll"):
+        poll = select.poll()
+        for fd in fds:
+            poll.register(fd, select.POLLIN)
+        if write is not None:
+            poll.register(write, select.POLLOUT | (select.POLLIN if write in fds else 0))
+        return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
+    return any(select.select(fds, [] if write is None else [write], [], timeout))
+
+
+class Pump:
+    """A daemon thread that serves the broker's orders while user code computes.
+
+    It sleeps while there is nothing to carve, flush or expect, and while the scheduler itself waits on the link; else
+    it waits on the link. It never runs user code, except what pickling calls.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        self.asleep = self.deep = True
+        self.idling = False  # the scheduler waits on the link itself
+        self.watching = False  # this thread waits on the link
+        self.thread: Optional[threading.Thread] = None
+        self.wake_out, self.wake_in = os.pipe()
+        os.set_blocking(self.wake_out, False)
+        os.set_blocking(self.wake_in, False)
+
+    def kick(self) -> None:
+        """Wake the pump: there is something to carve. Scheduler's thread."""
+        if not self.asleep:
+            return
+        self.asleep = self.deep = False
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
+            self.thread.start()
+        else:
+            os.write(self.wake_in, b"k")
+
+    def rest(self) -> None:
+        """Let the pump sleep: the scheduler is going to wait on the link itself."""
+        self.idling = True
+        if self.watching:
+            self.watching = False
+            os.write(self.wake_in, b"r")
+
+    def wanted(self) -> bool:
+        scheduler = self.runtime.scheduler
+        return bool(any(scheduler.levels) or scheduler.sent or scheduler.results or scheduler.away)
+
+    def run(self) -> None:
+        runtime, scheduler = self.runtime, self.runtime.scheduler
+        while True:
+            self.asleep = True  # from here on `kick` writes to our pipe; only then look
+            watch = not self.idling and self.wanted()
+            self.asleep = not watch
+            timeout = 0.005 if watch and (scheduler.ordered > scheduler.filled or scheduler.results) else (
+                0.05 if not self.idling and scheduler.slices else None
+            )
+            self.deep = not watch and timeout is None
+            self.watching = watch
+            write = runtime.link.wants_write() if watch else None
+            fds = [self.wake_out, runtime.link.fileno()] if watch else [self.wake_out]
+            wait_readable(fds, write, timeout)
+            self.watching = self.asleep = False
+            try:
+                os.read(self.wake_out, 4096)
+            except BlockingIOError:
+                pass
+            if not self.idling:
+                self.work()
+                if not self.wanted():
+                    time.sleep(0.001)  # a program that submits and waits in turns must not wake us each time
+
+    def work(self) -> None:
+        """Read, carve, flush; end slices that take far longer than measured, so that their rest can be given away."""
+        runtime, scheduler = self.runtime, self.runtime.scheduler
+        runtime.receive()
+        if self.idling and runtime.inbox:
+            runtime.wake()
+        if scheduler.ordered > scheduler.filled:
+            scheduler.carve()
+        if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
+            scheduler.flush()
+        with runtime.lock:
+            for piece in scheduler.slices:
+                if now() - piece.started_s > 4 * LOCAL_SLICE_S:
+                    rest = piece.rob()
+                    if rest is not None:
+                        scheduler.put_back(rest)
+
+
+# ======================================================================================================================
+# futures and shared: the programming interface                                                    (script and tasks)
+# ======================================================================================================================
+
+_state: Dict[str, Any] = {"runtime": None, "importing": False}  # of this process; set by `main`, or at the first use
+
+
+def runtime() -> Runtime:
+    """Return this process's runtime; without the launcher, make one that runs everything here."""
+    found = _state["runtime"]
+    if found is None:
+        found = _state["runtime"] = serial_runtime()
+    return found  # type: ignore[no-any-return]
+
+
+def serial_runtime() -> Runtime:
+    if _state["importing"]:
+        raise MisuseError(
+            "futures were used while a worker imports the script: put what starts the work under "
+            "`if __name__ == '__main__':`, as every worker imports the script to find its functions"
+        )
+    warnings.warn(
+        "scoop_lite runs everything serially: this program was not started by its launcher "
+        "(python scoop_lite.py -n 4 script.py)", RuntimeWarning, stacklevel=4,
+    )  # fmt: skip
+    return Runtime(Config(n=1))
+
+
+futures = types.ModuleType("scoop_lite.futures", "Create tasks and wait for them; see the docstrings of its functions.")
+shared = types.ModuleType("scoop_lite.shared", "Constants that all workers see.")
+futures.__dict__.update(
+    Future=Future, CancelledError=CancelledError, TimeoutError=FutureTimeout, InvalidStateError=InvalidStateError,
+    ALL_COMPLETED=ALL_COMPLETED, FIRST_COMPLETED=FIRST_COMPLETED, FIRST_EXCEPTION=FIRST_EXCEPTION,
+)  # fmt: skip
+sys.modules[futures.__name__] = futures
+sys.modules[shared.__name__] = shared
+
+
+def public(module: types.ModuleType, *names: str) -> Callable[[Any], Any]:
+    """Make a function part of a module, to be pickled by its (first) name there; its `vars` stay empty."""
+
+    def add(function: Any) -> Any:
+        function.__module__, function.__name__, function.__qualname__ = module.__name__, names[0], names[0]
+        for name in names:
+            setattr(module, name, function)
+        return function
+
+    return add
+
+
+@public(futures, "submit")
+def submit(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Future:
+    """Create a task that calls ``func(*args, **kwargs)`` on some worker.
+
+    Args:
+        func: a function, method, class, partial or callable object; lambdas and closures travel by value.
+        args, kwargs: its arguments. They are read when the task starts or travels: don't change them meanwhile.
+
+    Returns:
+        A Future.
+
+    Example:
+        >>> futures.submit(pow, 2, 10).result()
+        1024
+    """
+    if not callable(func):
+        raise TypeError(f"submit() needs a callable first, not {type(func).__name__}")
+    return (_state["runtime"] or runtime()).submit(func, args, kwargs)
+
+
+class MapResults(itertools.chain):  # type: ignore[type-arg]
+    """The iterator that `map` returns: a chain of runs of results, so that each item costs no Python call.
+
+    Dropping it, or `close`, cancels what has not started.
+    """
+
+    runs: Any = None
+
+    def close(self) -> None:
+        """Cancel what has not started; the iterator then ends."""
+        self.runs.close()
+
+
+@public(futures, "map")
+def map_(
+    func: Callable[..., Any],
+    *iterables: Iterable[Any],
+    timeout: Optional[float] = None,
+    chunksize: Optional[int] = None,
+    buffersize: Optional[int] = None,
+) -> Iterator[Any]:
+    """Call `func` with the items of the iterables, in parallel; yield the results in order, as they come.
+
+    Args:
+        func: see `submit`.
+        iterables: as for the builtin map; drawn lazily, within a window that adapts, so they may be endless.
+        timeout: seconds from now within which every result must be there.
+        chunksize: tasks that travel together; by default as many as make some milliseconds of measured work.
+        buffersize: items that may be drawn ahead of the results taken.
+
+    Returns:
+        An iterator; dropping it cancels what has not started.
+
+    Raises:
+        concurrent.futures.TimeoutError from the iterator; whatever a task or an input raises, at its place.
+
+    Example:
+        >>> list(futures.map(pow, [1, 2, 3], [2, 2, 2]))
+        [1, 4, 9]
+    """
+    job = new_map(func, iterables, chunksize, buffersize)
+    results = MapResults.from_iterable(runs := runs_in_order(runtime(), job, deadline_in(timeout)))
+    results.runs = runs
+    return results
+
+
+@public(futures, "map_as_completed", "mapAsCompleted")
+def map_as_completed(
+    func: Callable[..., Any], *iterables: Iterable[Any], timeout: Optional[float] = None
+) -> Iterator[Any]:
+    """Do what `map` does, but yield each result as soon as it is there.
+
+    Args:
+        func, iterables, timeout: see `map`.
+
+    Returns:
+        An iterator over the results, in the order of their coming.
+
+    Example:
+        >>> sorted(futures.map_as_completed(abs, [-3, 2]))
+        [2, 3]
+    """
+    job = new_map(func, iterables, in_order=False)
+    return runs_in_order(runtime(), job, deadline_in(timeout), flat=True)
+
+
+def new_map(
+    func: Any,
+    iterables: Sequence[Any],
+    chunksize: Optional[int] = None,
+    buffersize: Optional[int] = None,
+    fold: Any = None,
+    in_order: bool = True,
+) -> MapJob:
+    """Check a map's arguments, make its job and queue what its window allows."""
+    if not callable(func):
+        raise TypeError(f"map() needs a callable first, not {type(func).__name__}")
+    if not iterables:
+        raise TypeError("map() needs at least one iterable")
+    for name, value in (("chunksize", chunksize), ("buffersize", buffersize)):
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"{name} must be a positive integer or None, not {value!r}")
+    found = runtime()
+    found.check_thread()
+    job = MapJob(func, iterables, found.scope or found.open_scope(), buffersize, chunksize)
+    job.fold, job.in_order = fold, in_order
+    if not job.fixed:
+        job.window = WINDOW if job.columns is not None else max(32, 4 * found.scheduler.live)
+    found.feed(job)
+    return job
+
+
+def deadline_in(timeout: Optional[float]) -> Optional[float]:
+    return None if timeout is None or timeout == -1 else time.monotonic() + timeout
+
+
+def time_left(deadline: Optional[float]) -> Optional[float]:
+    return None if deadline is None else max(0.0, deadline - time.monotonic())
+
+
+def runs_in_order(found: Runtime, job: MapJob, deadline: Optional[float], flat: bool = False) -> Iterator[Any]:
+    """Yield a map's results in runs (lists), in order; or, `flat`, one by one as they come."""
+    try:
+        while found.await_run(job, deadline):
+            outcomes = job.pop_run()
+            found.feed(job)
+            if Failure in set(map(type, outcomes)):
+                for i, outcome in enumerate(outcomes):
+                    if type(outcome) is Failure:
+                        if not flat:
+                            yield outcomes[:i]
+                        raise outcome.look()
+                    if flat:
+                        yield outcome
+            elif flat:
+                yield from outcomes
+            else:
+                yield outcomes
+        if job.input_error is not None:
+            raise job.input_error
+    finally:
+        found.abandon(job)
+
+
+@public(futures, "mapReduce", "map_reduce")
+def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], Any], *iterables: Iterable[Any]) -> Any:
+    """Reduce the results of `map` with an associative operator.
+
+    Equal to ``functools.reduce(reduction_op, map(map_func, *iterables))``. Results are joined where they are made, in
+    a tree whose shape depends on the number of items alone: floating-point sums do not depend on the workers.
+
+    Args:
+        map_func: called with the items. reduction_op: joins two neighbouring results; need not be commutative.
+        iterables: see `map`.
+
+    Raises:
+        TypeError: there were no items.
+
+    Example:
+        >>> import operator; futures.mapReduce(abs, operator.add, [-1, -2, -3])
+        6
+    """
+    if not callable(reduction_op):
+        raise TypeError(f"mapReduce() needs a callable operator, not {type(reduction_op).__name__}")
+    job = new_map(map_func, iterables, fold=reduction_op)
+    nodes: List[Tuple[int, int, Any]] = []
+    found = runtime()
+    try:
+        while found.await_run(job, None):
+            (outcome,) = job.pop_run()
+            found.feed(job)
+            if type(outcome) is Failure:
+                raise outcome.look()
+            for node in outcome:
+                absorb(reduction_op, nodes, *node)
+        if job.input_error is not None:
+            raise job.input_error
+    finally:
+        found.abandon(job)
+    if not nodes:
+        raise TypeError("mapReduce() of no items has no value")
+    return functools.reduce(lambda right, left: reduction_op(left, right), [v for _, _, v in reversed(nodes)])
+
+
+@public(futures, "mapScan", "map_scan")
+def map_scan(
+    map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], Any], *iterables: Iterable[Any]
+) -> List[Any]:
+    """Return all partial reductions of the results of `map`, in order.
+
+    Equal to ``list(itertools.accumulate(map(map_func, *iterables), reduction_op))``. All of them are wanted here, so
+    they are joined here, from the left, while the mapped values stream in.
+
+    Args:
+        map_func, reduction_op, iterables: see `mapReduce`.
+
+    Example:
+        >>> import operator; futures.mapScan(abs, operator.add, [-1, -2, -3])
+        [1, 3, 6]
+    """
+    return list(itertools.accumulate(map_(map_func, *iterables), reduction_op))
+
+
+@public(futures, "as_completed")
+def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Iterator[Future]:
+    """Yield futures as they are done; each once.
+
+    Args:
+        fs: futures of this worker. timeout: seconds from now; None or -1 for no limit.
+
+    Raises:
+        concurrent.futures.TimeoutError: some were not done in time.
+    """
+    return yield_completed(runtime(), set(fs), deadline_in(timeout))
+
+
+def yield_completed(found: Runtime, waiting: Set[Future], deadline: Optional[float]) -> Iterator[Future]:
+    done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
+    for future in waiting - set(done):
+        future.when_done(done.append)
+    waiter = Waiter(found, found.current)
+    for future in waiting - set(done):
+        future.when_done(waiter)
+    try:
+        for _ in range(len(waiting)):
+            waiter.strand = found.current
+            if not done and not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
+                raise FutureTimeout("some futures were not done in time")
+            waiter.strand = None
+            yield done.popleft()
+    finally:
+        waiter.strand = None
+
+
+class DoneAndNotDone(NamedTuple):
+    """What `wait` returns: two sets of futures."""
+
+    done: Set[Future]
+    not_done: Set[Future]
+
+
+@public(futures, "wait")
+def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str = ALL_COMPLETED) -> DoneAndNotDone:
+    """Wait for futures.
+
+    Args:
+        fs: futures of this worker.
+        timeout: seconds; None or -1 for no limit, 0 to look only.
+        return_when: ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.
+
+    Returns:
+        (done, not_done): two sets.
+    """
+    if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
+        raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
+    found, waiting = runtime(), set(fs)
+    waiter = Waiter(found, found.current)
+    n_left = [sum(f.state < CANCELLED for f in waiting)]
+    stop = [return_when == FIRST_COMPLETED and n_left[0] < len(waiting) or
+            return_when == FIRST_EXCEPTION and any(f.state == FAILED for f in waiting)]
+
+    def note(future: Future) -> None:
+        n_left[0] -= 1
+        stop[0] = stop[0] or return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED
+        if stop[0] or not n_left[0]:
+            waiter()
+
+    for future in waiting:
+        if future.state < CANCELLED:
+            future.when_done(note)
+    try:
+        found.wait_until(lambda: stop[0] or not n_left[0], None if timeout == -1 else timeout, waiter)
+    finally:
+        waiter.strand = None
+    done = {f for f in waiting if f.state >= CANCELLED}
+    return DoneAndNotDone(done, waiting - done)
+
+
+@public(futures, "shutdown")
+def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
+    """Do what `concurrent.futures.Executor.shutdown` does, for code that takes this module as its executor.
+
+    The pool belongs to the launcher and stays; new tasks may be submitted.
+
+    Args:
+        wait: return when all tasks of this worker's own are done. cancel_futures: cancel those not started first.
+    """
+    found = runtime()
+    if cancel_futures:
+        found.cancel_all()
+    if wait:
+        found.wait_until(lambda: not found.has_own_tasks(), None, Waiter(found, found.current))
+
+
+@public(futures, "task_seed")
+def task_seed() -> int:
+    """Return a 64-bit seed for the running task, from the run's seed (``--seed``) and the task's place in the program.
+
+    The place is (parent, call order, index): the same whatever worker runs the task, and however many there are. For
+    NumPy: ``numpy.random.default_rng(futures.task_seed())``.
+    """
+    found = runtime()
+    scope = found.scope or found.open_scope()
+    digest = hashlib.blake2b(b"%d:%d" % (found.config.seed, scope.place), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+@public(futures, "task_rng")
+def task_rng() -> random.Random:
+    """Return the running task's own random generator, seeded with `task_seed`; the same object within one task."""
+    found = runtime()
+    scope = found.scope or found.open_scope()
+    if scope.rng is None:
+        scope.rng = random.Random(task_seed())
+    return scope.rng
+
+
+@public(shared, "setConst", "set_const")
+def set_const(**constants: Any) -> None:
+    """Give all workers constants; visible to every task submitted from now on, and to workers that start later.
+
+    Args:
+        constants: names and values; functions and lambdas too.
+
+    Raises:
+        TypeError: a name is set already. MisuseError: a value cannot be pickled.
+    """
+    for name, value in constants.items():
+        runtime().set_constant(name, value)
+
+
+@public(shared, "getConst", "get_const")
+def get_const(name: str, timeout: Optional[float] = 0.1) -> Any:
+    """Return a constant.
+
+    Args:
+        name: as given to `setConst`.
+        timeout: seconds to wait until somebody sets it; None waits for ever.
+
+    Returns:
+        Its value, or None when it is not set in time.
+    """
+    return runtime().get_constant(name, timeout)
+
+
+def __getattr__(name: str) -> Any:
+    """Process facts under the names that SCOOP gave them, right at the time of reading."""
+    found: Optional[Runtime] = _state["runtime"]
+    running = found is not None and found.link is not None
+    values: Dict[str, Any] = {
+        "IS_RUNNING": running,
+        "IS_ORIGIN": found is None or found.rank == ORIGIN,
+        "SIZE": found.config.n if running and found else 1,
+        "worker": found.rank if found is not None else ORIGIN,
+        "DEBUG": bool(found and found.config.verbose > 1),
+        "MAIN_MODULE": found.config.main_name if found is not None else None,
+    }
+    if name not in values:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return values[name]
+
+
+# ======================================================================================================================
+# Worker process: the user's script, as the origin's __main__ and as every worker's import               (each worker)
+# ======================================================================================================================
+
+
+class Config(NamedTuple):
+    """What the command line decided; made once, passed down, never changed. Plain values only: it travels as JSON."""
+
+    n: int = 1  # workers, the origin included
+    kind: str = "script"  # of program: script, module, code
+    program: str = ""
+    args: Tuple[str, ...] = ()
+    backend: str = "own"
+    strands: str = "auto"
+    retries: int = 2
+    restarts: int = 100
+    seed: int = 0
+    heartbeat_s: float = 1.0
+    dead_after_s: float = 5.0
+    verbose: int = 0
+    nice: int = 0
+    path: str = ""
+    pythonpath: str = ""
+    prolog: str = ""
+    python: str = ""
+    profile: str = ""
+    threads: int = 0
+    capacity: int = 1
+
+    @property
+    def main_name(self) -> str:
+        """The name of the program, as SCOOP's MAIN_MODULE gives it."""
+        return os.path.basename(self.program) if self.kind == "script" else self.program
+
+
+class MainModule(types.ModuleType):
+    """Stands for `__main__` in a worker; runs the script, with another `__name__`, at the first look-up in it.
+
+    So unpickling needs no hook, and a worker that never needs the script never imports it.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__("__mp_main__")
+        self.__dict__["scoop_lite_config"] = config
+
+    def __getattr__(self, name: str) -> Any:
+        config = self.__dict__.pop("scoop_lite_config", None)
+        if name.startswith("__") and name.endswith("__") or config is None:
+            if config is not None:
+                self.__dict__["scoop_lite_config"] = config
+            raise AttributeError(f"module '__main__' (of {self.__dict__.get('__file__')}) has no attribute {name!r}")
+        _state["importing"] = True
+        try:
+            run_program(config, self)
+        except BaseException as error:
+            self.__dict__["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
+            raise ImportError(
+                f"worker {_state['runtime'].rank} on {socket.gethostname()} cannot import {config.program}: "
+                f"{type(error).__name__}: {error} (sys.path there: {sys.path})"
+            ) from error
+        finally:
+            _state["importing"] = False
+        return getattr(self, name)
+
+
+def run_program(config: Config, module: types.ModuleType) -> None:
+    """Run the user's program in a module, as `python` would."""
+    namespace = module.__dict__
+    namespace.setdefault("__builtins__", __builtins__)
+    if config.kind == "code":
+        code = compile(config.program, "<string>", "exec")
+    elif config.kind == "module":
+        import runpy
+
+        _, spec, code = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
+        namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
+        if module.__name__ == "__main__":
+            sys.argv[0] = spec.origin
+    else:
+        from importlib.machinery import SourceFileLoader
+
+        path = config.program
+        namespace.update(__file__=path, __loader__=SourceFileLoader(module.__name__, path), __cached__=None)
+        with open(path, "rb") as file:
+            code = compile(file.read(), path, "exec")
+    exec(code, namespace)
+
+
+def set_up_path(config: Config) -> None:
+    """Set `sys.argv` and `sys.path` as `python` would for this program."""
+    sys.argv = [{"script": config.program, "module": "-m", "code": "-c"}[config.kind], *config.args]
+    first = {"script": os.path.dirname(os.path.realpath(config.program)), "module": os.getcwd(), "code": ""}[config.kind]
+    if not sys.flags.isolated:
+        sys.path[:1] = [first]
+    sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
+
+
+def run_script(config: Config) -> Any:
+    """Run the script as `__main__`; return what to pass to `sys.exit`. The origin's role."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(__annotations__={}, __builtins__=__builtins__)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+    found = _state["runtime"]
+    code: Any = 0
+    try:
+        run_program(config, module)
+    except SystemExit as error:
+        code = error.code
+    except BaseException as error:
+        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+        show_exception(error)
+    success = code is None or code == 0
+    try:
+        found.finish(success)
+    except KeyboardInterrupt as error:
+        code, success = 130, False
+        show_exception(error)
+    for function in found.at_leave:
+        function()
+    return code
+
+
+def show_exception(error: BaseException) -> None:
+    """Print an uncaught exception as `python` does: without the frames of this module, by the script's excepthook."""
+    tb = error.__traceback__
+    while tb is not None and tb.tb_frame.f_globals is globals():
+        tb = tb.tb_next
+    error.__traceback__ = tb
+    flush_output()
+    sys.excepthook(type(error), error, tb)
+
+
+class Become(BaseException):
+    """Raised in a forked child: unwinds to `main`, which then plays the child's role instead of its parent's."""
+
+    def __init__(self, role: Callable[[], Any]) -> None:
+        self.role = role
+
+
+def work(config: Config, rank: int, incarnation: int, link: Any) -> Any:
+    """Be a worker: the role of every process that an agent starts."""
+    origin = rank == ORIGIN
+    apply_limits(config, origin)
+    found = _state["runtime"] = Runtime(config, rank, incarnation, link)
+    if config.kind == "code":
+        found.scheduler.by_value = ALL_NAMES
+    set_up_path(config)
+    if config.profile:
+        start_profile(config, found)
+    gc.freeze()
+    found.emit(message("HELLO", rank, incarnation, facts(pid=os.getpid(), python=list(sys.version_info[:3]))))
+    if origin:
+        found.catch_signals()
+        code = run_script(config)
+        found.emit(message("BYE", rank, incarnation, facts(code=str(code))))
+        found.link.drain()
+        return code
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
+    found.schedule()
+    return 0
+
+
+def apply_limits(config: Config, origin: bool) -> None:
+    """Apply --nice, and one share of the CPUs for libraries that start threads of their own; the user's setting wins."""
+    if config.nice and hasattr(os, "nice"):
+        os.nice(config.nice)
+    threads = config.threads or max(1, usable_cpus() // max(1, config.n))
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(threads))
+    os.register_at_fork(after_in_child=forget_runtime)
+
+
+def forget_runtime() -> None:
+    """In a child that user code forked: it is no worker, and must not touch the parent's link."""
+    _state["runtime"] = None
+
+
+def start_profile(config: Config, found: Runtime) -> None:
+    """Profile this worker with cProfile into ``DIR/worker-RANK.prof`` (--profile)."""
+    import cProfile
+
+    profile = cProfile.Profile()
+
+    def dump() -> None:
+        profile.disable()
+        profile.dump_stats(os.path.join(config.profile, f"worker-{found.rank}.prof"))
+
+    found.at_leave.append(dump)
+    profile.enable()
+
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+                    "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS")  # fmt: skip
+
+
+def usable_cpus() -> int:
+    """Return the CPUs that this process may really use: affinity and cgroup quota, not the machine's number."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        with open("/proc/self/cgroup") as file:
+            groups = [line.rstrip("\n").split(":", 2) for line in file]
+    except OSError:
+        return n
+    quotas = [quota for _, controllers, path in groups for quota in cgroup_quotas(controllers, path)]
+    return max(1, min([n, *(math.ceil(q) for q in quotas)]))
+
+
+def cgroup_quotas(controllers: str, path: str) -> Iterator[float]:
+    """Yield the CPU quotas (in CPUs) of a cgroup and its ancestors, versions 1 and 2."""
+    parts = path.strip("/").split("/")
+    for depth in range(len(parts) + 1):
+        below = "/".join(parts[:depth])
+        try:
+            if not controllers:
+                with open(f"/sys/fs/cgroup/{below}/cpu.max") as file:
+                    quota, period = file.read().split()
+            elif "cpu" in controllers.split(","):
+                with open(f"/sys/fs/cgroup/{controllers}/{below}/cpu.cfs_quota_us") as file:
+                    quota = file.read()
+                with open(f"/sys/fs/cgroup/{controllers}/{below}/cpu.cfs_period_us") as file:
+                    period = file.read()
+            else:
+                continue
+            if quota.strip() != "max" and int(quota) > 0:
+                yield int(quota) / int(period)
+        except (OSError, ValueError):
+            continue
+
+
+# ======================================================================================================================
+# Agent: starts, watches and connects the workers of one host                       (one single-threaded process a host)
+# ======================================================================================================================
+
+
+class Child:
+    """A worker as its agent sees it."""
+
+    def __init__(self, rank: int, incarnation: int, pid: int, lifeline: int, link: Optional[StreamLink]) -> None:
+        self.rank, self.incarnation, self.pid, self.lifeline, self.link = rank, incarnation, pid, lifeline, link
+        self.outputs: Dict[int, Tuple[int, bytearray]] = {}  # pipe -> (1 or 2, the beginning of a line)
+
+
+class Agent:
+    """Forks workers, reports their deaths, relays their messages (remote) and their output.
+
+    Args:
+        link: to the broker. direct: workers' links are handed to the broker (same host), not relayed.
+        config: for the workers. stdio: the origin inherits our standard input, output and error.
+    """
+
+    def __init__(self, link: StreamLink, config: Config, direct: bool) -> None:
+        self.link, self.config, self.direct = link, config, direct
+        self.children: Dict[int, Child] = {}  # by pid
+        self.signals: Dict[int, int] = {}  # how often each came to us (and so to our whole foreground group)
+        self.selector = selectors.DefaultSelector()
+        self.handlers = handlers_of((self,), "> agent", ", agent")
+        self.stop_s: Optional[float] = None  # when to kill who has not left
+        self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
+        self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
+        self.oom_kills = count_oom_kills()
+
+    def run(self) -> None:
+        """Serve until the job is over or the link ends; return when all workers are gone."""
+        wake_out, wake_in = os.pipe()
+        for fd in (wake_out, wake_in):
+            os.set_blocking(fd, False)
+        self.wake = (wake_out, wake_in)
+        self.old_handlers = {number: signal.signal(number, self.on_signal) for number in AGENT_SIGNALS}
+        signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
+        self.selector.register(wake_out, selectors.EVENT_READ, lambda: os.read(wake_out, 4096))
+        self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
+        while self.children or self.stop_s is None:
+            timeout = None if self.stop_s is None else max(0.0, self.stop_s - time.monotonic())
+            for key, _ in self.selector.select(timeout):
+                key.data()
+            self.reap()
+            if self.link.closed:
+                self.kill_all()
+                self.stop_s = time.monotonic()
+            elif self.stop_s is not None and time.monotonic() >= self.stop_s:
+                self.kill_all()
+                self.stop_s = time.monotonic() + 1
+            self.flush()
+        self.link.drain()
+
+    def flush(self) -> None:
+        """Write what this round has queued, and wait for writability where it does not go at once."""
+        for link in [self.link, *(c.link for c in self.children.values() if c.link is not None)]:
+            events = selectors.EVENT_READ | (0 if link.flush() else selectors.EVENT_WRITE)
+            if events != link.events and not link.closed:
+                link.events = events
+                self.selector.modify(link.fileno(), events, self.selector.get_key(link.fileno()).data)
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        self.signals[number] = self.signals.get(number, 0) + 1
+
+    def read_broker(self) -> None:
+        """Obey the broker, or pass its message on to the worker that it is for."""
+        messages = self.link.receive()
+        while messages:
+            frames = messages.popleft()
+            code, rank, incarnation = HEADER.unpack(frames[0])
+            if rank == AGENT:
+                self.handlers[code](frames)
+            else:
+                for child in self.children.values():
+                    if child.rank == rank and child.incarnation == incarnation and child.link is not None:
+                        child.link.send(frames)
+
+    def on_start(self, frames: Frames) -> None:
+        order = json.loads(bytes(frames[1]))
+        for rank, incarnation in order["workers"]:
+            self.fork(rank, incarnation, order)
+
+    def fork(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
+        """Start one worker; in the child, raise Become."""
+        ours, theirs = socket.socketpair()
+        life_out, life_in = os.pipe()
+        pipes = [] if rank == ORIGIN and self.direct else [os.pipe(), os.pipe()]
+        flush_output()
+        pid = os.fork()
+        if pid == 0:
+            os.close(life_in)
+            ours.close()
+            self.forget(rank)
+            tie_life(life_out)
+            if pipes:
+                redirect_output([w for _, w in pipes], [r for r, _ in pipes])
+            link = StreamLink(theirs)
+            raise Become(functools.partial(work, self.config, rank, incarnation, link))
+        theirs.close()
+        os.close(life_out)
+        child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
+        self.children[pid] = child
+        for stream, (r, w) in enumerate(pipes, 1):
+            os.close(w)
+            os.set_blocking(r, False)
+            child.outputs[r] = stream, bytearray()
+            self.selector.register(r, selectors.EVENT_READ, functools.partial(self.read_output, child, r))
+        started = message("STARTED", AGENT, 0, facts(workers=[[rank, incarnation, pid]]))
+        if self.direct:
+            self.link.send_with_descriptor(started, ours.fileno())
+            ours.close()
+        else:
+            assert child.link is not None
+            self.link.send(started)
+            self.selector.register(ours, selectors.EVENT_READ, functools.partial(self.read_worker, child))
+
+    def forget(self, rank: int) -> None:
+        """In a forked child: close all that is the agent's, and take back its signal handlers."""
+        signal.set_wakeup_fd(-1)
+        for number, handler in self.old_handlers.items():
+            signal.signal(number, handler)
+        self.selector.close()
+        for fd in self.wake:
+            os.close(fd)
+        self.link.close()
+        for child in self.children.values():
+            os.close(child.lifeline)
+            for fd in child.outputs:
+                os.close(fd)
+            if child.link is not None:
+                child.link.close()
+        if rank != ORIGIN:
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def read_worker(self, child: Child) -> None:
+        """Relay a worker's messages to the broker, untouched."""
+        assert child.link is not None
+        messages = child.link.receive()
+        while messages:
+            self.link.queue(messages.popleft())
+        if child.link.closed:
+            self.unregister(child.link.fileno())
+
+    def unregister(self, fd: int) -> None:
+        try:
+            self.selector.unregister(fd)
+        except KeyError:
+            pass
+
+    def read_output(self, child: Child, fd: int) -> bool:
+        """Pass on whole lines that a worker printed; False when there is no more."""
+        stream, begun = child.outputs[fd]
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return False
+        begun += data
+        end = begun.rfind(b"\n") + 1 if data and len(begun) < 1 << 20 else len(begun)
+        if end:
+            self.printed += end
+            head = facts(rank=child.rank, stream=stream)
+            self.link.queue(message("OUTPUT", AGENT, 0, head, bytes(begun[:end])))
+            del begun[:end]
+        if not data:
+            self.unregister(fd)
+            os.close(fd)
+            del child.outputs[fd]
+        elif self.printed - self.written > OUTPUT_WINDOW:
+            self.unregister(fd)
+            self.paused[fd] = child
+        return bool(data)
+
+    def on_written(self, frames: Frames) -> None:
+        """Go on reading output once the user's terminal has caught up."""
+        (self.written,) = COUNT.unpack(frames[1])
+        if self.printed - self.written < OUTPUT_WINDOW // 2:
+            paused, self.paused = self.paused, {}
+            for fd, child in paused.items():
+                if fd in child.outputs:
+                    self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
+
+    def reap(self) -> None:
+        """Report workers that have ended, with all they had printed."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self.children.pop(pid, None)
+            if child is None:
+                continue  # an orphan that the system handed to us
+            for fd in list(child.outputs):
+                while fd in child.outputs and self.read_output(child, fd):
+                    pass
+                if fd in child.outputs:  # a process that the worker started still holds it
+                    self.unregister(fd)
+                    os.close(fd)
+            if child.link is not None:
+                self.read_worker(child)
+                self.unregister(child.link.fileno())
+                child.link.close()
+            os.close(child.lifeline)
+            code, how = self.explain(status)
+            death = facts(rank=child.rank, incarnation=child.incarnation, pid=pid, code=code, how=how)
+            self.link.send(message("DIED", AGENT, 0, death))
+
+    def explain(self, status: int) -> Tuple[int, str]:
+        """Say in words how a process ended; return its exit status (negative: the signal) too."""
+        if os.WIFEXITED(status):
+            return os.WEXITSTATUS(status), f"exited with status {os.WEXITSTATUS(status)}"
+        number = os.WTERMSIG(status)
+        try:
+            text = f"was killed by {signal.Signals(number).name}"
+        except ValueError:
+            text = f"was killed by signal {number}"
+        if number == signal.SIGKILL:
+            oom_kills, before = count_oom_kills(), self.oom_kills
+            self.oom_kills = oom_kills
+            text += " (out of memory, by the kernel's count)" if oom_kills > before else " (somebody's kill -9, or memory ran out)"
+        return -number, text
+
+    def on_kill(self, frames: Frames) -> None:
+        order = json.loads(bytes(frames[1]))
+        for child in self.children.values():
+            if child.rank == order["rank"] and child.incarnation == order["incarnation"]:
+                os.kill(child.pid, signal.SIGKILL)
+
+    def on_interrupt(self, frames: Frames) -> None:
+        """Pass a signal that the launcher got to the origin, unless the whole foreground group got it: then it has it."""
+        order = json.loads(bytes(frames[1]))
+        if self.signals.get(order["signal"], 0) < order["count"]:
+            self.signals[order["signal"]] = order["count"]
+            for child in self.children.values():
+                if child.rank == ORIGIN:
+                    os.kill(child.pid, order["signal"])
+
+    def on_stop(self, frames: Frames) -> None:
+        self.stop_s = time.monotonic() + STOP_GRACE_S
+
+    def kill_all(self) -> None:
+        for child in self.children.values():
+            os.kill(child.pid, signal.SIGKILL)
+
+
+AGENT_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD") if hasattr(signal, name)]
+OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
+STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
+
+
+def count_oom_kills() -> int:
+    """Return how many processes the kernel has killed for memory (0 where it does not tell)."""
+    try:
+        with open("/proc/vmstat") as file:
+            return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
+    except (OSError, ValueError):
+        return 0
+
+
+def tie_life(fd: int) -> None:
+    """Have the kernel kill this process when the other end of a pipe closes, even while it is stopped or in C code.
+
+    Where the platform cannot do that, a thread waits for the end-of-file.
+    """
+    if hasattr(fcntl, "F_SETSIG"):
+        fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
+        try:
+            gone = os.read(fd, 1) == b""
+        except BlockingIOError:
+            gone = False
+        if gone:  # it had closed before we asked for the signal
+            os._exit(1)
+    else:
+        threading.Thread(target=lambda: os.read(fd, 1) or os._exit(1), daemon=True).start()
+
+
+def redirect_output(writers: Sequence[int], readers: Sequence[int]) -> None:
+    """In a worker: standard input is empty, standard output and error go to the agent, a line at a time."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    for target, fd in enumerate(writers, 1):
+        os.dup2(fd, target)
+    for fd in [null, *writers, *readers]:
+        os.close(fd)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+# ======================================================================================================================
+# Launcher: holds the broker, connects hosts and workers, talks to the user                       (launcher, main thread)
+# ======================================================================================================================
+
+
+class Writer:
+    """A thread that writes what workers print, so that a stopped terminal stops nobody but those who print."""
+
+    def __init__(self, wake: Callable[[], None]) -> None:
+        self.lines: Deque[Tuple[int, bytes]] = collections.deque()
+        self.wake, self.written = wake, 0
+        self.broken: Set[int] = set()
+        self.work = threading.Semaphore(0)
+        self.thread: Optional[threading.Thread] = None
+
+    def put(self, stream: int, data: bytes) -> None:
+        self.lines.append((stream, data))
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
+            self.thread.start()
+        self.work.release()
+
+    def run(self) -> None:
+        while True:
+            self.work.acquire()
+            stream, data = self.lines[0]
+            view = memoryview(data)
+            while view and stream not in self.broken:
+                try:
+                    view = view[os.write(stream, view) :]
+                except BlockingIOError:
+                    select.select([], [stream], [])
+                except OSError:
+                    self.broken.add(stream)  # whoever read it has gone, as `script | head` does
+            self.written += len(data)
+            self.lines.popleft()
+            self.wake()
+
+
+class Launcher:
+    """Runs one job: an agent on each host, the broker in the middle, and the signals and output of the user's terminal."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.selector = selectors.DefaultSelector()
+        self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, {"size": config.n})
+        self.agents: Dict[int, StreamLink] = {}
+        self.peers: Dict[int, Any] = {}  # workers' own links, by rank
+        self.early: Dict[int, List[Frames]] = {}  # for workers whose link is not here yet
+        self.touched: Set[Any] = set()  # links with something to write
+        self.signals: Dict[int, int] = {}
+        self.signalled: Optional[int] = None  # the first signal that asked us to end
+        self.kill_s: Optional[float] = None  # when to stop waiting for the script to end by itself
+        wake_out, self.wake_in = os.pipe()
+        for fd in (wake_out, self.wake_in):
+            os.set_blocking(fd, False)
+        self.selector.register(wake_out, selectors.EVENT_READ, lambda: os.read(wake_out, 4096))
+        self.writer = Writer(self.wake)
+        self.told_written = 0
+        self.router: Optional[ZmqRouter] = None
+
+    def wake(self) -> None:
+        try:
+            os.write(self.wake_in, b"w")
+        except BlockingIOError:
+            pass
+
+    def report(self, text: str) -> None:
+        """Say one sentence to the user, on standard error, unless -q."""
+        if self.config.verbose >= 0:
+            self.writer.put(2, f"scoop_lite: {text}\n".encode())
+
+    # -- links ----------------------------------------------------------------------------------------------------------
+
+    def send(self, rank: int, frames: Frames) -> None:
+        peer = self.peers.get(rank)
+        if peer is None:
+            member = self.broker.members.get(rank)
+            peer = None if member is None else self.agents.get(member.host) if member.host not in self.direct else None
+        if peer is None:
+            self.early.setdefault(rank, []).append(frames)
+        else:
+            peer.queue(frames)
+            self.touched.add(peer)
+
+    def send_agent(self, host: int, frames: Frames) -> None:
+        link = self.agents.get(host)
+        if link is not None:
+            link.queue(frames)
+            self.touched.add(link)
+
+    def start_local(self) -> None:
+        """Fork the local agent; in the child, this does not return (Become)."""
+        ours, theirs = socket.socketpair()
+        life_out, life_in = os.pipe()
+        flush_output()
+        pid = os.fork()
+        if pid == 0:
+            ours.close()
+            os.close(life_in)
+            self.selector.close()
+            tie_life(life_out)
+            gc.freeze()
+            agent = Agent(StreamLink(theirs), self.config, direct=self.router is None)
+            agent.run()
+            os._exit(0)
+        theirs.close()
+        os.close(life_out)
+        self.agent_pids = [pid]
+        self.direct = {0}
+        self.add_agent(0, socket.gethostname(), StreamLink(ours))
+
+    def add_agent(self, host: int, name: str, link: StreamLink) -> None:
+        self.agents[host] = link
+        self.broker.host_names[host] = name
+        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, host, link))
+
+    def read_agent(self, host: int, link: StreamLink) -> None:
+        messages = link.receive()
+        while messages:
+            frames = messages.popleft()
+            try:
+                self.agent_message(host, link, frames)
+            except PeerError as error:
+                link.closed = str(error)
+        if link.closed:
+            self.selector.unregister(link.fileno())
+            link.close()
+            del self.agents[host]
+            if self.broker.status is None:
+                self.report(f"host {self.broker.host_names[host]} is lost: {link.closed}")
+            self.broker.lose_host(host, link.closed)
+
+    def agent_message(self, host: int, link: StreamLink, frames: Frames) -> None:
+        code, rank, _ = Broker.header(frames)
+        name = NAMES.get(code) if rank == AGENT else None
+        if name == "OUTPUT":
+            head = json.loads(bytes(frames[1]))
+            self.writer.put(head["stream"], bytes(frames[2]))
+            return
+        if name == "STARTED" and host in self.direct and link.descriptors:
+            self.add_peer(json.loads(bytes(frames[1]))["workers"][0], link.descriptors.popleft())
+        if name == "DIED":
+            self.drain_peer(json.loads(bytes(frames[1]))["rank"])
+        self.broker.agent_turn(host, frames)
+
+    def add_peer(self, worker: List[int], fd: int) -> None:
+        """Connect to a local worker by the descriptor that its agent passed us."""
+        rank, incarnation, _ = worker
+        link = StreamLink(socket.socket(fileno=fd))
+        self.peers[rank] = link
+        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, rank, link))
+        self.touched.add(link)
+        for frames in self.early.pop(rank, ()):
+            if HEADER.unpack(frames[0])[2] == incarnation:
+                link.queue(frames)
+
+    def read_peer(self, rank: int, link: Any) -> None:
+        messages = link.receive()
+        while messages:
+            try:
+                self.broker.turn(rank, messages.popleft())
+            except PeerError as error:
+                link.closed = str(error)
+                self.report(f"worker {rank} broke the protocol: {error}")
+                break
+        if link.closed:
+            self.drop_peer(rank, link)
+            member = self.broker.members.get(rank)
+            if member is not None and self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
+                order = facts(rank=rank, incarnation=member.incarnation)
+                self.send_agent(member.host, message("KILL", AGENT, 0, order))  # if it is not dead already
+
+    def drop_peer(self, rank: int, link: Any) -> None:
+        if self.peers.get(rank) is link:
+            self.selector.unregister(link.fileno())
+            self.touched.discard(link)
+            link.close()
+            del self.peers[rank]
+
+    def drain_peer(self, rank: int) -> None:
+        """Before a death is judged: take in all that the worker had sent."""
+        link = self.peers.get(rank)
+        if link is None:
+            return
+        n = -1
+        while not link.closed and link.n_in != n:
+            n = link.n_in
+            self.read_peer(rank, link)
+            if self.peers.get(rank) is not link:
+                return
+        self.drop_peer(rank, link)
+
+    # -- the job ----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Run the job; return the exit status (negative: the signal that killed the origin)."""
+        self.start_local()
+        for number in LAUNCHER_SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.on_signal)
+        signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)
+        self.broker.start(0, range(self.config.n))
+        delay: Optional[float] = None
+        while self.agents:
+            self.flush()
+            for key, _ in self.selector.select(self.timeout(delay)):
+                key.data()
+            self.tell_written()
+            if self.kill_s is not None and time.monotonic() >= self.kill_s:
+                self.kill_all()
+            delay = self.broker.end_turn(time.monotonic())
+        return self.end()
+
+    def timeout(self, delay: Optional[float]) -> Optional[float]:
+        times = [] if delay is None else [delay]
+        if self.kill_s is not None:
+            times.append(max(0.0, self.kill_s - time.monotonic()))
+        return min(times) if times else None
+
+    def flush(self) -> None:
+        """Write what this round has queued; wait for writability where it does not go at once."""
+        for link in list(self.touched):
+            if link.flush():
+                self.touched.discard(link)
+                events = selectors.EVENT_READ
+            else:
+                events = selectors.EVENT_READ | selectors.EVENT_WRITE
+            if link.events != events and not link.closed:
+                link.events = events
+                self.selector.modify(link.fileno(), events, self.selector.get_key(link.fileno()).data)
+
+    def tell_written(self) -> None:
+        """Let agents know how much output has reached the user, so that they read more."""
+        if self.writer.written - self.told_written > OUTPUT_WINDOW // 8:
+            self.told_written = self.writer.written
+            for host in self.agents:
+                self.send_agent(host, message("WRITTEN", AGENT, 0, COUNT.pack(self.told_written)))
+
+    def on_signal(self, number: int, frame: Any) -> None:
+        """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
+        self.signals[number] = count = self.signals.get(number, 0) + 1
+        if self.signalled is not None:
+            self.kill_s = time.monotonic()
+            return
+        self.signalled = number
+        if number != signal.SIGINT:
+            self.kill_s = time.monotonic() + 4
+        for host in self.agents:
+            self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number, count=count)))
+
+    def kill_all(self) -> None:
+        """End every process of the job, now."""
+        self.kill_s = time.monotonic() + 2
+        for member in list(self.broker.members.values()):
+            order = facts(rank=member.rank, incarnation=member.incarnation)
+            self.send_agent(member.host, message("KILL", AGENT, 0, order))
+        self.broker.end(128 + (self.signalled or signal.SIGTERM))
+
+    def end(self) -> int:
+        for pid in self.agent_pids:
+            os.waitpid(pid, 0)
+        deadline = time.monotonic() + 2
+        while self.writer.lines and time.monotonic() < deadline:
+            time.sleep(0.001)
+        if self.signalled is not None:
+            return 128 + self.signalled
+        return 1 if self.broker.status is None else self.broker.status
+
+
+LAUNCHER_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+# ======================================================================================================================
+# Command line                                                                                     (launcher, at start)
+# ======================================================================================================================
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one sentence."""
+
+    def error(self, text: str) -> Any:
+        self.exit(2, f"scoop_lite: {text}; see --help\n")
+
+
+def parser() -> Parser:
+    """Describe the command line."""
+    p = Parser(
+        prog="scoop_lite",
+        usage="python scoop_lite.py [options] script.py [args…] | -m module [args…] | -c code [args…]",
+        description="Run a Python program whose futures.map(f, xs) spreads over all cores.",
+        allow_abbrev=False,
+    )
+    p.add_argument("script", nargs="?", help="the program, run as `python script.py args…` would")
+    p.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
+    p.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module as the program")
+    p.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program")
+    p.add_argument("-n", type=positive, metavar="N", help="workers, the origin included (default: usable CPUs)")
+    p.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: debugging")
+    p.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    p.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority of all workers by N")
+    p.add_argument("--path", default="", metavar="DIR", help="working directory of the program")
+    p.add_argument("--python-interpreter", default="", metavar="EXE", help="interpreter that runs workers")
+    p.add_argument("--prolog", default="", metavar="FILE", help="shell script sourced on each host before its agent")
+    p.add_argument("--pythonpath", default="", metavar="PATH", help="prepended to the module search path of workers")
+    p.add_argument("--profile", nargs="?", const=".", default="", metavar="DIR", help="cProfile each worker into DIR")
+    p.add_argument("--backend", type=str.lower, choices=["auto", "own", "zmq", "tcp"], default="auto",
+                   help="links: our own over inherited descriptors (auto, own), or ØMQ (zmq)")  # fmt: skip
+    p.add_argument("--strands", choices=["auto", "greenlet", "thread"], default="auto", help="stacks of waiting tasks")
+    p.add_argument("--retries", type=natural, default=2, metavar="K", help="deaths a task may survive (default: 2)")
+    p.add_argument("--restarts", type=natural, default=100, metavar="K", help="worker restarts in a minute, at most")
+    p.add_argument("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)")
+    p.add_argument("--threads-per-worker", type=positive, default=0, metavar="T",
+                   help="OMP_NUM_THREADS and its kin, unless set (default: CPUs / workers)")  # fmt: skip
+    p.add_argument("--heartbeat", type=float, default=1.0, metavar="S", help="seconds between signs of life of a host")
+    p.add_argument("--dead-after", type=float, default=5.0, metavar="S", help="seconds of silence that mean death")
+    p.add_argument("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway")
+    p.add_argument("--version", action="version", version=f"scoop_lite {__version__}")
+    return p
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def natural(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {value}")
+    return value
+
+
+def configure(options: argparse.Namespace, p: Parser) -> Config:
+    """Turn options into the configuration."""
+    if options.module is not None or options.code is not None:
+        kind, words = ("module", options.module) if options.module is not None else ("code", options.code)
+        if not words:
+            p.error(f"option -{kind[0]} needs an argument")
+        program, args = words[0], words[1:]
+    else:
+        kind, program, args = "script", options.script, options.args
+    if options.path:
+        try:
+            os.chdir(options.path)
+        except OSError as error:
+            p.error(f"--path {options.path}: {error.strerror}")
+    if kind == "script":
+        check_script(program, p)
+    if options.profile:
+        options.profile = os.path.abspath(options.profile)
+        os.makedirs(options.profile, exist_ok=True)
+    return Config(
+        n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
+        backend={"tcp": "own", "auto": "own"}.get(options.backend, options.backend), strands=options.strands,
+        retries=options.retries, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
+        dead_after_s=options.dead_after, verbose=-1 if options.quiet else options.verbose, nice=options.nice,
+        pythonpath=options.pythonpath, prolog=options.prolog, python=options.python_interpreter,
+        profile=options.profile, threads=options.threads_per_worker,
+    )  # fmt: skip
+
+
+def check_script(path: str, p: Parser) -> None:
+    """Refuse a script that cannot be read, before any process is started; in Python's own words."""
+    if os.path.isdir(path):
+        p.error(f"can't run {path!r}: it is a directory")
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        p.error(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}")
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    """Run the command line; ends the process with the program's exit status."""
+    p = parser()
+    options = p.parse_args(argv)
+    if options.script is None and not options.module and not options.code:
+        p.print_help()
+        sys.exit(0)
+    config = configure(options, p)
+    if options.tunnel:
+        print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
+    raise_file_limit()
+    try:
+        status = Launcher(config).run()
+    except Become as become:
+        role = become.role
+    else:
+        if status < 0:
+            end_by_signal(-status)
+        sys.exit(status)
+    sys.exit(role())
+
+
+def raise_file_limit() -> None:
+    """Allow as many descriptors as the system lets us: a link for each worker."""
+    try:
+        import resource
+    except ImportError:
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def end_by_signal(number: int) -> None:
+    """End as the origin did, without a second core dump."""
+    flush_output()
+    try:
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(number, signal.SIG_DFL)
+    except (ImportError, OSError, ValueError):
+        pass
+    os.kill(os.getpid(), number)
+    sys.exit(128 + number)
+
+
+if _run_as_script:
+    main()
