@@ -145,6 +145,7 @@ MESSAGES = [
     Kind(3, "HUNGRY", "worker > broker", "count", "it can take in one more batch; count of all it ever wanted", "BATCH"),
     Kind(4, "ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
     Kind(5, "BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
+    Kind(24, "RETURNED", "broker > worker", "function, (chunk, payload…)…", "a BATCH that nobody wants any more", "BATCH"),
     Kind(6, "RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
     Kind(7, "UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
     Kind(8, "CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
@@ -165,7 +166,7 @@ MESSAGES = [
     Kind(23, "OPENED", "worker > broker", "to, ref", "a task suspected of killing workers begins", "RESULT"),
 ]
 # Handled by whichever thread reads the link: they touch queues and counters only.
-URGENT = ("ORDER", "BATCH", "CANCEL", "LOST", "POOL")
+URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "LOST", "POOL")
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
 
@@ -630,6 +631,9 @@ class Broker:
             self.hungry[member.rank] = None
             self.suppliers.pop(member.rank, None)
             self.order(member, 0)
+        else:
+            self.hungry.pop(member.rank, None)
+            self.suppliers[member.rank] = None
 
     def order(self, member: Member, n: int) -> None:
         """Tell a supplier how many takers wait for it now; a cumulative count makes crossing messages harmless."""
@@ -684,7 +688,7 @@ class Broker:
         taker = self.next_taker(member)
         for chunk in chunks:
             self.move(chunk, member, taker)
-        self.to(taker, "BATCH", *parts)
+        self.to(taker, "RETURNED" if taker is member else "BATCH", *parts)
 
     def next_taker(self, sender: Member) -> Member:
         """Choose who gets a batch: the first hungry worker, else the sender itself."""
@@ -2054,13 +2058,27 @@ class Scheduler:
         self.emit(self.message("HUNGRY", COUNT.pack(self.wanted)))
         return True
 
+    def sate(self) -> None:
+        """Take back what `want` said, if tasks have come up here meanwhile: who is hungry gets no orders."""
+        with self.lock:
+            if self.wanted == self.received or not any(self.levels):
+                return
+            self.wanted = self.received
+        self.emit(self.message("HUNGRY", COUNT.pack(self.wanted)))
+
     # -- messages that either thread handles (lock held): they touch queues and counters, never user code ---------------
 
     def on_order(self, frames: Frames) -> None:
         (self.ordered,) = COUNT.unpack(frames[1])
 
     def on_batch(self, frames: Frames) -> None:
-        """Queue the chunks of a batch; one of our own has come back because nobody was hungry any more."""
+        """Queue the chunks of a batch that was wanted here."""
+        self.received += 1
+        self.wanted = max(self.wanted, self.received)  # it may have crossed what `sate` said
+        self.on_returned(frames)
+
+    def on_returned(self, frames: Frames) -> None:
+        """Queue chunks; those of our own have come home without being opened."""
         function, at = frames[1], 2
         while at < len(frames):
             head = CHUNK.unpack(frames[at])
@@ -2075,7 +2093,6 @@ class Scheduler:
             else:
                 self.level(head[5]).append(Chunk(head, function, frames[at + 1 : end]))
             at = end
-        self.received = min(self.wanted, self.received + 1)
 
     def on_cancel(self, frames: Frames) -> None:
         """Withdraw tasks that have not started; answer for each range, or that there were none."""
@@ -2843,6 +2860,8 @@ class Runtime:
                 self.scheduler.flush()
         if self.inbox or self.later or self.unseen:
             self.dispatch()
+        if self.scheduler.wanted > self.scheduler.received:
+            self.scheduler.sate()
         if self.scheduler.ordered > self.scheduler.filled:
             self.scheduler.carve()
 
@@ -3213,6 +3232,8 @@ class Pump:
         runtime.receive()
         if self.idling and runtime.inbox:
             runtime.wake()
+        if scheduler.wanted > scheduler.received:
+            scheduler.sate()
         if scheduler.ordered > scheduler.filled:
             scheduler.carve()
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
