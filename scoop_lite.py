@@ -340,6 +340,8 @@ class StreamLink:
     Nothing blocks: what cannot be written at once waits in `out`, in order. The codec's frames are documented there.
     """
 
+    edge = False  # its descriptor stays readable while there is something to read
+
     def __init__(self, reader: Any, writer: Any = None) -> None:
         self.sock = reader if isinstance(reader, socket.socket) else None
         self.reader, self.writer = reader, writer or reader
@@ -365,6 +367,10 @@ class StreamLink:
     def queue(self, frames: Frames) -> None:
         """Add a message to `out`, to be written by the next `flush`."""
         self.out.extend(map(memoryview, encode(frames)))
+
+    def ready(self) -> bool:
+        """Return True when something was read that `receive` has not returned."""
+        return bool(self.codec.messages)
 
     def wants_write(self) -> Optional[int]:
         """Return the descriptor to wait on for going on with writing, or None when all is written."""
@@ -481,6 +487,146 @@ class StreamLink:
         self.writer.close()
 
 
+class ZmqLink:
+    """A worker's link over ØMQ: a DEALER to the broker's ROUTER, encrypted and authenticated with CURVE.
+
+    libzmq's descriptor is edge-triggered: after anything was sent or received, `ready` tells what it no longer shows.
+
+    Args:
+        endpoint: of the broker. server_key, public, secret: CURVE keys (Z85), handed out through the starter's pipe.
+    """
+
+    edge = True
+    closed = ""
+
+    def __init__(self, endpoint: str, server_key: str, public: str, secret: str) -> None:
+        import zmq  # an optional accelerator, imported only where it is used: it takes 40 ms
+
+        self.zmq = zmq
+        self.context = zmq.Context()
+        self.socket = self.context.socket(zmq.DEALER)
+        self.socket.setsockopt(zmq.SNDHWM, 0)  # past a limit libzmq would block or drop; orders bound what is under way
+        self.socket.setsockopt(zmq.RCVHWM, 0)
+        self.socket.setsockopt(zmq.LINGER, 2000)
+        self.socket.curve_serverkey = server_key.encode()
+        self.socket.curve_publickey, self.socket.curve_secretkey = public.encode(), secret.encode()
+        self.socket.connect(endpoint)
+        self.messages: Deque[Frames] = collections.deque()
+
+    def fileno(self) -> int:
+        return self.socket.getsockopt(self.zmq.FD)  # type: ignore[no-any-return]
+
+    def send(self, frames: Frames) -> None:
+        """Send one message; frames of 64 KiB and more without a copy."""
+        self.socket.send_multipart(frames, copy=max(map(len, frames)) < BIG_BUFFER)
+
+    def receive(self) -> Deque[Frames]:
+        """Return all messages that are there."""
+        try:
+            while True:
+                frames = self.socket.recv_multipart(self.zmq.NOBLOCK, copy=False)
+                self.messages.append([f.bytes if len(f) < BIG_FRAME else bytearray(f.buffer) for f in frames])
+        except self.zmq.Again:
+            return self.messages
+
+    def ready(self) -> bool:
+        """Return True when there is something to receive."""
+        return bool(self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN)
+
+    def wants_write(self) -> None:
+        return None
+
+    def drain(self) -> None:
+        """Close, when all that was sent has gone (at most 2 s)."""
+        self.socket.close()
+        self.context.term()
+
+
+class ZmqPeer:
+    """The broker's way to one worker through the ROUTER; written at once, so `flush` has nothing to do."""
+
+    events = selectors.EVENT_READ
+    closed = ""
+
+    def __init__(self, router: ZmqRouter, identity: bytes) -> None:
+        self.router, self.identity = router, identity
+
+    def queue(self, frames: Frames) -> None:
+        self.router.send(self.identity, frames)
+
+    def flush(self) -> bool:
+        return True
+
+
+class ZmqRouter:
+    """The broker's end of the ØMQ engine: one ROUTER that lets in exactly the keys it has handed out.
+
+    Each worker gets a key pair of its own; the ZAP handler (RFC 27) maps its public key to a user id, and libzmq stamps
+    every message with that: so nobody speaks for another worker, nor with a key of a past run.
+
+    Args:
+        address: to listen at (an ephemeral port). take: called with (rank, frames) for each message.
+    """
+
+    def __init__(self, address: str, take: Callable[[int, Frames], None]) -> None:
+        import zmq
+        from zmq.utils import z85
+
+        self.zmq, self.z85, self.take = zmq, z85, take
+        self.context = zmq.Context()
+        self.zap = self.context.socket(zmq.REP)
+        self.zap.bind("inproc://zeromq.zap.01")
+        self.socket = self.context.socket(zmq.ROUTER)
+        for option, value in ((zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 1000), (zmq.HANDSHAKE_IVL, 1000),
+                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
+            self.socket.setsockopt(option, value)
+        self.socket.curve_server = True
+        self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
+        self.socket.zap_domain = b"scoop_lite"
+        self.endpoint = f"tcp://{address}:{self.socket.bind_to_random_port(f'tcp://{address}')}"
+        self.users: Dict[bytes, str] = {}  # public key (raw) -> "rank.incarnation"
+        self.identities: Dict[int, bytes] = {}  # of the connection that a rank speaks through now
+
+    def invite(self, rank: int, incarnation: int) -> List[str]:
+        """Make keys for a worker; return what its ZmqLink needs."""
+        public, secret = self.zmq.curve_keypair()
+        self.users = {key: user for key, user in self.users.items() if user.split(".")[0] != str(rank)}
+        self.users[self.z85.decode(public)] = f"{rank}.{incarnation}"
+        return [self.endpoint, self.server_key.decode(), public.decode(), secret.decode()]
+
+    def authenticate(self) -> None:
+        """Answer libzmq's questions who may come in."""
+        while self.zap.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
+            version, request, _domain, _address, _identity, mechanism, *credentials = self.zap.recv_multipart()
+            user = self.users.get(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else None
+            verdict = [b"200", b"OK", user.encode()] if user else [b"400", b"no such key", b""]
+            self.zap.send_multipart([version, request, *verdict, b""])
+
+    def receive(self) -> None:
+        """Take in all messages that are there (and answer the ZAP handler's questions first)."""
+        self.authenticate()
+        while self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
+            identity, *frames = self.socket.recv_multipart(copy=False)
+            if not frames:
+                continue
+            rank = int(frames[0].get("User-Id").split(".")[0])
+            self.identities[rank] = identity.bytes
+            self.take(rank, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
+            self.authenticate()
+
+    def send(self, identity: bytes, frames: Frames) -> None:
+        """Send to a connection; one that is gone has a worker that is gone, whose agent will tell."""
+        try:
+            self.socket.send_multipart([identity, *frames], copy=max(map(len, frames)) < BIG_BUFFER)
+        except self.zmq.ZMQError as error:
+            logger.debug("a worker's connection is gone: %s", error)
+
+    def close(self) -> None:
+        self.socket.close()
+        self.zap.close()
+        self.context.term()
+
+
 # ======================================================================================================================
 # Broker: moves work without opening it; pure: messages in, messages out, no clock of its own     (launcher, main thread)
 # ======================================================================================================================
@@ -532,6 +678,7 @@ class Broker:
     ) -> None:
         self.send, self.send_agent, self.report, self.restarts = send, send_agent, report, restarts
         self.welcome = welcome or {}
+        self.invite: Optional[Callable[[int, int], List[str]]] = None  # to the ØMQ engine
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.chunks: Dict[ChunkKey, Dict[int, Ranges]] = {}  # who has which tasks of a chunk
@@ -553,15 +700,17 @@ class Broker:
 
     # -- members ----------------------------------------------------------------------------------------------------
 
-    def start(self, host: int, ranks: Iterable[int], **more: Any) -> None:
+    def start(self, host: int, ranks: Iterable[int]) -> None:
         """Have an agent start workers of these ranks, each as a new incarnation."""
-        workers = []
+        workers, invitations = [], {}
         for rank in ranks:
             incarnation = self.incarnations.get(rank, 0) + 1
             self.incarnations[rank] = incarnation
             self.members[rank] = Member(rank, incarnation, host)
             workers.append([rank, incarnation])
-        self.send_agent(host, message("START", AGENT, 0, facts(workers=workers, **more)))
+            if self.invite is not None:
+                invitations[rank] = self.invite(rank, incarnation)
+        self.send_agent(host, message("START", AGENT, 0, facts(workers=workers, invitations=invitations)))
 
     def join(self, rank: int, capacity: int) -> Member:
         """Add a member that no agent started (an Executor's client)."""
@@ -2670,6 +2819,9 @@ class Runtime:
 
     def wait_link(self, timeout: Optional[float]) -> None:
         """Wait until the link has something to read or to go on writing, or somebody wakes us."""
+        with self.lock:
+            if self.link.ready():
+                return
         if wait_readable([self.link.fileno(), self.wake_out], self.link.wants_write(), timeout):
             try:
                 os.read(self.wake_out, 4096)
@@ -2844,9 +2996,13 @@ class Runtime:
 
     def emit(self, frames: Frames) -> None:
         """Send a message to the broker; any thread."""
+        if self.link is None:
+            return
         with self.lock:
-            if self.link is not None:
-                self.link.send(frames)
+            self.link.send(frames)
+        if self.link.edge and self.pump is not None:  # sending may have hidden from the other thread that something came
+            self.wake()
+            self.pump.nudge()
 
     def glance(self, force: bool = False) -> None:
         """Look at the link in passing, at most each millisecond unless forced."""
@@ -2865,10 +3021,17 @@ class Runtime:
         if self.scheduler.ordered > self.scheduler.filled:
             self.scheduler.carve()
 
-    def receive(self) -> None:
-        """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump."""
+    def receive(self) -> int:
+        """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump.
+
+        Returns:
+            The number of messages that came.
+        """
         with self.lock:
+            if self.link is None:
+                return 0
             arrived = self.link.receive()
+            n = len(arrived)
             while arrived:
                 frames = arrived.popleft()
                 code, _, _ = HEADER.unpack(frames[0])
@@ -2879,6 +3042,7 @@ class Runtime:
                     self.inbox.append(frames)
             if self.link.closed:
                 self.inbox.append(message("STOP", self.rank, self.incarnation))
+        return n
 
     def dispatch(self) -> None:
         """Handle what waits for the scheduler's own thread."""
@@ -3117,6 +3281,13 @@ class Runtime:
         if self.unseen:
             self.dispatch_unseen()
 
+    def detach(self) -> None:
+        """Stop using the link: the origin's work is done."""
+        with self.lock:
+            self.link = None
+        if self.pump is not None:
+            self.pump.nudge()
+
     def leave(self, status: int) -> None:
         """End a worker process: exit functions, buffers, and out; other threads and parked strands are not waited for."""
         for function in self.at_leave:
@@ -3191,6 +3362,11 @@ class Pump:
         else:
             os.write(self.wake_in, b"k")
 
+    def nudge(self) -> None:
+        """Have the pump look at the link again, if it waits on it."""
+        if self.watching and threading.current_thread() is not self.thread:
+            os.write(self.wake_in, b"n")
+
     def rest(self) -> None:
         """Let the pump sleep: the scheduler is going to wait on the link itself."""
         self.idling = True
@@ -3204,7 +3380,7 @@ class Pump:
 
     def run(self) -> None:
         runtime, scheduler = self.runtime, self.runtime.scheduler
-        while True:
+        while runtime.link is not None:
             self.asleep = True  # from here on `kick` writes to our pipe; only then look
             watch = not self.idling and self.wanted()
             self.asleep = not watch
@@ -3215,7 +3391,8 @@ class Pump:
             self.watching = watch
             write = runtime.link.wants_write() if watch else None
             fds = [self.wake_out, runtime.link.fileno()] if watch else [self.wake_out]
-            wait_readable(fds, write, timeout)
+            if not (watch and runtime.link.edge and runtime.receive()):
+                wait_readable(fds, write, timeout)
             self.watching = self.asleep = False
             try:
                 os.read(self.wake_out, 4096)
@@ -3797,10 +3974,15 @@ class Become(BaseException):
         self.role = role
 
 
-def work(config: Config, rank: int, incarnation: int, link: Any) -> Any:
-    """Be a worker: the role of every process that an agent starts."""
+def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitation: Optional[List[str]] = None) -> Any:
+    """Be a worker: the role of every process that an agent starts.
+
+    Args:
+        pipe: to the broker, or to the agent that relays. invitation: to the ØMQ engine.
+    """
     origin = rank == ORIGIN
     apply_limits(config, origin)
+    link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
     found = _state["runtime"] = Runtime(config, rank, incarnation, link)
     if config.kind == "code":
         found.scheduler.by_value = ALL_NAMES
@@ -3808,16 +3990,38 @@ def work(config: Config, rank: int, incarnation: int, link: Any) -> Any:
     if config.profile:
         start_profile(config, found)
     gc.freeze()
-    found.emit(message("HELLO", rank, incarnation, facts(pid=os.getpid(), python=list(sys.version_info[:3]))))
+    if link is pipe:
+        link.send(hello(rank, incarnation))
     if origin:
         found.catch_signals()
         code = run_script(config)
-        found.emit(message("BYE", rank, incarnation, facts(code=str(code))))
-        found.link.drain()
+        found.detach()
+        if link is not pipe:
+            link.drain()
+        pipe.send(message("BYE", rank, incarnation, facts(code=str(code))))  # by the way that DIED will come
+        pipe.drain()
         return code
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
     found.schedule()
     return 0
+
+
+def hello(rank: int, incarnation: int) -> Frames:
+    """Build the first message of a worker."""
+    return message("HELLO", rank, incarnation, facts(pid=os.getpid(), python=list(sys.version_info[:3])))
+
+
+def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[ZmqLink]:
+    """Connect to the broker's ROUTER; None if pyzmq is missing here or the broker does not answer within 2 s."""
+    try:
+        link = ZmqLink(*invitation)
+    except ImportError:
+        return None
+    link.send(hello(rank, incarnation))
+    if link.socket.poll(2000):
+        return link
+    link.socket.close(linger=0)
+    return None
 
 
 def apply_limits(config: Config, origin: bool) -> None:
@@ -3904,12 +4108,13 @@ class Agent:
     """Forks workers, reports their deaths, relays their messages (remote) and their output.
 
     Args:
-        link: to the broker. direct: workers' links are handed to the broker (same host), not relayed.
-        config: for the workers. stdio: the origin inherits our standard input, output and error.
+        link: to the broker. config: for the workers.
+        local: the origin inherits our standard input, output and error, which are the user's.
+        direct: workers' links are handed to the broker as descriptors, not relayed.
     """
 
-    def __init__(self, link: StreamLink, config: Config, direct: bool) -> None:
-        self.link, self.config, self.direct = link, config, direct
+    def __init__(self, link: StreamLink, config: Config, local: bool, direct: bool) -> None:
+        self.link, self.config, self.local, self.direct = link, config, local, direct
         self.children: Dict[int, Child] = {}  # by pid
         self.signals: Dict[int, int] = {}  # how often each came to us (and so to our whole foreground group)
         self.selector = selectors.DefaultSelector()
@@ -3976,7 +4181,7 @@ class Agent:
         """Start one worker; in the child, raise Become."""
         ours, theirs = socket.socketpair()
         life_out, life_in = os.pipe()
-        pipes = [] if rank == ORIGIN and self.direct else [os.pipe(), os.pipe()]
+        pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
         flush_output()
         pid = os.fork()
         if pid == 0:
@@ -3987,7 +4192,8 @@ class Agent:
             if pipes:
                 redirect_output([w for _, w in pipes], [r for r, _ in pipes])
             link = StreamLink(theirs)
-            raise Become(functools.partial(work, self.config, rank, incarnation, link))
+            invitation = order.get("invitations", {}).get(str(rank))
+            raise Become(functools.partial(work, self.config, rank, incarnation, link, invitation))
         theirs.close()
         os.close(life_out)
         child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
@@ -4286,13 +4492,13 @@ class Launcher:
             self.selector.close()
             tie_life(life_out)
             gc.freeze()
-            agent = Agent(StreamLink(theirs), self.config, direct=self.router is None)
+            agent = Agent(StreamLink(theirs), self.config, local=True, direct=self.config.backend == "own")
             agent.run()
             os._exit(0)
         theirs.close()
         os.close(life_out)
         self.agent_pids = [pid]
-        self.direct = {0}
+        self.direct = {0} if self.config.backend == "own" else set()
         self.add_agent(0, socket.gethostname(), StreamLink(ours))
 
     def add_agent(self, host: int, name: str, link: StreamLink) -> None:
@@ -4329,6 +4535,32 @@ class Launcher:
             self.drain_peer(json.loads(bytes(frames[1]))["rank"])
         self.broker.agent_turn(host, frames)
 
+    def open_router(self, address: str) -> None:
+        """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
+        self.router = ZmqRouter(address, self.take_zmq)
+        self.broker.invite = self.router.invite
+        for sock in (self.router.socket, self.router.zap):
+            self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
+
+    def take_zmq(self, rank: int, frames: Frames) -> None:
+        """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
+        assert self.router is not None
+        peer = self.peers.get(rank)
+        if peer is None or peer.identity != self.router.identities[rank]:
+            self.peers[rank] = ZmqPeer(self.router, self.router.identities[rank])
+        try:
+            self.broker.turn(rank, frames)
+        except PeerError as error:
+            self.report(f"worker {rank} broke the protocol: {error}")
+            self.kill_worker(rank)
+
+    def kill_worker(self, rank: int) -> None:
+        """Have a worker's agent end it, if it is not dead already."""
+        member = self.broker.members.get(rank)
+        if member is not None:
+            order = facts(rank=rank, incarnation=member.incarnation)
+            self.send_agent(member.host, message("KILL", AGENT, 0, order))
+
     def add_peer(self, worker: List[int], fd: int) -> None:
         """Connect to a local worker by the descriptor that its agent passed us."""
         rank, incarnation, _ = worker
@@ -4351,10 +4583,8 @@ class Launcher:
                 break
         if link.closed:
             self.drop_peer(rank, link)
-            member = self.broker.members.get(rank)
-            if member is not None and self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
-                order = facts(rank=rank, incarnation=member.incarnation)
-                self.send_agent(member.host, message("KILL", AGENT, 0, order))  # if it is not dead already
+            if self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
+                self.kill_worker(rank)
 
     def drop_peer(self, rank: int, link: Any) -> None:
         if self.peers.get(rank) is link:
@@ -4367,6 +4597,11 @@ class Launcher:
         """Before a death is judged: take in all that the worker had sent."""
         link = self.peers.get(rank)
         if link is None:
+            return
+        if isinstance(link, ZmqPeer):
+            assert self.router is not None
+            self.router.receive()
+            self.peers.pop(rank, None)
             return
         n = -1
         while not link.closed and link.n_in != n:
@@ -4385,10 +4620,15 @@ class Launcher:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
         signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)
+        if self.config.backend == "zmq":
+            self.open_router("127.0.0.1")
         self.broker.start(0, range(self.config.n))
         delay: Optional[float] = None
         while self.agents:
             self.flush()
+            if self.router is not None:
+                self.router.receive()  # its descriptors do not show what sending has uncovered
+                self.flush()
             for key, _ in self.selector.select(self.timeout(delay)):
                 key.data()
             self.tell_written()
@@ -4437,12 +4677,14 @@ class Launcher:
     def kill_all(self) -> None:
         """End every process of the job, now."""
         self.kill_s = time.monotonic() + 2
-        for member in list(self.broker.members.values()):
-            order = facts(rank=member.rank, incarnation=member.incarnation)
-            self.send_agent(member.host, message("KILL", AGENT, 0, order))
+        for rank in list(self.broker.members):
+            self.kill_worker(rank)
         self.broker.end(128 + (self.signalled or signal.SIGTERM))
 
     def end(self) -> int:
+        """Wait for the agents' ends and for the last output; return the job's exit status."""
+        if self.router is not None:
+            self.router.close()
         for pid in self.agent_pids:
             os.waitpid(pid, 0)
         deadline = time.monotonic() + 2

@@ -1,0 +1,1111 @@
+"""The command line: what the script sees, what the user sees, and what the shell gets back.
+
+The oracle is the same Python without us: `launch.plain`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pstats
+import re
+import shutil
+import signal
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT, MARKER, program
+
+#: Prints what a program can know about how it was started.
+MIRROR = """
+import json, os, signal, sys, threading
+
+
+def about():
+    main = sys.modules["__main__"]
+    return {
+        "name": __name__,
+        "file": globals().get("__file__"),
+        "argv": sys.argv,
+        "path": sys.path,
+        "cwd": os.getcwd(),
+        "environment": dict(os.environ),
+        "globals": main.__dict__ is globals(),
+        "package": __package__,
+        "doc": __doc__,
+        "spec": __spec__ and __spec__.name,
+        "loader": getattr(__loader__, "__name__", type(__loader__).__name__),
+        "builtins": type(__builtins__).__name__,
+        "executable": sys.executable,
+        "flags": str(sys.flags),
+        "signals": {int(s): str(signal.getsignal(s)) for s in signal.Signals},
+        "blocked": [int(s) for s in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
+        "main thread": threading.current_thread() is threading.main_thread(),
+        "hooks": [sys.excepthook is sys.__excepthook__, sys.displayhook is sys.__displayhook__, sys.gettrace() is None],
+        "streams": [[type(s).__name__, s.encoding, s.errors, s.line_buffering, s.write_through, s.isatty(), s.fileno(),
+                     s.name, s.mode] for s in (sys.stdin, sys.stdout, sys.stderr)],
+        "recursion": sys.getrecursionlimit(),
+        "umask": [os.umask(0o22), os.umask(0o22)],
+        "handlers": [str(h) for h in __import__("logging").getLogger().handlers],
+        "bytecode": sys.dont_write_bytecode,
+        "switch": sys.getswitchinterval(),
+        "gc": [__import__("gc").isenabled(), __import__("gc").get_threshold()],
+        "nice": os.nice(0),
+        "warnings": len(sys.warnoptions),
+        "locale": __import__("locale").setlocale(__import__("locale").LC_ALL),
+    }
+
+
+if __name__ == "__main__":
+    print(json.dumps(about()))
+"""
+
+
+def mirrored(outcome):
+    """What MIRROR printed, without what must differ between any two runs or is ours to set."""
+    assert (outcome.returncode, outcome.stderr) == (0, ""), outcome
+    facts = outcome.facts
+    environment = facts["environment"]
+    environment.pop(MARKER)
+    facts["environment"] = {k: v for k, v in environment.items() if not k.endswith("_THREADS")}
+    return facts
+
+
+def expect_the_same(ours, plain):
+    """Expect two runs of MIRROR to have seen the same; of the signals, only SIGINT may have a handler of ours."""
+    ours, plain = mirrored(ours), mirrored(plain)
+    for facts in (ours, plain):
+        facts.update({f"${name}": value for name, value in facts.pop("environment").items()})
+        facts.update({f"signal {number}": name for number, name in facts.pop("signals").items()})
+        facts.pop(f"signal {int(signal.SIGINT)}")
+    missing = "nothing"
+    names = [name for name in {**ours, **plain} if ours.get(name, missing) != plain.get(name, missing)]
+    assert {name: ours.get(name, missing) for name in names} == {name: plain.get(name, missing) for name in names}
+
+
+def one_sentence(outcome, *words, status=2):
+    """Expect one clear sentence with these words on standard error, nothing on standard output, and this status."""
+    assert outcome.returncode == status, outcome
+    assert outcome.stdout == "", outcome
+    lines = [line for line in outcome.stderr.splitlines() if line and not line.startswith("usage:")]
+    assert len(lines) == 1, outcome
+    assert "Traceback" not in outcome.stderr
+    for word in words:
+        assert word in lines[0], outcome
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The script sees what plain Python would show it
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_script_sees_what_python_would_show_it(launch):
+    words = ["-n", "7", "--help", "-v", "", "two words", "quo\"te's", "$(touch x);`y`", "ümläut €", "new\nline", "--"]
+    script = launch.write(MIRROR)
+    expect_the_same(launch(script, args=words), launch.plain(script, args=words))
+
+
+def test_arguments_arrive_byte_for_byte(launch_once):
+    script = launch_once.write("import os, sys\nprint([os.fsencode(word) for word in sys.argv[1:]])\n")
+    words = [bytes([i]) * 2 for i in range(1, 256)] + ["é".encode("latin-1")]
+    ours, plain = launch_once(script, args=words), launch_once.plain(script, args=words)
+    assert (ours.stdout, ours.stderr, ours.returncode) == (plain.stdout, plain.stderr, 0)
+
+
+@pytest.mark.parametrize("how", ["relative", "dotted", "subdirectory", "link", "no suffix", "odd name", "elsewhere"])
+def test_the_script_may_lie_anywhere(launch_once, tmp_path, how):
+    """`__file__`, `sys.argv[0]` and `sys.path[0]` as Python sets them, however the script was named."""
+    script = launch_once.write(MIRROR)
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "linked.py").symlink_to(script)
+    odd = "a b'c;$d é-ж.v2.py"
+    for name in ("plainname", odd, "below/inside.py"):
+        shutil.copy(script, tmp_path / name)
+    named = {
+        "relative": "program.py",
+        "dotted": "./below/../program.py",
+        "subdirectory": "below/inside.py",
+        "link": "below/linked.py",
+        "no suffix": "plainname",
+        "odd name": odd,
+        "elsewhere": str(script),
+    }[how]
+    cwd = "/" if how == "elsewhere" else tmp_path
+    expect_the_same(launch_once([named], cwd=cwd), launch_once.plain([named], cwd=cwd))
+
+
+def test_the_environment_arrives(launch_once):
+    env = {"PYTHONUNBUFFERED": "1", "EMPTY": "", "BYTES": os.fsdecode(b"\xff\xfe"), "PYTHONIOENCODING": "latin-1",
+           "OMP_NUM_THREADS": "7"}  # fmt: skip
+    script = launch_once.write(MIRROR)
+    expect_the_same(launch_once(script, env=env), launch_once.plain(script, env=env))
+
+
+@pytest.mark.parametrize("flags", [["-O"], ["-B", "-E"], ["-W", "error"], ["-X", "utf8", "-u"], ["-I"]], ids=" ".join)
+def test_options_of_python_itself_hold(launch_once, flags):
+    script = launch_once.write(MIRROR)
+    python = [sys.executable, *flags]
+    expect_the_same(launch_once(script, python=python), launch_once.plain(script, python=python))
+
+
+def test_module(launch, tmp_path):
+    (tmp_path / "pack" / "inner").mkdir(parents=True)
+    for name in ("pack/__init__.py", "pack/inner/__init__.py"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "pack" / "tool.py").write_text('"""A tool."""\nfrom . import inner\n' + MIRROR)
+    (tmp_path / "pack" / "__main__.py").write_text(MIRROR)
+    for module in ("pack.tool", "pack"):
+        words = ["-m", module, "-x", "--version"]
+        expect_the_same(launch(words), launch.plain(words))
+
+
+def test_functions_of_a_module_reach_the_workers(launch, tmp_path):
+    (tmp_path / "pack").mkdir()
+    (tmp_path / "pack" / "__init__.py").write_text("")
+    (tmp_path / "pack" / "helper.py").write_text("FACTOR = 3\n")
+    (tmp_path / "pack" / "job.py").write_text(
+        program("""
+        from . import helper
+
+        def triple(x):
+            time.sleep(0.001)
+            return x * helper.FACTOR
+
+        def main():
+            return [list(futures.map(triple, range(50))), away(triple, 5).result(), sys.argv[1:]]
+        """)
+    )
+    outcome = launch(["-m", "pack.job", "a", "-n"])
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.facts == [[3 * i for i in range(50)], 15, ["a", "-n"]]
+
+
+def test_code(launch):
+    words = ["-c", MIRROR, "-n", "x y"]
+    expect_the_same(launch(words), launch.plain(words))
+    outcome = launch(["-c", program("""
+        FIVE = 5
+
+        def times(x):
+            time.sleep(0.001)
+            return x * FIVE
+
+        def main():
+            return [list(futures.map(times, range(50))), away(times, 5).result()]
+        """)])  # fmt: skip
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.facts == [[5 * i for i in range(50)], 25]
+
+
+def test_modules_beside_the_script_reach_the_workers(launch, tmp_path):
+    (tmp_path / "beside.py").write_text(
+        "def where(x):\n    import os, time\n    time.sleep(0.001)\n    return [x, os.getpid()]\n"
+    )
+    outcome = launch(
+        program("""
+        import beside
+
+        def main():
+            rows = list(futures.map(beside.where, range(100)))
+            return [[row[0] for row in rows] == list(range(100)), len({row[1] for row in rows})]
+        """),
+        cwd="/",
+    )
+    assert (outcome.returncode, outcome.stderr, outcome.facts) == (0, "", [True, 2])
+
+
+def test_workers_import_the_script_under_another_name(launch):
+    outcome = launch("""
+        import os, time
+        from scoop_lite import futures
+
+        with open(os.environ["LEDGER"], "a") as ledger:
+            ledger.write("imported as %s in %d\\n" % (__name__, os.getpid()))
+
+        def work(x):
+            time.sleep(0.005)
+            return os.getpid()
+
+        if __name__ == "__main__":
+            print(len(set(futures.map(work, range(60)))))
+    """, n=3)  # fmt: skip
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "3\n", "")
+    names = sorted(line.split()[2] for line in launch.ledger)
+    assert len(names) == 3 and names.count("__main__") == 1
+
+
+def test_a_script_without_a_guard_is_told_about_it(launch):
+    outcome = launch("""
+        import time
+        from scoop_lite import futures
+
+        def work(x):
+            time.sleep(0.05)
+            return x
+
+        print(sum(futures.map(work, range(40))))
+    """)
+    assert outcome.returncode == 1, outcome
+    assert re.search(r"""if __name__ == ["']__main__["']""", outcome.stderr), outcome
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Streams
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_streams_are_binary_safe(launch):
+    data = bytes(range(256)) * 4000 + b"no newline at the end"
+    script = launch.write("""
+        import sys
+        data = sys.stdin.buffer.read()
+        sys.stdout.buffer.write(data[::-1])
+        sys.stderr.buffer.write(data)
+    """)
+    outcome = launch(script, stdin=data)
+    assert outcome.returncode == 0
+    assert outcome.stdout_bytes == data[::-1]
+    assert outcome.stderr_bytes == data
+
+
+def test_the_script_has_the_users_own_streams(launch_once, tmp_path):
+    """Not copies of what we relay: the very same open files."""
+    script = launch_once.write("""
+        import os
+        facts = [[os.fstat(fd).st_ino, os.lseek(fd, 0, os.SEEK_CUR) if fd == 0 else 0] for fd in (0, 1, 2)]
+        with open(os.environ["LEDGER"], "w") as ledger:
+            ledger.write(repr(facts))
+    """)
+    paths = [tmp_path / name for name in ("in", "out", "err")]
+    paths[0].write_bytes(b"123456789")
+    with open(paths[0], "rb") as stdin, open(paths[1], "wb") as stdout, open(paths[2], "wb") as stderr:
+        os.lseek(stdin.fileno(), 4, os.SEEK_SET)
+        outcome = launch_once(script, stdin=stdin, stdout=stdout, stderr=stderr)
+    assert outcome.returncode == 0, paths[2].read_text()
+    assert eval(launch_once.ledger_path.read_text()) == [
+        [path.stat().st_ino, 4 * (i == 0)] for i, path in enumerate(paths)
+    ]
+
+
+def test_output_of_the_script_is_not_held_back(launch):
+    run = launch.start("""
+        import sys, time
+        sys.stdout.write("now")
+        sys.stdout.flush()
+        sys.stderr.write("and here\\n")
+        time.sleep(1)
+        print("end")
+    """)
+    run.wait_for("now")
+    run.wait_for("and here", "stderr")
+    early = time.monotonic() - run.started
+    outcome = run.finish()
+    assert outcome.stdout == "nowend\n" and outcome.seconds - early > 0.7
+
+
+def test_lines_of_the_workers_stay_whole(launch):
+    outcome = launch(
+        program("""
+        import subprocess
+
+        def talk(i):
+            for stream, name in ((sys.stdout, "out"), (sys.stderr, "err")):
+                if scoop_lite.IS_ORIGIN:
+                    stream.write("%s-%d-%s\\n" % (name, i, "x" * 200))
+                    stream.flush()
+                    continue
+                stream.write("%s-%d" % (name, i))
+                stream.flush()
+                time.sleep(0.001)
+                stream.write("-" + "x" * 100)
+                stream.flush()
+                stream.write("x" * 100 + "\\n")
+            return 0
+
+        def child(i):
+            return subprocess.call("echo child; echo child error >&2", shell=True)
+
+        def binary(i):
+            os.write(1, b"\\xff\\x00bytes\\n")
+
+        def main():
+            list(futures.map(talk, range(150)))
+            away(child, 0).result()
+            away(binary, 0).result()
+        """),
+        n=4,
+    )
+    assert outcome.returncode == 0, outcome
+    lines = outcome.stdout_bytes.splitlines()
+    errors = outcome.stderr_bytes.splitlines()
+    assert lines.pop() == b"null"
+    xs = b"x" * 200
+    assert sorted(lines) == sorted([b"out-%d-%s" % (i, xs) for i in range(150)] + [b"child", b"\xff\x00bytes"])
+    assert sorted(errors) == sorted([b"err-%d-%s" % (i, xs) for i in range(150)] + [b"child error"])
+
+
+def test_all_that_workers_print_arrives(launch):
+    outcome = launch(
+        program("""
+        def talk(i):
+            for k in range(2000):
+                print("line", i, k, "-" * 60)
+            sys.stdout.write("unfinished %d" % i)
+            sys.stderr.write("unfinished error %d" % i)
+
+        def main():
+            away(talk, 1).result()
+        """)
+    )
+    assert outcome.returncode == 0
+    assert outcome.stdout.count("\nline 1 ") + outcome.stdout.startswith("line 1 ") == 2000
+    assert outcome.stdout.count("unfinished 1") == 1
+    assert outcome.stderr.count("unfinished error 1") == 1
+
+
+def test_standard_input_belongs_to_the_script(launch):
+    outcome = launch(
+        program("""
+        def steal(i):
+            time.sleep(0.005)
+            return None if scoop_lite.IS_ORIGIN else outcome(sys.stdin.read)
+
+        def main():
+            first = sys.stdin.readline()
+            stolen = set(futures.map(steal, range(40))) - {None}
+            return [first, sorted(map(str, stolen)), sys.stdin.read()]
+        """),
+        stdin=b"one\ntwo\nthree\n",
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    first, stolen, rest = outcome.facts
+    assert (first, rest) == ("one\n", "two\nthree\n")
+    assert not any("two" in text for text in stolen)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams(launch_once, closed):
+    """Descriptors 0, 1 and 2 may be free, and must not be mistaken for the user's when something of ours gets them."""
+    script = launch_once.write(
+        program("""
+        def main():
+            values = list(futures.map(abs, range(-50, 0)))
+            record(sum(values), away(abs, -7).result(), sys.stdin is None, sys.stdout is None, sys.stderr is None)
+        """)
+    )
+    words = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, launch_once.file, "-n", "2", script]
+    outcome = launch_once.run(words[1:], python=["sh"]).finish()
+    assert outcome.returncode == 0, outcome
+    missing = ["<&-" in closed, " >&-" in " " + closed, "2>&-" in closed]
+    assert launch_once.ledger == {" ".join(map(str, [sum(range(51)), 7, *missing])): 1}, outcome
+
+
+def test_a_reader_that_goes_away(launch_once):
+    """As with `python script.py | head -1`."""
+    script = launch_once.write("for i in range(10 ** 6):\n    print('line', i)\n")
+    command = f'"{sys.executable}" "$@" | head -1'
+    ours = launch_once.run(["-c", command, "sh", launch_once.file, "-n", "2", script], python=["sh"]).finish()
+    plain = launch_once.run(["-c", command, "sh", script], python=["sh"]).finish()
+    assert (ours.stdout, ours.returncode) == (plain.stdout, plain.returncode) == ("line 0\n", 0)
+    assert ours.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# A terminal
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A run whose streams are a terminal of its own, and whose session that terminal controls."""
+
+    def __init__(self, launch, program, **how):
+        self.master, slave = os.openpty()
+        attributes = termios.tcgetattr(slave)
+        attributes[1] &= ~termios.ONLCR  # newlines arrive as they were written
+        attributes[3] &= ~termios.ECHO
+        termios.tcsetattr(slave, termios.TCSANOW, attributes)
+        streams = {"stdin": slave, "stdout": slave, "stderr": slave}
+        self.run = launch.start(program, preexec_fn=self._control, **streams, **how)
+        os.close(slave)
+        self.text = ""
+
+    @staticmethod
+    def _control():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    def read_until(self, text, limit_s=15):
+        limit = time.monotonic() + limit_s
+        os.set_blocking(self.master, False)
+        while text not in self.text and time.monotonic() < limit:
+            try:
+                self.text += os.read(self.master, 65536).decode()
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:  # Linux: nobody has the other side open any more
+                break
+        return self.text
+
+    def type(self, text):
+        os.write(self.master, text.encode())
+
+
+def test_the_script_is_on_the_terminal(launch):
+    terminal = Terminal(
+        launch,
+        program("""
+        def main():
+            print("ttys", [os.isatty(fd) for fd in (0, 1, 2)], sys.stdout.isatty(), sys.stdin.isatty())
+            print("foreground", os.tcgetpgrp(0) == os.getpgrp(), sys.stdout.line_buffering)
+            name = input("name? ")
+            print("hello", name, sum(futures.map(abs, range(-10, 0))))
+            away(print, "from a worker").result()
+            return 0
+        """),
+    )
+    terminal.read_until("name? ")
+    terminal.type("Ada\n")
+    text = terminal.read_until("\n0\n")
+    outcome = terminal.run.finish()
+    assert outcome.returncode == 0
+    assert "ttys [True, True, True] True True\n" in text
+    assert "foreground True True\n" in text
+    assert "hello Ada 55\n" in text
+    assert "from a worker\n" in text
+
+
+def test_control_c_at_the_terminal(launch):
+    terminal = Terminal(
+        launch,
+        program("""
+        def forever(i):
+            time.sleep(60)
+
+        def main():
+            try:
+                print("ready", flush=True)
+                list(futures.map(forever, range(10)))
+            finally:
+                print("finally", flush=True)
+        """),
+    )
+    terminal.read_until("ready")
+    time.sleep(0.3)
+    start = time.monotonic()
+    terminal.type("\x03")
+    text = terminal.read_until("KeyboardInterrupt\n")
+    outcome = terminal.run.finish()
+    assert time.monotonic() - start < 5
+    assert outcome.returncode in (130, -signal.SIGINT)
+    assert "finally" in text and text.count("KeyboardInterrupt\n") == 1, text
+
+
+def test_suspend_and_resume_at_the_terminal(launch_once):
+    """Ctrl-Z stops the script and its shell's job; continued, it goes on."""
+    terminal = Terminal(
+        launch_once,
+        program("""
+        def main():
+            for i in range(20):
+                print("tick", i, flush=True)
+                list(futures.map(abs, range(20)))
+                time.sleep(0.1)
+            return "over"
+        """),
+    )
+    terminal.read_until("tick 2\n")
+    terminal.run.signal_group(signal.SIGSTOP)
+    time.sleep(0.5)
+    terminal.run.signal_group(signal.SIGCONT)
+    text = terminal.read_until('"over"\n')
+    assert terminal.run.finish().returncode == 0, text
+    assert '"over"\n' in text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# How it ends
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def without_numbers(text):
+    """Without addresses of objects and numbers of threads, which differ from run to run."""
+    return re.sub(r"0x[0-9a-f]+|Thread-\d+", "", text)
+
+
+ENDINGS = {
+    "end of file": "x = 1",
+    "exit": "import sys; sys.exit()",
+    "exit None": "import sys; sys.exit(None)",
+    "exit 0": "import sys; sys.exit(0)",
+    "exit 3": "import sys; sys.exit(3)",
+    "exit 255": "import sys; sys.exit(255)",
+    "exit 263": "import sys; sys.exit(263)",
+    "exit -1": "import sys; sys.exit(-1)",
+    "exit True": "import sys; sys.exit(True)",
+    "exit text": "import sys; sys.exit('that was it')",
+    "exit object": "import sys; sys.exit(['an', 'object'])",
+    "raise SystemExit": "raise SystemExit(4)",
+    "exit from deep inside": "import sys\ndef f(n):\n    return f(n - 1) if n else sys.exit(9)\nf(20)\n",
+    "exit, finally": "import sys\ntry:\n    sys.exit(5)\nfinally:\n    print('finally')\n",
+    "exit, atexit": "import atexit, sys\natexit.register(print, 'atexit')\nsys.exit(6)\n",
+    "exit during the import of a module": "import sys\nexec('sys.exit(8)')",
+    "exception, atexit": "import atexit\natexit.register(print, 'atexit')\nprint('before')\n1 / 0\n",
+    "own excepthook": "import sys\nsys.excepthook = lambda *a: print('hook', a[0].__name__)\n1 / 0\n",
+    "other threads": "import threading as t\nt.Timer(0.2, print, ['late']).start()\n",
+    "unraisable": "class A:\n    def __del__(self):\n        1 / 0\nA()\nprint('on')\n",
+    "redefined streams": "import io, sys\nsys.stdout = io.StringIO()\nprint('lost')\n",
+    "closed stdout": "import sys\nprint('x')\nsys.stdout.flush()\nsys.stdout.close()\n",
+    "output at the end": "import sys\nsys.stdout.write('no newline')\nsys.stderr.write('no newline')\n",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_status_and_output_are_those_of_the_script(launch_once, ending):
+    script = launch_once.write(ENDINGS[ending])
+    ours, plain = launch_once(script), launch_once.plain(script)
+    assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout)
+    assert without_numbers(ours.stderr) == without_numbers(plain.stderr)
+
+
+def test_status_in_each_combination(launch):
+    """After real work, with an object that prints in its finaliser and something registered at the end."""
+    script = launch.write(
+        program("""
+        import atexit
+
+        def main():
+            atexit.register(print, "atexit")
+            list(futures.map(abs, range(1000)))
+            sys.exit(7)
+        """)
+    )
+    outcome = launch(script)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (7, "atexit\n", "")
+
+
+FAILURES = {
+    "plain": "def f(x):\n    return 1 / x\n\n\ndef g():\n    f(0)\n\n\ng()\n",
+    "chained": "try:\n    {}['k']\nexcept KeyError as error:\n    raise ValueError('v') from error\n",
+    "context": "try:\n    {}['k']\nexcept KeyError:\n    raise ValueError('v')\n",
+    "suppressed": "try:\n    {}['k']\nexcept KeyError:\n    raise ValueError('v') from None\n",
+    "own class": "class Own(Exception):\n    def __str__(self):\n        return 'own text'\n\n\nraise Own\n",
+    "syntax error": "x = 1\nfor in range(3):\n    pass\n",
+    "indentation": "if True:\nx = 1\n",
+    "syntax error in an import": "import broken\n",
+    "missing module": "import no_such_module_anywhere\n",
+    "null byte": "x = 1\0\n",
+    "not utf-8": "# \xff\n",
+    "assertion": "assert 1 == 2, 'message'\n",
+    "several lines": "print(\n    1,\n    1 /\n    0,\n)\n",
+    "from the library": "import json\njson.loads('{')\n",
+    "keyboard interrupt": "raise KeyboardInterrupt\n",
+    "in a thread": "import threading\nt = threading.Thread(target=lambda: 1 / 0)\nt.start()\nt.join()\n",
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_traceback_is_the_one_that_python_prints(launch_once, failure):
+    script = launch_once.directory / "program.py"
+    script.write_bytes(FAILURES[failure].encode("latin-1" if failure == "not utf-8" else "utf-8"))
+    launch_once.write("def broken(:\n", name="broken.py")
+    ours, plain = launch_once(script), launch_once.plain(script)
+    assert without_numbers(ours.stderr) == without_numbers(plain.stderr)
+    assert ours.stdout == plain.stdout
+    assert ours.returncode in (plain.returncode, 128 - plain.returncode)
+
+
+def test_tracebacks_of_modules_and_code(launch_once, tmp_path):
+    """The frames of `runpy`, which Python itself shows or not depending on its version, are not compared."""
+    (tmp_path / "failing.py").write_text("def f():\n    raise ValueError('v')\n\n\nf()\n")
+    for words in (["-m", "failing"], ["-c", "def f():\n    raise ValueError('v')\n\n\nf()\n"]):
+        ours, plain = launch_once(words), launch_once.plain(words)
+        frames = [
+            [line for line in text.splitlines() if line.startswith("  File") and "runpy" not in line]
+            for text in (ours.stderr, plain.stderr)
+        ]
+        assert frames[0] == frames[1] and len(frames[0]) == 2
+        assert ours.stderr.splitlines()[-1] == plain.stderr.splitlines()[-1] == "ValueError: v"
+        assert ours.returncode == plain.returncode == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV, signal.SIGHUP, signal.SIGUSR1])
+def test_death_by_signal_is_passed_on(launch_once, number):
+    script = launch_once.write(
+        program("""
+        def main():
+            list(futures.map(abs, range(100)))
+            print("before", flush=True)
+            os.kill(os.getpid(), int(sys.argv[1]))
+            time.sleep(20)
+        """)
+    )
+    outcome = launch_once(script, args=[str(int(number))])
+    assert outcome.returncode in (-number, 128 + number), outcome
+    assert outcome.stdout == "before\n"
+    assert outcome.seconds < 8
+
+
+@pytest.mark.parametrize("status", [0, 5])
+def test_an_origin_that_vanishes_is_a_failure(launch, status):
+    """`os._exit` skips all that the end of a script does, so even status 0 is no success."""
+    outcome = launch(
+        program("""
+        def slow(i):
+            time.sleep(0.05)
+
+        def main():
+            tasks = [futures.submit(slow, i) for i in range(100)]
+            time.sleep(0.1)
+            os._exit(int(sys.argv[1]))
+        """),
+        args=[str(status)],
+    )
+    assert outcome.returncode not in (0, None) and outcome.returncode > 0, outcome
+    assert status == 0 or outcome.returncode == status
+    assert outcome.seconds < 10
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Mistakes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_no_script_gives_the_help_page(launch_once):
+    bare = launch_once([], n=None)
+    asked = launch_once(["--help"], n=None)
+    assert bare.returncode in (0, 2) and asked.returncode == 0
+    assert asked.stdout == launch_once(["-h"], n=None).stdout
+    assert asked.stderr == ""
+    assert "usage" in asked.stdout.lower()
+    assert asked.stdout.strip() in (bare.stdout + bare.stderr)
+    assert max(map(len, asked.stdout.splitlines())) <= 120
+
+
+MISTAKES = {
+    "n zero": (["-n", "0", "program.py"], ["-n"]),
+    "n negative": (["-n", "-3", "program.py"], ["-n"]),
+    "n no number": (["-n", "many", "program.py"], ["many"]),
+    "n empty": (["-n", "", "program.py"], ["-n"]),
+    "n missing": (["-n"], ["-n"]),
+    "unknown option": (["--frobnicate", "program.py"], ["--frobnicate"]),
+    "unknown short option": (["-Z", "program.py"], ["-Z"]),
+    "unknown engine": (["--backend", "carrier-pigeon", "program.py"], ["carrier-pigeon"]),
+    "unknown strands": (["--strands", "ropes", "program.py"], ["ropes"]),
+    "retries negative": (["--retries", "-1", "program.py"], ["--retries"]),
+    "seed no number": (["--seed", "x", "program.py"], ["--seed"]),
+    "threads zero": (["--threads-per-worker", "0", "program.py"], ["--threads-per-worker"]),
+    "nice no number": (["--nice", "very", "program.py"], ["--nice"]),
+    "path missing": (["--path", "no/such/place", "program.py"], ["no/such/place"]),
+    "prolog missing": (["--prolog", "no/such/prolog", "program.py"], ["no/such/prolog"]),
+    "interpreter missing": (["--python-interpreter", "no/such/python", "program.py"], ["no/such/python"]),
+    "module missing": (["-m"], ["-m"]),
+    "code missing": (["-c"], ["-c"]),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_one_clear_sentence(launch_once, mistake):
+    launch_once.write("print('never')")
+    words, expected = MISTAKES[mistake]
+    one_sentence(launch_once(words, n=None), *expected)
+
+
+@pytest.mark.parametrize(
+    "what", ["missing script", "directory", "missing module", "empty name", "unreadable directory"]
+)
+def test_a_script_that_is_none(launch_once, tmp_path, what):
+    """Our sentence with status 2, or what Python itself says, with its status."""
+    (tmp_path / "folder").mkdir()
+    words = {
+        "missing script": ["nowhere.py"],
+        "directory": ["folder"],
+        "missing module": ["-m", "no_such_module_anywhere"],
+        "empty name": [""],
+        "unreadable directory": ["program.py/inside.py"],
+    }[what]
+    launch_once.write("print('never')")
+    ours, plain = launch_once(words), launch_once.plain(words)
+    if (ours.returncode, ours.stderr) == (plain.returncode, plain.stderr):
+        return
+    one_sentence(ours, words[-1], status=ours.returncode)
+    assert ours.returncode in (2, plain.returncode)
+
+
+@pytest.mark.parametrize("option, package", [("--backend=zmq", "pyzmq"), ("--strands=greenlet", "greenlet")])
+def test_a_missing_package_is_named(launch_once, option, package):
+    launch_once.write("print('never')")
+    python = [sys.executable, "-I", "-S"]
+    one_sentence(launch_once(["program.py"], options=[option], python=python), package)
+
+
+def test_a_directory_or_archive_with_a_main_program(launch_once, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text(MIRROR)
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "app")
+    for words in (["app"], ["packed.zip"]):
+        ours, plain = launch_once(words), launch_once.plain(words)
+        if ours.returncode == 2:
+            one_sentence(ours, words[0])
+        else:
+            expect_the_same(ours, plain)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Other ways to start
+# ---------------------------------------------------------------------------------------------------------------------
+
+SQUARES = """
+    import os
+    from scoop_lite import futures
+
+    def square(x):
+        return x * x
+
+    if __name__ == "__main__":
+        print(list(futures.map(square, range(10))))
+"""
+SQUARED = f"{[x * x for x in range(10)]}\n"
+
+
+def test_without_the_launcher_all_runs_serially_after_one_warning(launch_once):
+    outcome = launch_once.serial(
+        """
+        import operator, os, threading
+        from scoop_lite import futures, shared
+        import scoop_lite
+
+        def fail():
+            raise LookupError("own")
+
+        def pid(_):
+            return os.getpid()
+
+        def fib(n):
+            return n if n < 2 else futures.submit(fib, n - 1).result() + futures.submit(fib, n - 2).result()
+
+        def main():
+            task = futures.submit(pow, 2, 10)
+            task.add_done_callback(lambda f: print("called back", f.result()))
+            print(task.result(), task.done(), task.exception())
+            print(set(futures.map(pid, range(20))) == {os.getpid()})
+            print(sorted(futures.map_as_completed(abs, [-3, 1])), len(list(futures.as_completed([task]))))
+            print(futures.wait([task]).done == {task})
+            print(futures.mapReduce(str, operator.add, range(5)), list(futures.mapScan(str, operator.add, range(3))))
+            print(fib(12), futures.submit(lambda x: x + 1, 1).result())
+            try:
+                futures.submit(fail).result()
+            except LookupError as error:
+                print("LookupError", error)
+            endless = futures.map(abs, iter(int, 1))
+            print(next(endless), next(endless))
+            print(futures.submit(type, threading.Lock()).result().__name__)
+            print(scoop_lite.IS_RUNNING, scoop_lite.SIZE)
+
+        if __name__ == "__main__":
+            main()
+    """
+    )
+    assert outcome.returncode == 0, outcome
+    assert outcome.stdout.splitlines() == [
+        "called back 1024", "1024 True None", "True", "[1, 3] 1", "True", "01234 ['0', '01', '012']", "144 2",
+        "LookupError own", "0 0", "lock", "False 1",
+    ]  # fmt: skip
+    warnings = [line for line in outcome.stderr.splitlines() if not line.startswith("  ")]
+    assert len(warnings) == 1 and "scoop_lite" in warnings[0] and "program.py" in warnings[0], outcome
+
+
+def test_serial_results_equal_parallel_ones(launch_once):
+    source = program("""
+        def draw(i):
+            return (i * 7919) % 104729
+
+        def term(i):
+            return 1.0 / (i + 1)
+
+        def main():
+            return [list(futures.map(draw, range(100))), futures.mapReduce(term, operator.add, range(1000)).hex(),
+                    [x.hex() for x in futures.mapScan(term, operator.add, range(50))]]
+    """)
+    assert launch_once.serial(source).facts == launch_once(source, n=3).facts
+
+
+def test_an_import_alone_warns_of_nothing(launch_once):
+    outcome = launch_once.serial("from scoop_lite import futures, shared\nprint('fine')\n")
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "fine\n", "")
+
+
+def test_as_a_module(launch_once):
+    script = launch_once.write(SQUARES)
+    words = ["-m", "scoop_lite", "-n", "2", str(script), "-n"]
+    for how in ({"cwd": launch_once.file.parent}, {"env": {"PYTHONPATH": str(launch_once.file.parent)}}):
+        outcome = launch_once.run(words, **how).finish()
+        assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+def test_the_installed_command(launch_once):
+    command = shutil.which("scoop-lite", path=os.path.dirname(sys.executable))
+    if command is None:
+        pytest.skip("scoop-lite is not installed in this Python")
+    script = launch_once.write(SQUARES)
+    outcome = launch_once.run(["-n", "2", script], python=[command]).finish()
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+@pytest.mark.parametrize("imported", ["scoop_lite", "my_pool"])
+def test_a_copy_with_another_name(launch_once, tmp_path, imported):
+    """The script may import it by its new name or by its own; there is one module, not two."""
+    copy = shutil.copy(launch_once.file, tmp_path / "my_pool.py")
+    script = launch_once.write(SQUARES.replace("scoop_lite", imported))
+    for words in ([copy, "-n", "2", script], ["-m", "my_pool", "-n", "2", str(script)]):
+        outcome = launch_once.run(words).finish()
+        assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+def test_a_copy_without_suffix(launch_once, tmp_path):
+    copy = shutil.copy(launch_once.file, tmp_path / "my pool")
+    script = launch_once.write(SQUARES)
+    outcome = launch_once.run([copy, "-n", "2", script]).finish()
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options
+# ---------------------------------------------------------------------------------------------------------------------
+
+EVERYWHERE = """
+    def main():
+        rows = []
+        limit = time.monotonic() + 10
+        while len({row[0] for row in rows}) < scoop_lite.SIZE and time.monotonic() < limit:
+            rows += futures.map(where, range(20 * scoop_lite.SIZE))
+        return {str(pid): list(facts) for pid, *facts in rows}
+"""
+
+
+def everywhere(facts, expression, **how):
+    """The value of an expression in each worker: the origin's, and the set of the others'."""
+    rows = facts(
+        f"""
+    def where(_):
+        time.sleep(0.003)
+        return [os.getpid(), scoop_lite.IS_ORIGIN, {expression}]
+    """
+        + EVERYWHERE,
+        **how,
+    )
+    others = {json.dumps(value) for is_origin, value in rows.values() if not is_origin}
+    origins = [value for is_origin, value in rows.values() if is_origin]
+    assert len(origins) == 1
+    return origins[0], [json.loads(value) for value in others]
+
+
+def test_number_of_workers(facts_once):
+    source = "    def main():\n        return [scoop_lite.SIZE, len(os.sched_getaffinity(0))]\n"
+    size, cpus = facts_once(source, n=None)
+    assert 1 <= size <= cpus
+    assert facts_once(source, n=None, options=["-n", "3"])[0] == 3
+    assert facts_once(source, n=None, options=["-n3"])[0] == 3
+    one = min(os.sched_getaffinity(0))
+    assert facts_once(source, n=None, preexec_fn=lambda: os.sched_setaffinity(0, {one})) == [1, 1]
+
+
+def test_many_workers(facts_once):
+    got = facts_once("""
+        def main():
+            return [scoop_lite.SIZE, sum(futures.map(abs, range(1000)))]
+    """, n=24)  # fmt: skip
+    assert got == [24, 499500]
+
+
+def test_version_is_the_one_in_the_file(launch_once):
+    outcome = launch_once(["--version"], n=None)
+    version = re.search(r'^__version__ = "([^"]+)"', launch_once.file.read_text(encoding="utf-8"), re.M).group(1)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert version in outcome.stdout and len(outcome.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["own", "auto", "TCP", "tcp", "zmq", "ZMQ"])
+def test_backend(launch_once, name):
+    if name.lower() == "zmq":
+        pytest.importorskip("zmq")
+    outcome = launch_once(SQUARES, options=["--backend", name])
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+@pytest.mark.parametrize("name", ["greenlet", "thread", "auto"])
+def test_strands(launch_once, name):
+    if name == "greenlet":
+        pytest.importorskip("greenlet")
+    outcome = launch_once(SQUARES, options=["--strands", name])
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+def test_verbose_and_quiet(launch_once):
+    said = {}
+    for options in ((), ("-v",), ("--verbose",), ("-vv",), ("-v", "-v"), ("-q",), ("--quiet",)):
+        outcome = launch_once(SQUARES, options=options)
+        assert (outcome.returncode, outcome.stdout) == (0, SQUARED)
+        said["".join(options)] = len(outcome.stderr.splitlines())
+    assert said[""] == said["-q"] == said["--quiet"] == 0
+    assert 0 < said["-v"] <= said["-vv"] and said["--verbose"] > 0
+    assert said["-vv"] > said["-v"] and said["-v-v"] > said["-v"]
+
+
+def test_a_needless_option_of_scoop_is_accepted_with_a_sentence(launch_once):
+    outcome = launch_once(SQUARES, options=["--tunnel"])
+    assert (outcome.returncode, outcome.stdout) == (0, SQUARED)
+    assert len(outcome.stderr.splitlines()) == 1 and "--tunnel" in outcome.stderr
+
+
+def test_seed(launch_once):
+    source = program("""
+        def draw(_):
+            return futures.task_rng().random()
+
+        def main():
+            return list(futures.map(draw, range(10)))
+    """)
+    first, again, other = (launch_once(source, options=["--seed", seed]).facts for seed in ("5", "5", "6"))
+    assert first == again != other
+
+
+def test_nice(facts_once):
+    base = os.nice(0)
+    if base > 10:
+        pytest.skip("this process is already very nice")
+    origin, others = everywhere(facts_once, "os.nice(0)", options=["--nice", "5"])
+    assert others == [base + 5]
+    assert origin in (base, base + 5)
+
+
+def test_path(facts_once, tmp_path):
+    """The directory that the workers run in."""
+    (tmp_path / "down").mkdir()
+    _, others = everywhere(facts_once, "os.getcwd()", options=["--path", str(tmp_path / "down")])
+    assert others == [os.path.realpath(tmp_path / "down")]
+    origin, others = everywhere(facts_once, "os.getcwd()")
+    assert [origin] == others == [os.path.realpath(tmp_path)]
+
+
+def test_pythonpath(facts_once, tmp_path):
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "asidemodule.py").write_text("VALUE = 'found'\n")
+    origin, others = everywhere(
+        facts_once, '__import__("asidemodule").VALUE', options=["--pythonpath", str(tmp_path / "aside")]
+    )
+    assert [origin] == others == ["found"]
+
+
+def test_prolog(facts_once, tmp_path):
+    """A shell script that each worker starts from, with what it exports."""
+    prolog = tmp_path / "prolog.sh"
+    prolog.write_text('echo "$$" >> "$LEDGER"\nexport FROM_PROLOG="it ran"\n')
+    prolog.chmod(0o755)
+    _, others = everywhere(facts_once, 'os.environ.get("FROM_PROLOG")', options=["--prolog", str(prolog)])
+    assert others == ["it ran"]
+
+
+def test_a_prolog_that_fails(launch_once, tmp_path):
+    prolog = tmp_path / "prolog.sh"
+    prolog.write_text("exit 3\n")
+    prolog.chmod(0o755)
+    outcome = launch_once(SQUARES, options=["--prolog", str(prolog)])
+    assert outcome.returncode != 0
+    assert "prolog" in outcome.stderr and "Traceback" not in outcome.stderr
+
+
+def test_python_interpreter(launch_once, tmp_path):
+    """Workers are started with it; here, one that leaves a trace."""
+    wrapper = tmp_path / "other-python"
+    wrapper.write_text(f'#!/bin/sh\necho started >> "$LEDGER"\nexport THROUGH=wrapper\nexec "{sys.executable}" "$@"\n')
+    wrapper.chmod(0o755)
+    source = program("""
+        def where(_):
+            time.sleep(0.01)
+            return os.environ.get("THROUGH")
+
+        def main():
+            return sorted(set(map(str, futures.map(where, range(60)))))
+    """)
+    outcome = launch_once(source, options=["--python-interpreter", str(wrapper)])
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert "wrapper" in outcome.facts
+    assert launch_once.ledger["started"] >= 1
+
+
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def test_threads_per_worker(facts_once):
+    expression = f"[os.environ.get(name) for name in {THREADS}]"
+    cpus = len(os.sched_getaffinity(0))
+    for options, env, expected in (
+        ([], {}, [str(max(1, cpus // 2))] * 3),
+        (["--threads-per-worker", "3"], {}, ["3"] * 3),
+        ([], {"OMP_NUM_THREADS": "11"}, ["11", *[str(max(1, cpus // 2))] * 2]),
+    ):
+        origin, others = everywhere(facts_once, expression, options=options, env=env)
+        assert [origin] == others == [expected], (options, env)
+
+
+@pytest.mark.parametrize("with_directory", [True, False], ids=["DIR", "default"])
+def test_profile(launch_once, tmp_path, with_directory):
+    (tmp_path / "empty").mkdir()
+    option = f"--profile={tmp_path / 'profiles'}" if with_directory else "--profile"
+    source = program("""
+        def recognisable(i):
+            time.sleep(0.002)
+            return i
+
+        def main():
+            return sum(futures.map(recognisable, range(100)))
+    """)
+    script = launch_once.write(source)
+    outcome = launch_once([script], options=[option, "-n", "2"], n=None, cwd=tmp_path / "empty")
+    assert (outcome.returncode, outcome.facts) == (0, 4950)
+    place = tmp_path / "profiles" if with_directory else tmp_path / "empty"
+    files = [path for path in place.rglob("*") if path.is_file()]
+    assert len(files) == 2, "one for each worker"
+    for path in files:
+        functions = {name for _, _, name in pstats.Stats(str(path)).stats}
+        assert "recognisable" in functions
+
+
+def test_retries(launch_once):
+    """With `--retries 0`, the first death of a worker fails the task that it ran."""
+    got = launch_once(
+        program("""
+        def die():
+            record("ran")
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def main():
+            future = away(die)
+            error = future.exception(timeout=10)
+            return [type(error).__name__, isinstance(error, scoop_lite.WorkerLost), str(error)]
+        """),
+        options=["--retries", "0"],
+    )
+    assert got.returncode == 0, got
+    name, lost, text = got.facts
+    assert (name, lost) == ("WorkerLost", True)
+    assert "die" in text
+    assert launch_once.ledger == {"ran": 1}
+
+
+def test_options_may_be_written_in_each_way(launch_once):
+    for options in (["--backend=own", "--strands=thread", "-n2"], ["-qn2"], ["-n", "2", "--threads-per-worker=1"]):
+        outcome = launch_once(SQUARES, n=None, options=options)
+        assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+def test_each_option_on_the_help_page_is_tested(launch_once):
+    page = launch_once(["--help"], n=None).stdout
+    offered = set(re.findall(r"(?<![\w-])--?[a-zA-Z][\w-]*", page))
+    tests = "".join(path.read_text(encoding="utf-8") for path in Path(CHECKOUT, "tests").rglob("*.py"))
+    untested = sorted(option for option in offered if not re.search(rf"(?<![\w-]){option}(?![\w-])", tests))
+    assert offered >= {"-n", "--backend", "--strands", "--retries", "--seed", "--profile", "--version", "-m", "-c"}
+    assert untested == []

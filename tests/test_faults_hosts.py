@@ -1,0 +1,485 @@
+"""What holds when hosts, their links, or the commands that start them fail.
+
+Most tests run on stand-in hosts: ``faults/starter.py`` takes the place of ssh, so that a link can be cut, slowed and
+spoiled anywhere, without root. Those at the end use a real sshd in network namespaces (``cluster/netns-ssh.sh``) and
+need root.
+"""
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import pytest
+from faults import processes, system
+from faults.cluster import Cluster, cluster_script, fixture_cluster, fixture_whole_cluster  # noqa: F401
+from faults.fixtures import *  # noqa: F403
+from faults.fixtures import PACES, limit, root
+from faults.jobs import DEAD_AFTER_S, QUICK, Job, order_link, resume, stop
+from faults.processes import process, processes_of, wait_until
+
+#: Tasks that hang on one of two hosts, until there is calm; elsewhere they are quick.
+HANG_THERE = """
+    def hang(i):
+        note("run", i)
+        while host() == {far!r} and not given("calm"):
+            {grip}
+        return host()
+
+    if __name__ == "__main__":
+        reach("ready")
+        if {idle}:
+            await_sign("calm")
+        fs = [futures.submit(hang, i) for i in range(6)]
+        calls = []
+        for f in fs:
+            f.add_done_callback(calls.append)
+        results = [f.result() for f in fs]
+        reach("done")
+        if {wait}:
+            await_sign("end")
+        print(len(calls), *results)
+"""
+GRIPS = {"idle": "pass", "computing": "burn(0.01)", "gil": "hold_gil(60)", "stopped": "time.sleep(0.01)"}
+
+
+def hang_there(run, *options, grip="stopped", wait=False, far="beta", **how) -> Job:
+    """Start a run of 2 workers on each of two hosts; return it when both of the second host's are stuck (or idle)."""
+    if far == "beta":
+        how["hosts"] = ("alpha", "beta")
+    program = HANG_THERE.format(far=far, grip=GRIPS[grip], idle=grip == "idle", wait=wait)
+    job = run(program, "-n", "4", "--min-hosts", "1", *options, **how)
+    job.reached("ready")
+    if grip == "idle":
+        wait_until(lambda: len(job.workers("beta")) == 2, 5, lambda: "two workers; %s" % job)
+    else:
+        wait_until(lambda: len({x.pid for x in job.ledger("run") if x.host == far}) == 2, 10,
+                   lambda: "both workers of %s at work; %s" % (far, job))
+    if grip == "stopped" and far == "beta":
+        assert len(job.workers("beta")) == 2
+    return job
+
+
+def check_done_elsewhere(job, far="beta") -> None:
+    """Prove that all six tasks ended right, once each, with results that are not the lost host's."""
+    outcome = job.finish()
+    assert outcome.status == 0, str(job)
+    calls, *hosts = outcome.out.split()
+    assert int(calls) == 6 and len(hosts) == 6 and far not in hosts, str(job)
+    assert max(job.runs().values()) <= 2
+    job.clean()
+
+
+def rerun_after_s(job, since_s, far="beta") -> float:
+    """Wait until what a host had started is started again elsewhere; return the seconds since a moment."""
+    lost = {x.key for x in job.ledger("run") if x.host == far}
+    again = lambda: {x.key for x in job.ledger("run") if x.host != far and x.time_s > since_s}  # noqa: E731
+    wait_until(lambda: lost <= again(), 30, lambda: "%s started again elsewhere; %s" % (sorted(lost), job))
+    return max(x.time_s for x in job.ledger("run") if x.key in lost) - since_s
+
+
+# A host stops, is cut off, is slow
+
+
+@limit(120)
+@pytest.mark.parametrize("pace", PACES)
+def test_a_stopped_host_is_dead_in_time_and_its_late_results_are_refused(run, pace):
+    job = hang_there(run, *pace.options, wait=True)
+    beta = job.workers("beta")
+    everyone = [job.agent("beta")] + beta
+    stop(everyone)
+    since_s = time.monotonic()
+    assert rerun_after_s(job, since_s) <= pace.dead_after_s * 1.2 + 0.3
+    job.reached("done")
+    time.sleep(3 * pace.dead_after_s)
+    job.give("calm")
+    resume(everyone)
+    wait_until(lambda: not processes_of(beta), 2 * pace.dead_after_s, lambda: "the late workers gone; %s" % job)
+    time.sleep(0.3)
+    job.give("end")
+    check_done_elsewhere(job)
+
+
+@limit(120)
+@pytest.mark.parametrize("pace", PACES)
+def test_a_cut_link_is_noticed_on_both_ends_and_late_results_are_refused(run, pace):
+    job = hang_there(run, *pace.options, wait=True)
+    beta = job.workers("beta")
+    everyone = processes_of([job.agent("beta")] + beta)
+    order_link(job, "beta", "cut")
+    since_s = time.monotonic()
+    assert rerun_after_s(job, since_s) <= pace.dead_after_s * 1.2 + 0.3
+    job.give("calm")
+    wait_until(lambda: not any(p.exists() for p in everyone), 3 * pace.dead_after_s,
+               lambda: "the cut-off agent has ended itself and its workers; %s" % job)
+    order_link(job, "beta", "ok")
+    job.reached("done")
+    time.sleep(0.3)
+    job.give("end")
+    check_done_elsewhere(job)
+
+
+SLOW_LINK = """
+    def big():
+        note("run", host())
+        return b"x" * {size}
+
+    if __name__ == "__main__":
+        futures.submit(len, b"").result()
+        reach("ready")
+        await_sign("go")
+        f = futures.submit(big)
+        print(len(poll(f, 60).result()))
+"""
+
+
+@limit(120)
+@pytest.mark.parametrize("pace", PACES)
+def test_a_slow_link_that_still_carries_bytes_is_alive(run, pace):
+    size, rate = int(100000 * pace.dead_after_s), 25000
+    job = run(SLOW_LINK.format(size=size), "-n", "2", *pace.options, hosts=("alpha", "beta"))
+    job.reached("ready")
+    order_link(job, "beta", "rate %d" % rate)
+    job.give("go")
+    begin = time.monotonic()
+    outcome = job.right(size, 30 + size / rate)
+    assert time.monotonic() - begin > 3 * pace.dead_after_s, "the link was not slow enough to show anything"
+    assert job.runs() == {"beta": 1}
+    assert outcome.err == ""
+
+
+def test_a_link_with_delay_is_no_fault(run):
+    job = hang_there(run, *QUICK)
+    order_link(job, "beta", "delay 0.1")
+    job.give("calm")
+    outcome = job.finish()
+    assert outcome.status == 0 and outcome.err == "", str(job)
+    assert set(job.runs().values()) == {1}
+    job.clean()
+
+
+# An agent or a starter dies
+
+
+@pytest.mark.parametrize("grip", GRIPS)
+@pytest.mark.parametrize("whom", ["agent", "starter"])
+def test_a_killed_agent_or_starter_costs_its_host_and_nothing_else(run, grip, whom):
+    job = hang_there(run, grip=grip)
+    beta = job.workers("beta")
+    workers = processes_of(beta)
+    if grip == "stopped":
+        stop(beta)
+    process(job.agent("beta") if whom == "agent" else job.starter("beta")).kill()
+    wait_until(lambda: not any(w.exists() for w in workers), 1, lambda: "beta's workers gone; %s" % job)
+    job.give("calm")
+    check_done_elsewhere(job)
+    assert "beta" in job.output("err"), "the loss of a host is said"
+
+
+@pytest.mark.parametrize("whom", ["agent", "starter"])
+def test_the_loss_of_the_origins_host_ends_everything_with_a_reason(run, whom):
+    job = hang_there(run)
+    process(job.agent("alpha") if whom == "agent" else job.starter("alpha")).kill()
+    outcome = job.finish(5)
+    job.clean()
+    assert outcome.status != 0
+    assert "alpha" in outcome.err and "Traceback" not in outcome.err, str(job)
+
+
+@pytest.mark.parametrize("grip", GRIPS)
+def test_a_killed_launcher_leaves_nobody_on_any_host(run, grip):
+    job = hang_there(run, grip=grip)
+    job.processes()
+    if grip == "stopped":
+        stop(job.workers("beta"))
+    process(job.launcher).kill()
+    job.clean(5)
+
+
+def test_a_killed_launcher_leaves_nobody_behind_a_cut_link(run):
+    job = hang_there(run, *QUICK)
+    job.processes()
+    order_link(job, "beta", "cut")
+    agent = process(job.agent("beta"))
+    workers = processes_of(job.workers("beta"))
+    process(job.launcher).kill()
+    wait_until(lambda: not any(p.exists() for p in [agent] + workers), 5, lambda: "the cut-off agent ended; %s" % job)
+    order_link(job, "beta", "ok")
+    job.clean(2)
+
+
+# Hosts that do not start
+
+
+SUM = """
+    def square(i):
+        return i * i
+
+    if __name__ == "__main__":
+        print(sum(futures.map(square, range(100))))
+"""
+CAUSES = {
+    "refused": "refused",
+    "unknown-key": "(?i)host key",
+    "changed-key": "(?i)host key",
+    "silent": r"(?i)no answer|not answer|timed? ?out|within \d+",
+    "no-python": "(?i)python",
+    "half": r"(?i)ended|closed|lost|status 255",
+    "half-frame": r"(?i)frame|ended|closed",
+}
+
+
+def one_sentence(err: str) -> bool:
+    """Tell whether standard error is for people: some lines, none of them a traceback's."""
+    return 0 < len(err.splitlines()) <= 12 and "Traceback" not in err
+
+
+@limit(90)
+def test_a_host_that_does_not_start_is_named_with_its_cause(run):
+    jobs = {name: run(SUM, "-n", "2", hosts=("alpha", name)) for name in CAUSES}
+    begin = time.monotonic()
+    for name, job in jobs.items():
+        outcome = job.finish(max(0.1, begin + 15 - time.monotonic()))
+        assert outcome.status != 0 and outcome.out == "", str(job)
+        assert name in outcome.err and re.search(CAUSES[name], outcome.err), str(job)
+        assert one_sentence(outcome.err), str(job)
+        job.clean()
+
+
+@limit(90)
+def test_with_min_hosts_the_run_goes_on_with_the_others(run):
+    jobs = {name: run(SUM, "-n", "2", "--min-hosts", "1", hosts=("alpha", name)) for name in CAUSES}
+    begin = time.monotonic()
+    for name, job in jobs.items():
+        outcome = job.right(sum(i * i for i in range(100)), max(0.1, begin + 15 - time.monotonic()))
+        assert name in outcome.err and one_sentence(outcome.err), str(job)
+
+
+def test_start_up_files_that_print_do_no_harm_and_are_shown_with_v(run):
+    job = run(SUM, "-n", "2", "-v", hosts=("alpha", "noisy"))
+    outcome = job.right(sum(i * i for i in range(100)))
+    assert "Welcome to noisy!" in outcome.err and "no end of line here" in outcome.err
+
+
+# Hostile bytes inside the job's own pipes
+
+
+WORDS = b"\r\nBroadcast message: the system goes down\r\n"
+
+
+@pytest.mark.parametrize("order", ["inject " + WORDS.hex(), "inject 028000000000000000", "flip"])
+def test_bytes_that_are_no_frame_cost_that_host_alone(run, order):
+    job = hang_there(run, *QUICK, wait=True)
+    before = processes.memory_kib(job.launcher)
+    order_link(job, "beta", order)
+    assert rerun_after_s(job, time.monotonic()) <= 2 * DEAD_AFTER_S
+    job.reached("done")
+    assert processes.memory_kib(job.launcher, "VmHWM") - before <= 32 * 1024
+    job.give("end")
+    check_done_elsewhere(job)
+    err = job.output("err")
+    assert "beta" in err and one_sentence(err), err
+    assert "the system goes down" in err or WORDS.hex() not in order, err
+
+
+def test_a_lost_heartbeat_is_no_fault_and_a_repeated_result_counts_once(run):
+    job = hang_there(run, *QUICK)
+    order_link(job, "beta", "drop")
+    time.sleep(0.6)
+    order_link(job, "beta", "repeat")
+    job.give("calm")
+    outcome = job.finish()
+    assert outcome.status == 0 and outcome.out.split()[0] == "6" and outcome.out.count("beta") == 2, str(job)
+    assert set(job.runs().values()) == {1}
+    job.clean()
+
+
+def test_a_frame_without_end_fills_no_memory(run):
+    job = run(SUM, "-n", "2", "--min-hosts", "1", hosts=("alpha", "huge-frame"))
+    highest = 0
+    while job.process.poll() is None:
+        highest = max(highest, processes.memory_kib(job.launcher, "VmHWM"))
+        time.sleep(0.02)
+    outcome = job.right(sum(i * i for i in range(100)))
+    assert "huge-frame" in outcome.err and one_sentence(outcome.err), str(job)
+    assert highest <= 100 * 1024
+
+
+# Names that mean something to a shell
+
+
+EVIL = "$(touch pwned) `touch pwned`;touch pwned; 'q\" \\ ünï\n*\t-x"
+ARGUMENTS = [EVIL, "", " ", "-n", "--", "$HOME", "~", "a b", "\x01", "{host}", "%s", "!x", "\udce9"]
+WHOLE = """
+    def arguments(i):
+        return sys.argv[1:]
+
+    if __name__ == "__main__":
+        import json
+        print(json.dumps([sys.argv[1:], poll(futures.submit(arguments, 0)).result(), os.getcwd(), __file__]))
+"""
+
+
+@pytest.mark.parametrize("hosts", [(), ("alpha", "beta")], ids=["local", "hosts"])
+def test_names_and_arguments_arrive_byte_for_byte_and_nothing_is_executed(run, tmp_path, hosts):
+    place = tmp_path / EVIL
+    place.mkdir()
+    script = place / (EVIL + ".py")
+    job = run(WHOLE, "-n", "2", hosts=hosts, script=script, cwd=place, arguments=ARGUMENTS)
+    outcome = job.finish()
+    assert outcome.status == 0, str(job)
+    assert json.loads(outcome.out) == [ARGUMENTS, ARGUMENTS, str(place), str(script)]
+    assert not list(tmp_path.rglob("pwned")), "something was executed"
+    job.clean()
+
+
+BAD_HOSTS = ["-oProxyCommand=touch pwned", "$(touch pwned)", "`touch pwned`", "a;touch pwned", "a b c", "a|b", "ho'st",
+             'a"b', "a\\b", "a&b", "user@-oProxyCommand=x", "-l", "a*", "../a"]
+
+
+@pytest.mark.parametrize("bad", BAD_HOSTS)
+@pytest.mark.parametrize("by", ["option", "hostfile"])
+def test_a_bad_host_is_refused_before_anything_starts(run_own, tmp_path, by, bad):
+    launcher = ["--launcher", "touch %s {host}" % (tmp_path / "pwned")]
+    if by == "hostfile":
+        (tmp_path / "hosts").write_text(bad + "\n", encoding="utf-8")
+        job = run_own(SUM, "--hostfile", str(tmp_path / "hosts"), *launcher)
+    else:
+        job = run_own(SUM, "--hosts=" + bad, *launcher)
+    outcome = job.finish(10)
+    assert outcome.status == 2 and one_sentence(outcome.err), str(job)
+    assert not job.has_reached("origin") and not list(tmp_path.rglob("pwned"))
+    job.clean()
+
+
+def test_the_own_engine_opens_no_port_on_any_host(run_own):
+    job = hang_there(run_own)
+    for pid in [job.launcher] + [p.pid for p in job.processes()]:
+        assert system.sockets(pid) == [], str(job)
+    job.give("calm")
+    assert job.finish().status == 0
+    job.clean()
+
+
+# The same with real ssh
+
+
+def remote(run, cluster: Cluster, *options, **how) -> Job:
+    """Start a run of 2 workers on each of node1 and node2; return it when both of node2's are stuck."""
+    return hang_there(run, *cluster.options("node1", "node2"), *options, far="node2", **how)
+
+
+@root
+@pytest.mark.parametrize("grip", ["computing", "gil"])
+def test_over_ssh_a_killed_launcher_leaves_nobody(run, cluster, grip):
+    job = remote(run, cluster, grip=grip)
+    process(job.launcher).kill()
+    job.clean(5)
+    cluster.clean(15, "node1", "node2", "node3")
+
+
+@root
+@limit(120)
+@pytest.mark.parametrize("pace", PACES)
+@pytest.mark.parametrize("how", ["cut", "drop", "crash"])
+def test_over_ssh_a_dead_link_is_noticed_on_both_ends_and_late_results_are_refused(run, cluster, how, pace):
+    job = remote(run, cluster, *pace.options, wait=True)
+    there = cluster.pythons("node2")
+    cluster_script(how, "node2")
+    assert rerun_after_s(job, time.monotonic(), "node2") <= pace.dead_after_s * 1.2 + 0.3
+    wait_until(lambda: not any(p.exists() for p in there), 3 * pace.dead_after_s,
+               lambda: "the cut-off agent has ended itself and its workers; %s" % job)
+    cluster.heal()
+    job.give("calm")
+    job.reached("done")
+    time.sleep(0.3)
+    job.give("end")
+    check_done_elsewhere(job, "node2")
+    cluster.clean(15, "node1", "node2")
+
+
+@root
+@limit(120)
+@pytest.mark.parametrize("pace", PACES)
+def test_over_ssh_a_slow_link_that_still_carries_bytes_is_alive(run, cluster, pace):
+    size = int(pace.dead_after_s * 400000)
+    job = run(SLOW_LINK.format(size=size), *cluster.options("node1", "node2"), "-n", "2", *pace.options)
+    job.reached("ready")
+    cluster_script("rate", "node2", "1mbit")
+    job.give("go")
+    begin = time.monotonic()
+    outcome = job.right(size, 60)
+    assert time.monotonic() - begin > 3 * pace.dead_after_s, "the link was not slow enough to show anything"
+    assert job.runs() == {"node2": 1}
+    assert outcome.err == ""
+
+
+REAL_CAUSES = {
+    "unreachable": "(?i)no route|unreachable|timed out",
+    "refused": "refused",
+    "unknown-key": "(?i)host key",
+    "changed-key": "(?i)host key|identification has changed",
+    "node3": "(?i)python3",
+}
+
+
+@root
+@limit(90)
+@pytest.mark.parametrize("allowed", [False, True], ids=["strict", "min-hosts"])
+def test_over_ssh_a_host_that_does_not_start_is_named_with_its_cause(run, cluster, allowed):
+    cluster.python("node3", "echo 'bash: line 1: python3: command not found' >&2; exit 127")
+    more = ["--min-hosts", "1"] if allowed else []
+    jobs = {name: run(SUM, *cluster.options("node1", name), "-n", "2", *more) for name in REAL_CAUSES}
+    begin = time.monotonic()
+    for name, job in jobs.items():
+        outcome = job.finish(max(0.1, begin + 14 - time.monotonic()))
+        assert name in outcome.err and re.search(REAL_CAUSES[name], outcome.err), str(job)
+        assert one_sentence(outcome.err), str(job)
+        assert (outcome.status == 0) == allowed and (outcome.out.strip() == "328350") == allowed, str(job)
+        job.clean()
+    cluster.clean(5, "node1", "node2", "node3")
+
+
+@root
+def test_over_ssh_start_up_files_that_print_do_no_harm(run, cluster):
+    (cluster.state("node2") / "bashrc").write_text("printf 'Welcome!\\nand no end of line'\n")
+    job = run(SUM, *cluster.options("node1", "node2"), "-n", "2", "-v")
+    assert "and no end of line" in job.right(328350).err
+
+
+@root
+@pytest.mark.parametrize("whom", ["session", "agent"])
+def test_over_ssh_a_session_or_agent_killed_costs_its_host_alone(run, cluster, whom):
+    job = remote(run, cluster, *QUICK)
+    pythons = cluster.pythons("node2")
+    agent = max(pythons, key=lambda p: len(processes.children(p.pid)))
+    victims = cluster.processes("node2") - pythons if whom == "session" else {agent}
+    for victim in victims:
+        victim.kill()
+    wait_until(lambda: not any(p.exists() for p in pythons), 1, lambda: "node2's workers gone; %s" % job)
+    check_done_elsewhere(job, "node2")
+    assert "node2" in job.output("err") and one_sentence(job.output("err"))
+    cluster.clean(5, "node1", "node2")
+
+
+@root
+def test_over_ssh_names_and_arguments_arrive_byte_for_byte(run, cluster, tmp_path):
+    place = tmp_path / EVIL
+    place.mkdir()
+    script = place / (EVIL + ".py")
+    job = run(WHOLE, *cluster.options("node1", "node2"), "-n", "2", script=script, cwd=place, arguments=ARGUMENTS)
+    outcome = job.finish()
+    assert outcome.status == 0, str(job)
+    assert json.loads(outcome.out) == [ARGUMENTS, ARGUMENTS, str(place), str(script)]
+    assert not list(tmp_path.rglob("pwned")), "something was executed"
+    job.clean()
+
+
+@root
+def test_over_ssh_the_own_engine_opens_no_port_on_any_host(run_own, cluster):
+    job = remote(run_own, cluster)
+    for python in cluster.pythons("node1", "node2") | {process(job.launcher)}:
+        assert system.sockets(python.pid) == [], str(job)
+    job.give("calm")
+    assert job.finish().status == 0
+    job.clean()

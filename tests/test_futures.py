@@ -1,0 +1,1599 @@
+"""`futures`, from the outside: the oracle is the serial `map`, `functools.reduce` and `itertools.accumulate`."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import operator
+import os
+import random
+import time
+
+import pytest
+from conftest import facts_with, program
+
+#: On top of "the task that is running here" a time-out may be this late; the second half is for a busy test machine.
+LATE_S = 0.05 + 0.15
+
+
+def fibonacci(n):
+    return n if n < 2 else fibonacci(n - 1) + fibonacci(n - 2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# submit
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_submit(facts):
+    got = facts("""
+        def power(base, exponent=2, *, plus=0):
+            return base ** exponent + plus
+
+        def main():
+            many = [futures.submit(power, i, plus=1) for i in range(500)]
+            return {
+                "positional": futures.submit(power, 3, 4).result(),
+                "keyword": futures.submit(power, 3, exponent=3, plus=1).result(),
+                "names of our own parameters": futures.submit(dict, func=1, fn=2, self=3, timeout=4).result(),
+                "away": away(power, 5, plus=2).result(),
+                "many": [future.result() for future in many],
+                "backwards": [future.result() for future in reversed(many)],
+                "not callable": outcome(lambda: futures.submit(3).result()).split(":")[0],
+                "no argument": outcome(lambda: futures.submit().result()).split(":")[0],
+                "wrong call": outcome(lambda: futures.submit(power).result()).split(":")[0],
+            }
+    """)
+    many = [i**2 + 1 for i in range(500)]
+    assert got == {
+        "positional": 81,
+        "keyword": 28,
+        "names of our own parameters": {"func": 1, "fn": 2, "self": 3, "timeout": 4},
+        "away": 27,
+        "many": many,
+        "backwards": many[::-1],
+        "not callable": "TypeError",
+        "no argument": "TypeError",
+        "wrong call": "TypeError",
+    }
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_every_worker_takes_part(facts, n):
+    pids = facts(
+        """
+        def whoami(_):
+            time.sleep(0.02)
+            return os.getpid()
+
+        def main():
+            return sorted(set(futures.map(whoami, range(60))))
+        """,
+        n=n,
+    )
+    assert len(pids) == n
+
+
+def test_a_script_that_ends_normally_waits_for_what_it_submitted(launch):
+    outcome = launch(
+        program("""
+        def work(i):
+            time.sleep(0.02)
+            record(i)
+
+        def main():
+            for i in range(30):
+                futures.submit(work, i)
+        """)
+    )
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert launch.ledger == {str(i): 1 for i in range(30)}
+
+
+def test_a_script_that_fails_cancels_what_it_submitted(launch):
+    outcome = launch(
+        program("""
+        def work(i):
+            time.sleep(0.05)
+            record(i)
+
+        def main():
+            kept = [futures.submit(work, i) for i in range(200)]
+            time.sleep(0.2)
+            raise LookupError("enough")
+        """)
+    )
+    assert outcome.returncode == 1
+    assert "LookupError: enough" in outcome.stderr
+    assert len(launch.ledger) < 60
+    assert set(launch.ledger.values()) <= {1}
+
+
+def test_shutdown_waits(launch):
+    outcome = launch(
+        program("""
+        def work(i):
+            time.sleep(0.01)
+            record(i)
+
+        def main():
+            for i in range(20):
+                futures.submit(work, i)
+            futures.shutdown()
+            return len(open(os.environ["LEDGER"]).readlines())
+        """)
+    )
+    assert (outcome.returncode, outcome.stderr, outcome.facts) == (0, "", 20)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# map
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_map_equals_the_serial_map(facts):
+    got = facts("""
+        def join(*words):
+            return "-".join(map(str, words))
+
+        class Sequence:
+            def __getitem__(self, i):
+                if i == 5: raise IndexError
+                return i * 10
+
+        def main():
+            cases = {
+                "range": [range(1000)],
+                "range with a step": [range(100, 0, -7)],
+                "list": [list("abcdefg")],
+                "generator": [(i * i for i in range(300))],
+                "tuple, string, range": [("x", "y", "z"), "abcdef", range(10, 20)],
+                "unequal lengths": [range(7), iter(range(3)), itertools.count()],
+                "dictionary": [{"k": 1, "l": 2}],
+                "old sequence": [Sequence()],
+                "bytes": [b"bytes"],
+                "repeat": [range(4), itertools.repeat("r")],
+                "empty": [[]],
+                "one empty": [range(5), []],
+                "one item": [[42]],
+            }
+            iterator = futures.map(join, "ab")
+            return {
+                "results": {name: list(futures.map(join, *case)) for name, case in cases.items()},
+                "iterator": [iter(iterator) is iterator, next(iterator), next(iterator), next(iterator, "end")],
+                "chunksize": [list(futures.map(join, range(50), chunksize=size)) for size in (1, 7, 50, 1000)],
+                "buffersize": [list(futures.map(join, range(50), buffersize=size)) for size in (1, 7, 50, 1000)],
+                "both": list(futures.map(join, range(50), chunksize=4, buffersize=10)),
+                "builtin": list(futures.map(abs, range(-5, 5))),
+                "no iterable": outcome(futures.map, join).split(":")[0],
+                "unknown keyword": outcome(futures.map, join, [1], chunk=1).split(":")[0],
+                "not iterable": outcome(lambda: list(futures.map(join, 3))).split(":")[0],
+            }
+    """)
+
+    def join(*words):
+        return "-".join(map(str, words))
+
+    results = got["results"]
+    assert results["range"] == [join(i) for i in range(1000)]
+    assert results["range with a step"] == [join(i) for i in range(100, 0, -7)]
+    assert results["list"] == list("abcdefg")
+    assert results["generator"] == [join(i * i) for i in range(300)]
+    assert results["tuple, string, range"] == ["x-a-10", "y-b-11", "z-c-12"]
+    assert results["unequal lengths"] == ["0-0-0", "1-1-1", "2-2-2"]
+    assert results["dictionary"] == ["k", "l"]
+    assert results["old sequence"] == ["0", "10", "20", "30", "40"]
+    assert results["bytes"] == [join(i) for i in b"bytes"]
+    assert results["repeat"] == ["0-r", "1-r", "2-r", "3-r"]
+    assert (results["empty"], results["one empty"], results["one item"]) == ([], [], ["42"])
+    assert got["iterator"] == [True, "a", "b", "end"]
+    fifty = [join(i) for i in range(50)]
+    assert got["chunksize"] == got["buffersize"] == [fifty] * 4
+    assert got["both"] == fifty
+    assert got["builtin"] == list(map(abs, range(-5, 5)))
+    assert (got["no iterable"], got["unknown keyword"], got["not iterable"]) == ("TypeError",) * 3
+
+
+def test_map_refuses_sizes_that_mean_nothing(facts):
+    got = facts("""
+        def main():
+            return [
+                outcome(lambda: list(futures.map(abs, [1], **{name: size}))).split(":")[0]
+                for name in ("chunksize", "buffersize")
+                for size in (0, -1, "3")
+            ]
+    """)
+    assert set(got) <= {"ValueError", "TypeError", "MisuseError"}, got
+
+
+def test_map_of_an_endless_generator_draws_within_a_window(facts):
+    got = facts("""
+        drawn = 0
+
+        def endless():
+            global drawn
+            while True:
+                drawn += 1
+                yield drawn
+
+        def double(x):
+            time.sleep(0.001)
+            return 2 * x
+
+        def main():
+            got = {}
+            for size in (1, 10, None):
+                global drawn
+                drawn = 0
+                results = futures.map(double, endless(), buffersize=size)
+                first = list(itertools.islice(results, 100))
+                at_100 = drawn
+                time.sleep(0.2)
+                idle = drawn
+                more = list(itertools.islice(results, 20))
+                got[str(size)] = {"right": first + more == list(range(2, 242, 2)), "at 100": at_100,
+                                  "idle": idle, "at 120": drawn}
+                results.close() if hasattr(results, "close") else None
+                del results
+            return got
+    """)
+    for size in (1, 10):
+        window = got[str(size)]
+        assert window["right"]
+        assert window["at 100"] <= 100 + size + 1
+        assert window["idle"] <= 100 + size + 1
+        assert window["at 120"] <= 120 + size + 1
+    assert got["None"]["right"]
+    assert got["None"]["at 120"] < 20_000
+
+
+def test_map_of_any_length_in_bounded_memory(facts):
+    got = facts("""
+        import resource
+
+        def same(x):
+            return x
+
+        def main():
+            sum(futures.map(same, iter(range(50_000))))
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            total = sum(futures.map(same, (i for i in range(600_000))))
+            return {"total": total, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before}
+    """)
+    assert got["total"] == sum(range(600_000))
+    assert got["kilobytes"] < 40_000
+
+
+def test_map_streams_in_order(facts):
+    got = facts("""
+        def pause(i):
+            time.sleep(0.05)
+            return i
+
+        def main():
+            start = time.monotonic()
+            arrivals = [(i, time.monotonic() - start) for i in futures.map(pause, range(30))]
+            return arrivals
+    """)
+    order, times = zip(*got)
+    assert order == tuple(range(30))
+    assert times[0] < times[-1] / 2
+    assert sum(time < times[-1] * 0.75 for time in times) >= 10
+
+
+def test_an_abandoned_map_starts_nothing_more(launch):
+    got = facts_with(
+        launch,
+        """
+        def slow(i):
+            record(i)
+            time.sleep(0.02)
+            return i
+
+        def lines():
+            return len(open(os.environ["LEDGER"]).readlines())
+
+        def main():
+            results = futures.map(slow, itertools.count())
+            taken = [next(results) for _ in range(5)]
+            del results
+            for i in futures.map(slow, range(1000, 2000)):
+                taken.append(i)
+                if i == 1004:
+                    break
+            time.sleep(0.5)
+            before = lines()
+            time.sleep(0.5)
+            return {"taken": taken, "before": before, "after": lines()}
+        """,
+    )
+    assert got["taken"] == [0, 1, 2, 3, 4, 1000, 1001, 1002, 1003, 1004]
+    assert got["before"] == got["after"] < 100
+    assert sum(launch.ledger.values()) == got["after"]
+    assert set(launch.ledger.values()) == {1}
+
+
+def test_map_over_results_of_maps(facts):
+    """The input of one map may itself come from a map, or from a generator that waits for futures."""
+    got = facts("""
+        def double(x):
+            return 2 * x
+
+        def inputs():
+            for i in range(30):
+                yield futures.submit(double, i).result()
+
+        def main():
+            chained = futures.map(double, futures.map(double, map(double, range(2000))))
+            left, right = futures.map(double, range(50)), futures.map(double, range(100, 150))
+            return {
+                "chain": list(chained) == [8 * i for i in range(2000)],
+                "waiting generator": list(futures.map(double, inputs())),
+                "interleaved": [a + b for a, b in zip(left, right)],
+            }
+    """)
+    assert got["chain"]
+    assert got["waiting generator"] == [4 * i for i in range(30)]
+    assert got["interleaved"] == [2 * i + 2 * (i + 100) for i in range(50)]
+
+
+def test_map_raises_where_the_serial_map_would(facts):
+    got = facts("""
+        def check(i):
+            if i == 13:
+                raise LookupError("thirteen")
+            return i
+
+        def breaking():
+            yield from range(5)
+            raise OSError("no more input")
+
+        def drain(results):
+            got = []
+            try:
+                for result in results:
+                    got.append(result)
+            except Exception as error:
+                got.append(repr(error))
+            return got
+
+        def stop(i):
+            raise StopIteration(i)
+
+        def main():
+            return {
+                "task": drain(futures.map(check, range(40))),
+                "input": drain(futures.map(check, breaking())),
+                "stop": outcome(lambda: list(futures.map(stop, range(3)))).split(":")[0],
+            }
+    """)
+    assert got["task"] == [*range(13), "LookupError('thirteen')"]
+    assert got["input"] == [*range(5), "OSError('no more input')"]
+    assert got["stop"] == "RuntimeError", "a StopIteration out of a task must not end the results silently"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# map_as_completed, as_completed, wait
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_as_completed(facts):
+    got = facts("""
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        def main():
+            start = time.monotonic()
+            order = list(futures.map_as_completed(nap, [0.6, 0.01, 0.02, 0.03, 0.01, 0.02]))
+            tasks = [futures.submit(nap, s) for s in [0.6, 0.01, 0.02, 0.03]]
+            completed = list(futures.as_completed(iter(tasks)))
+            again = list(futures.as_completed(tasks + tasks))
+            return {
+                "last": order[-1], "sorted": sorted(order),
+                "futures": [f.result() for f in completed], "same": set(completed) == set(tasks) == set(again),
+                "each once": len(completed) == len(again) == 4, "done": all(f.done() for f in completed),
+                "none": list(futures.as_completed([])), "map of none": list(futures.map_as_completed(nap, [])),
+                "two iterables": sorted(futures.map_as_completed(max, [1, 5, 2], [3, 4, 9])),
+                "unknown keyword": outcome(futures.as_completed, [], when=1).split(":")[0],
+                "unknown keyword of map": outcome(futures.map_as_completed, nap, [], chunk=1).split(":")[0],
+            }
+    """)
+    assert got["last"] == 0.6 and got["sorted"] == [0.01, 0.01, 0.02, 0.02, 0.03, 0.6]
+    assert got["futures"][-1] == 0.6
+    assert got["same"] and got["each once"] and got["done"]
+    assert (got["none"], got["map of none"], got["two iterables"]) == ([], [], [3, 5, 9])
+    assert (got["unknown keyword"], got["unknown keyword of map"]) == ("TypeError", "TypeError")
+
+
+def test_wait(facts):
+    got = facts("""
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        def fail(seconds):
+            time.sleep(seconds)
+            raise LookupError(seconds)
+
+        def seen(result):
+            done, not_done = result
+            return [len(done), len(not_done), result.done is done, result.not_done is not_done]
+
+        def main():
+            got = {}
+            quick = [futures.submit(nap, 0.01) for _ in range(6)]
+            got["all"] = seen(futures.wait(quick))
+            got["all again"] = seen(futures.wait(quick, return_when=futures.ALL_COMPLETED))
+            got["twice the same"] = seen(futures.wait(quick + quick))
+            got["generator"] = seen(futures.wait(f for f in quick))
+            got["no limit, SCOOP's way"] = seen(futures.wait([futures.submit(nap, 0.1) for _ in range(3)], -1))
+            got["no limit"] = seen(futures.wait([futures.submit(nap, 0.1) for _ in range(3)], timeout=None))
+            slow = [futures.submit(nap, 0.5) for _ in range(4)]
+            start = time.monotonic()
+            got["look"] = seen(futures.wait(slow, 0))
+            got["look took"] = time.monotonic() - start
+            got["then all"] = seen(futures.wait(slow))
+            got["look after"] = seen(futures.wait(slow, 0))
+            mixed = [futures.submit(nap, s) for s in (0.01, 1.0)]
+            got["first"] = seen(futures.wait(mixed, return_when=futures.FIRST_COMPLETED))
+            got["first of done"] = seen(futures.wait(mixed + quick, return_when="FIRST_COMPLETED"))
+            futures.wait(mixed)
+            failing = [futures.submit(nap, 0.01), futures.submit(fail, 0.05), futures.submit(nap, 1.0)]
+            got["exception"] = seen(futures.wait(failing, return_when=futures.FIRST_EXCEPTION))[:2]
+            got["raised"] = outcome(failing[1].result)
+            fine = [futures.submit(nap, s) for s in (0.01, 0.1)]
+            got["no exception"] = seen(futures.wait(fine, return_when=futures.FIRST_EXCEPTION))
+            got["none"] = seen(futures.wait([]))
+            cancelled = [futures.submit(nap, 0.2) for _ in range(20)]
+            got["cancel"] = sum([f.cancel() for f in cancelled])
+            got["cancelled"] = seen(futures.wait(cancelled))
+            late = [futures.submit(nap, 0.5)]
+            got["wrong"] = str(outcome(futures.wait, late, return_when="SOMETIMES")).split(":")[0]
+            got["unknown keyword"] = outcome(futures.wait, quick, when=1).split(":")[0]
+            return got
+    """)
+    assert got["all"] == got["all again"] == got["twice the same"] == got["generator"] == [6, 0, True, True]
+    assert got["no limit, SCOOP's way"] == got["no limit"] == [3, 0, True, True]
+    assert sum(got["look"][:2]) == 4 and got["look"][0] <= 1 and got["look took"] < LATE_S
+    assert got["then all"] == got["look after"] == [4, 0, True, True]
+    assert got["first"] == [1, 1, True, True]
+    assert got["first of done"][0] >= 7
+    assert got["exception"] == [2, 1]
+    assert got["raised"] == "LookupError: 0.05"
+    assert got["no exception"] == [2, 0, True, True]
+    assert got["none"] == [0, 0, True, True]
+    assert got["cancel"] >= 16 and got["cancelled"] == [20, 0, True, True]
+    assert (got["wrong"], got["unknown keyword"]) == ("ValueError", "TypeError")
+
+
+def test_time_outs_are_honoured(facts):
+    got = facts("""
+        import concurrent.futures
+
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        def timed(call, *args, **kwargs):
+            start = time.monotonic()
+            kind = outcome(call, *args, **kwargs)
+            return [kind.split(":")[0] if isinstance(kind, str) else "ended", time.monotonic() - start]
+
+        def main():
+            running = futures.submit(nap, 3)
+            time.sleep(0.3)  # now another worker has it
+            got = {
+                "result": timed(running.result, 0.3),
+                "exception": timed(running.exception, timeout=0.3),
+                "zero": timed(running.result, timeout=0),
+                "as_completed": timed(lambda: list(futures.as_completed([running], timeout=0.3))),
+                "wait": timed(futures.wait, [running], timeout=0.3),
+                "map": timed(lambda: list(futures.map(nap, [3], timeout=0.3))),
+                "map_as_completed": timed(lambda: list(futures.map_as_completed(nap, [3], timeout=0.3))),
+            }
+            same = futures.TimeoutError is concurrent.futures.TimeoutError
+            return {"times": got, "same": same and futures.CancelledError is concurrent.futures.CancelledError}
+    """)
+    assert got["same"]
+    for name, (kind, seconds) in got["times"].items():
+        limit_s = 0 if name == "zero" else 0.3
+        assert kind == ("ended" if name == "wait" else "TimeoutError"), name
+        assert limit_s - 0.01 <= seconds <= limit_s + LATE_S, (name, seconds)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_waiting_in_small_steps_gets_there(facts, n):
+    """A program that polls with short time-outs makes progress even when nobody else can run its tasks."""
+    got = facts(
+        """
+        def quick(x):
+            return x + 1
+
+        def main():
+            future, steps, limit = futures.submit(quick, 1), 0, time.monotonic() + 10
+            while futures.wait([future], timeout=0.02).not_done and time.monotonic() < limit:
+                steps += 1
+            return {"done": future.done(), "steps": steps}
+        """,
+        n=n,
+    )
+    assert got["done"]
+
+
+def test_done_is_seen_without_waiting(facts):
+    assert facts("""
+        def main():
+            future = away(os.getpid)
+            return [future.done(), future.result() != os.getpid()]
+    """) == [True, True]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# mapReduce, mapScan
+# ---------------------------------------------------------------------------------------------------------------------
+
+REDUCTIONS = """
+    def text(i):
+        return "<%d>" % i
+
+    def matrix(i):
+        return ((1, i), (i % 3, 1))
+
+    def product(a, b):
+        return tuple(tuple(sum(a[i][k] * b[k][j] for k in (0, 1)) % 1000003 for j in (0, 1)) for i in (0, 1))
+
+    def term(i):
+        return (-1.0) ** i / (2 * i + 1)
+
+    def pair(a, b):
+        return "%s%s" % (a, b)
+
+    def nested(i):
+        return futures.mapReduce(text, operator.add, range(i, i + 5))
+
+    def main():
+        return {
+            "text": [futures.mapReduce(text, operator.add, range(n)) for n in SIZES],
+            "scanned text": [list(futures.mapScan(text, operator.add, range(n))) for n in SIZES],
+            "matrix": [futures.mapReduce(matrix, product, range(n)) for n in SIZES],
+            "scanned matrix": [list(futures.mapScan(matrix, product, range(n))) for n in SIZES],
+            "float": [futures.mapReduce(term, operator.add, range(n)).hex() for n in SIZES],
+            "scanned float": [[x.hex() for x in futures.mapScan(term, operator.add, range(n))] for n in SIZES],
+            "two iterables": futures.mapReduce(pair, operator.add, "abc", range(10)),
+            "generator": futures.mapReduce(text, lambda a, b: a + b, (i for i in range(100))),
+            "aliases": [futures.map_reduce(text, operator.add, range(3)),
+                        list(futures.map_scan(text, operator.add, range(3)))],
+            "nested": futures.mapReduce(nested, operator.add, range(20)),
+            "nested scan": list(futures.mapScan(nested, operator.add, range(5))),
+            "none": outcome(futures.mapReduce, text, operator.add, []).split(":")[0],
+            "scan of none": list(futures.mapScan(text, operator.add, [])),
+            "unknown keyword": [outcome(call, text, operator.add, [1], initial=0).split(":")[0]
+                                for call in (futures.mapReduce, futures.mapScan)],
+        }
+"""
+SIZES = [1, 2, 3, 4, 7, 64, 65, 300]
+
+
+def text(i):
+    return "<%d>" % i
+
+
+def matrix(i):
+    return ((1, i), (i % 3, 1))
+
+
+def product(a, b):
+    return tuple(tuple(sum(a[i][k] * b[k][j] for k in (0, 1)) % 1000003 for j in (0, 1)) for i in (0, 1))
+
+
+def as_lists(value):
+    return [as_lists(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def test_reductions_equal_the_serial_ones(facts):
+    source = "\n    SIZES = %r\n" % SIZES + REDUCTIONS
+    got = facts(source, n=4)
+    assert got["text"] == [functools.reduce(operator.add, map(text, range(n))) for n in SIZES]
+    assert got["scanned text"] == [list(itertools.accumulate(map(text, range(n)))) for n in SIZES]
+    assert got["matrix"] == as_lists([functools.reduce(product, map(matrix, range(n))) for n in SIZES])
+    scans = [list(itertools.accumulate(map(matrix, range(n)), product)) for n in SIZES]
+    assert got["scanned matrix"] == as_lists(scans)
+    assert got["two iterables"] == "a0b1c2"
+    assert got["generator"] == "".join(map(text, range(100)))
+    assert got["aliases"] == ["<0><1><2>", ["<0>", "<0><1>", "<0><1><2>"]]
+    nested = ["".join(map(text, range(i, i + 5))) for i in range(20)]
+    assert got["nested"] == "".join(nested)
+    assert got["nested scan"] == list(itertools.accumulate(nested[:5]))
+    assert (got["none"], got["scan of none"]) == ("TypeError", [])
+    assert got["unknown keyword"] == ["TypeError", "TypeError"]
+    assert facts(source, n=1) == got, "bit for bit the same on any number of workers, floating point too"
+
+
+def test_reductions_hand_over_exceptions(facts):
+    got = facts("""
+        def bad(i):
+            if i == 30: raise LookupError("thirty")
+            return i
+
+        def worse(a, b):
+            raise OSError("no reduction")
+
+        def main():
+            return [outcome(call, *args) if call is futures.mapReduce else outcome(lambda: list(call(*args)))
+                    for call in (futures.mapReduce, futures.mapScan)
+                    for args in ((bad, operator.add, range(60)), (abs, worse, range(60)))]
+    """)
+    assert got == ["LookupError: thirty", "OSError: no reduction"] * 2
+
+
+def test_reductions_happen_where_the_values_are(facts):
+    got = facts("""
+        def value(i):
+            time.sleep(0.002)
+            return {os.getpid()} if i < 0 else set()
+
+        def join(a, b):
+            return a | b | {os.getpid()}
+
+        def main():
+            pids = futures.mapReduce(value, join, range(400))
+            return [os.getpid() in pids, len(pids)]
+    """)
+    assert got[1] == 2, "both workers reduce"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Future
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_future_after_pep_3148(facts):
+    got = facts("""
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        def fail():
+            raise LookupError("why")
+
+        def main():
+            calls = []
+            plain = futures.submit(nap, 0.01)
+            plain.add_done_callback(lambda f: calls.append(["first", f is plain, f.done()]))
+            plain.add_done_callback(lambda f: calls.append(["second", f is plain, f.done()]))
+            before = list(calls)
+            result = plain.result()
+            plain.add_done_callback(lambda f: calls.append(["late", f is plain, f.done()]))
+            failed = futures.submit(fail)
+            failed.add_done_callback(lambda f: calls.append(["failed", repr(f.exception())]))
+            error = failed.exception()
+            running = futures.submit(nap, 1)
+            time.sleep(0.3)  # now the other worker is busy with it
+            cancelled = futures.submit(nap, 9)
+            cancelled.add_done_callback(lambda f: calls.append(["cancelled", f.cancelled()]))
+            return {
+                "before": before, "result": [result, plain.result(), plain.result(timeout=1), plain.result(0)],
+                "state": [plain.done(), plain.running(), plain.cancelled(), plain.cancel(), plain.exception()],
+                "failed": [repr(error), failed.exception() is error, outcome(failed.result), failed.done(),
+                           failed.cancel(), failed.cancelled()],
+                "cancelled": [cancelled.cancel(), cancelled.cancel(), cancelled.cancelled(), cancelled.done(),
+                              cancelled.running(), outcome(cancelled.result).split(":")[0],
+                              outcome(cancelled.exception).split(":")[0]],
+                "running": [running.cancel(), running.done(), running.cancelled(), running.result()],
+                "types": [isinstance(f, futures.Future) for f in (plain, failed, cancelled)],
+                "hashable": len({plain, failed, cancelled, plain}), "repr": repr(plain),
+                "calls": calls,
+            }
+    """)
+    assert got["before"] == []
+    assert got["result"] == [0.01] * 4
+    assert got["state"] == [True, False, False, False, None]
+    why = "LookupError('why')"
+    assert got["failed"] == [why, True, "LookupError: why", True, False, False]
+    assert got["cancelled"] == [True, True, True, True, False, "CancelledError", "CancelledError"]
+    assert got["running"] == [False, False, False, 1]
+    assert got["types"] == [True] * 3 and got["hashable"] == 3 and "Future" in got["repr"]
+    assert got["calls"] == [
+        ["first", True, True],
+        ["second", True, True],
+        ["late", True, True],
+        ["failed", why],
+        ["cancelled", True],
+    ]
+
+
+def test_running_is_seen(facts):
+    assert facts("""
+        def work():
+            record("started")
+            time.sleep(1)
+
+        def main():
+            future = futures.submit(work)
+            while not os.path.exists(os.environ["LEDGER"]):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            return [future.running() or not future.cancel(), future.done(), future.result()]
+    """) == [True, False, None]
+
+
+def test_a_callback_that_fails_is_logged(launch):
+    outcome = launch(
+        program("""
+        def bad(future):
+            raise LookupError("from the callback")
+
+        def main():
+            future, calls = futures.submit(abs, -1), []
+            future.add_done_callback(bad)
+            future.add_done_callback(lambda f: calls.append(f.result()))
+            return [future.result(), calls]
+        """)
+    )
+    assert (outcome.returncode, outcome.facts) == (0, [1, [1]])
+    assert "LookupError: from the callback" in outcome.stderr
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# cancel, wherever a task waits
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_cancel_in_the_queue_of_its_owner(launch):
+    got = facts_with(
+        launch,
+        """
+        def main():
+            tasks = [futures.submit(record, i) for i in range(100)]
+            cancelled = [task.cancel() for task in tasks[::2]]
+            futures.wait(tasks)
+            return [all(cancelled), [task.cancelled() for task in tasks]]
+        """,
+        n=1,
+    )
+    assert got == [True, [True, False] * 50]
+    assert launch.ledger == {str(i): 1 for i in range(1, 100, 2)}
+
+
+def test_cancel_on_the_way_and_in_the_queue_of_a_taker(launch):
+    """Whoever holds a task that has not started, it never starts after `cancel` said yes and had a moment to arrive."""
+    got = facts_with(
+        launch,
+        """
+        def work(i):
+            record(i, time.time())
+            time.sleep(0.15)
+
+        def main():
+            tasks = [futures.submit(work, i) for i in range(60)]
+            time.sleep(0.4)
+            cancelled = [task.cancel() for task in tasks]
+            moment = time.time()
+            done = futures.wait(tasks).done
+            return {"cancelled": cancelled, "done": len(done), "moment": moment,
+                    "states": [task.cancelled() for task in tasks]}
+        """,
+        n=3,
+    )
+    assert got["done"] == 60 and got["states"] == got["cancelled"]
+    started = {int(line.split()[0]): float(line.split()[1]) for line in launch.ledger}
+    assert set(launch.ledger.values()) == {1}
+    assert sum(got["cancelled"]) >= 50
+    assert all(i in started for i, yes in enumerate(got["cancelled"]) if not yes), "refused, but never ran"
+    late = [i for i, yes in enumerate(got["cancelled"]) if yes and started.get(i, 0) > got["moment"] + 0.1]
+    assert late == [], "cancelled, but started later"
+    wrong = [i for i, yes in enumerate(got["cancelled"]) if yes and i in started]
+    assert len(wrong) <= 1, f"already running, but cancel() said yes: {wrong}"
+
+
+def test_cancel_of_what_cannot_travel(launch):
+    got = facts_with(
+        launch,
+        """
+        def work(lock, i):
+            record(i)
+
+        def main():
+            lock = threading.Lock()
+            tasks = [futures.submit(work, lock, i) for i in range(10)]
+            time.sleep(0.3)  # the workers have asked for them in vain
+            cancelled = [task.cancel() for task in tasks[:5]]
+            futures.wait(tasks)
+            return [cancelled, [task.cancelled() for task in tasks]]
+        """,
+    )
+    assert got == [[True] * 5, [True] * 5 + [False] * 5]
+    assert launch.ledger == {str(i): 1 for i in range(5, 10)}
+
+
+def test_cancel_from_a_task(launch):
+    got = facts_with(
+        launch,
+        """
+        def child(i):
+            record(i)
+            time.sleep(0.2)
+            return i
+
+        def parent(base):
+            tasks = [futures.submit(child, base + i) for i in range(20)]
+            first = tasks[0].result()
+            cancelled = [task.cancel() for task in tasks]
+            return [first, sum(cancelled)]
+
+        def main():
+            return list(futures.map(parent, [100, 200]))
+        """,
+        n=3,
+    )
+    assert [row[0] for row in got] == [100, 200]
+    n_cancelled = sum(row[1] for row in got)
+    assert n_cancelled >= 20
+    assert sum(launch.ledger.values()) <= 40 - n_cancelled + 3
+    assert set(launch.ledger.values()) == {1}
+
+
+def test_cancel_of_a_task_that_waits_is_refused(facts):
+    got = facts("""
+        def child():
+            time.sleep(0.5)
+            return "child"
+
+        def parent():
+            record("parent")
+            return futures.submit(child).result()
+
+        def main():
+            future = futures.submit(parent)
+            while not os.path.exists(os.environ["LEDGER"]):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            return [future.cancel(), future.result()]
+    """)
+    assert got == [False, "child"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Exceptions
+# ---------------------------------------------------------------------------------------------------------------------
+
+FAILING = """
+    class Special(Exception):
+        def __init__(self, code, *, detail=None):
+            super().__init__(code)
+            self.detail = detail
+
+    def innermost(x):
+        error = Special(x)
+        error.detail = "kept"
+        raise error
+
+    def failing(x):
+        return innermost(x)
+
+    def nested(x):
+        return futures.submit(failing, x).result()
+
+    def chained(x):
+        try:
+            {}["missing"]
+        except KeyError as error:
+            raise Special(x) from error
+"""
+
+
+def test_exceptions_arrive_as_themselves_with_their_traceback(facts):
+    got = facts(
+        FAILING
+        + """
+    import traceback
+
+    def caught(future):
+        try:
+            future.result()
+        except Special as error:
+            text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+            return {"args": list(error.args), "detail": error.detail, "same": future.exception() is error, "text": text}
+
+    def main():
+        return {
+            "away": caught(away(failing, 7)),
+            "anywhere": caught(futures.submit(failing, 7)),
+            "nested": caught(away(nested, 7)),
+            "chained": caught(away(chained, 7)),
+        }
+    """
+    )
+    for name in ("away", "anywhere", "nested"):
+        assert (got[name]["args"], got[name]["detail"], got[name]["same"]) == ([7], "kept", True), name
+        for part in ("in failing", "in innermost", "raise error", "program.py", "Special: 7"):
+            assert part in got[name]["text"], (name, part)
+    assert "in nested" in got["nested"]["text"]
+    assert "KeyError: 'missing'" in got["chained"]["text"]
+
+
+def test_an_uncaught_remote_exception_prints_both_tracebacks(launch):
+    outcome = launch(program(FAILING + "\n    def main():\n        away(failing, 7).result()\n"))
+    assert outcome.returncode == 1
+    for part in ("in innermost", "raise error", "in main", "away(failing, 7).result()", "Special: 7"):
+        assert part in outcome.stderr, part
+    assert outcome.stderr.rstrip().endswith("Special: 7")
+
+
+def test_an_exception_that_nobody_looked_at_is_logged(launch):
+    outcome = launch(
+        program("""
+        def fail(text):
+            raise LookupError(text)
+
+        def main():
+            seen = futures.submit(fail, "somebody saw this")
+            futures.wait([seen])
+            seen.exception()
+            unseen = futures.submit(fail, "nobody saw this")
+            futures.wait([unseen])
+            del seen, unseen
+            return "went on"
+        """)
+    )
+    assert (outcome.returncode, outcome.facts) == (0, "went on")
+    assert "LookupError: nobody saw this" in outcome.stderr
+    assert "somebody saw this" not in outcome.stderr
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_exceptions_that_are_not_errors(facts, n):
+    got = facts(
+        """
+        def throw(kind, *args):
+            raise kind(*args)
+
+        def leave():
+            sys.exit(3)
+
+        def main():
+            away_or_here = away if scoop_lite.SIZE > 1 else futures.submit
+            got = [outcome(away_or_here(throw, kind, "x").result)
+                   for kind in (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException)]
+            try:
+                futures.submit(leave).result()
+            except SystemExit as error:
+                got.append(error.code)
+            got.append(type(futures.submit(leave).exception()).__name__)
+            return got + [futures.submit(abs, -1).result()]
+        """,
+        n=n,
+    )
+    names = ["StopIteration", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException"]
+    assert got == [f"{name}: x" for name in names] + [3, "SystemExit", 1]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What can be called, and with what
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_callables(facts):
+    got = facts("""
+        class Adder:
+            unit = 1
+
+            def __init__(self, start):
+                self.start = start
+
+            def __call__(self, x):
+                return self.start + x
+
+            def bound(self, x):
+                return self.start * x
+
+            @staticmethod
+            def static(x):
+                return x - 1
+
+            @classmethod
+            def klass(cls, x):
+                return cls.unit + x
+
+        FACTOR = 3
+
+        @functools.lru_cache(None)
+        def cached(x):
+            return x + 100
+
+        def decorate(func):
+            @functools.wraps(func)
+            def wrapper(*args):
+                return ["wrapped", func(*args)]
+            return wrapper
+
+        @decorate
+        def decorated(x):
+            return x
+
+        def make(a, b=2, *, c=3):
+            def inner(x, d=a, *, e=c):
+                return [a, b, x, d, e]
+            return inner
+
+        def recursive():
+            def factorial(n):
+                return 1 if n < 2 else n * factorial(n - 1)
+            return factorial
+
+        def even_odd():
+            def even(n): return True if n == 0 else odd(n - 1)
+            def odd(n): return False if n == 0 else even(n - 1)
+            return even
+
+        def counting():
+            count = 0
+            def count_up(x):
+                nonlocal count
+                count += x
+                return count
+            return count_up
+
+        def submits():
+            return lambda x: futures.submit(lambda y: y + x, 10).result()
+
+        Point = collections.namedtuple("Point", "x y")
+
+        def main():
+            local_factor = 5
+            namespace = {}
+            exec("def typed(x):\\n    return x * 7", namespace)
+            adder = Adder(10)
+            calls = {
+                "partial": (functools.partial(pow, 2), 5), "partial of partial": (functools.partial(
+                    functools.partial(make(1), d=4), e=5), 6),
+                "object": (adder, 5), "bound": (adder.bound, 5), "static": (Adder.static, 5), "class": (adder.klass, 5),
+                "builtin": (len, "four"), "method of a builtin": ("a-b".split, "-"), "type": (int, "12"),
+                "itemgetter": (operator.itemgetter(1), "xyz"), "methodcaller": (operator.methodcaller("upper"), "x"),
+                "lambda": (lambda x: x + 1, 5), "lambda with a global": (lambda x: x * FACTOR, 5),
+                "closure": (lambda x: x * local_factor, 5), "nested": (make("a"), "x"),
+                "recursive": (recursive(), 10), "mutually recursive": (even_odd(), 9), "cached": (cached, 5),
+                "decorated": (decorated, 5), "typed": (namespace["typed"], 6), "counting": (counting(), 4),
+                "imports": (lambda x: json.loads(x), "[1]"), "submits": (submits(), 5),
+                "generator expression inside": (lambda n: sum(i * local_factor for i in range(n)), 4),
+                "comprehension": (lambda x: [y for y in x], "ab"), "named tuple": (Point(1, 2).__add__, (3,)),
+            }
+            return {
+                name: [outcome(away(func, x).result), outcome(futures.submit(func, x).result),
+                       outcome(lambda: list(futures.map(func, [x, x])))]
+                for name, (func, x) in calls.items()
+            }
+    """)
+    expected = {
+        "partial": 32,
+        "partial of partial": [1, 2, 6, 4, 5],
+        "object": 15,
+        "bound": 50,
+        "static": 4,
+        "class": 6,
+        "builtin": 4,
+        "method of a builtin": ["a", "b"],
+        "type": 12,
+        "itemgetter": "y",
+        "methodcaller": "X",
+        "lambda": 6,
+        "lambda with a global": 15,
+        "closure": 25,
+        "nested": ["a", 2, "x", "a", 3],
+        "recursive": 3628800,
+        "mutually recursive": False,
+        "cached": 105,
+        "decorated": ["wrapped", 5],
+        "typed": 42,
+        "imports": [1],
+        "submits": 15,
+        "generator expression inside": 30,
+        "comprehension": ["a", "b"],
+        "named tuple": [1, 2, 3],
+    }
+    counting = got.pop("counting")
+    assert all(isinstance(value, int) for value in [*counting[:2], *counting[2]]), counting
+    assert got == {name: [value, value, [value, value]] for name, value in expected.items()}
+
+
+def test_by_value_functions_really_travel(facts):
+    got = facts("""
+        THREE = 3
+
+        def main():
+            five = 5
+            def nested(x):
+                return [os.getpid(), x * THREE * five]
+            function = away(nested, 2).result()
+            anonymous = away(lambda: os.getpid()).result()
+            return [function[0] != os.getpid(), function[1], anonymous != os.getpid()]
+    """)
+    assert got == [True, 30, True]
+
+
+def test_a_function_that_only_the_origin_has(facts):
+    """Defined under the guard, so the workers' import does not find it: it goes by value."""
+    got = facts("""
+        def main():
+            return [only_here(1), away(only_here, 1).result(), list(futures.map(only_here, range(3)))]
+
+        if __name__ == "__main__":
+            OFFSET = 1000
+
+            def only_here(x):
+                return x + OFFSET
+    """)
+    assert got == [1001, 1001, [1000, 1001, 1002]]
+
+
+def test_arguments_and_results(facts):
+    got = facts("""
+        import array, dataclasses, datetime, decimal, enum, fractions
+
+        class Colour(enum.Enum):
+            RED = 1
+
+        @dataclasses.dataclass
+        class Record:
+            name: str
+            items: list
+
+        Point = collections.namedtuple("Point", "x y")
+
+        class Slotted:
+            __slots__ = ("a",)
+            def __init__(self, a): self.a = a
+            def __eq__(self, other): return self.a == other.a
+
+        def same(x):
+            return x
+
+        def total(numbers, start=0):
+            return sum(numbers, start)
+
+        def main():
+            loop = [1]
+            loop.append(loop)
+            values = [None, True, 2 ** 200, -0.0, float("inf"), 1j, "text \\u20ac \\U0001f600", b"\\x00\\xff",
+                      bytearray(b"abc"), [], (), {}, set(), frozenset([1]), {"a": [1, (2,)]}, range(3, 30, 7),
+                      slice(1, 2), Ellipsis, NotImplemented, array.array("d", [1.5]), datetime.date(2020, 1, 2),
+                      decimal.Decimal("1.10"), fractions.Fraction(1, 3), Colour.RED, Record("n", [1]), Point(1, 2),
+                      Slotted(4), int, len, same, Colour, operator.add, LookupError("x").args, "\\ud800", b""]
+            def right(a, b):
+                return type(a) is type(b) and (a == b or a is b)
+            looped = away(same, loop).result()
+            return {
+                "away": [repr(v) for v in values if not right(v, away(same, v).result())],
+                "map": [repr(v) for v, w in zip(values, futures.map(same, values)) if not right(v, w)],
+                "loop": looped[1] is looped,
+                "generator": [futures.submit(total, (i for i in range(10))).result(),
+                              futures.submit(total, start=5, numbers=iter([1, 2])).result()],
+                "generator result": outcome(lambda: sum(futures.submit(lambda: (i for i in range(4))).result())),
+                "map of generators": list(futures.map(total, [(i for i in range(n)) for n in range(5)])),
+            }
+    """)
+    assert (got["away"], got["map"], got["loop"]) == ([], [], True)
+    assert got["generator"] == [45, 8]
+    assert got["generator result"] == 6 or "generator" in got["generator result"]
+    assert got["map of generators"] == [sum(range(n)) for n in range(5)]
+
+
+def test_what_cannot_be_pickled_harms_only_its_own_future(facts):
+    got = facts("""
+        class BadArgument:
+            def __reduce__(self): raise LookupError("argument will not go")
+
+        class BadArrival:
+            def __reduce__(self): return explode, ("argument will not arrive",)
+
+        def explode(text):
+            if scoop_lite.IS_ORIGIN: return text
+            raise LookupError(text)
+
+        class BadError(Exception):
+            def __init__(self, a, b): super().__init__(a)
+
+        class LockedError(Exception):
+            def __init__(self): super().__init__(threading.Lock())
+
+        def same(x):
+            time.sleep(0.002)
+            return x
+
+        def lock(i):
+            time.sleep(0.002)
+            return threading.Lock() if i % 10 == 3 else i
+
+        def fail(i):
+            time.sleep(0.002)
+            if i % 10 == 3: raise BadError(1, 2)
+            if i % 10 == 4: raise LockedError()
+            return i
+
+        def kinds(tasks):
+            got = []
+            for task in tasks:
+                error = task.exception(timeout=20)
+                got.append(task.result() if error is None and isinstance(task.result(), int) else
+                           type(error or task.result()).__name__)
+            return got
+
+        def main():
+            arguments = [BadArgument() if i % 10 == 3 else BadArrival() if i % 10 == 4 else i for i in range(40)]
+            return {
+                "arguments": kinds([futures.submit(same, x) for x in arguments]),
+                "results": kinds([futures.submit(lock, i) for i in range(40)]),
+                "exceptions": kinds([futures.submit(fail, i) for i in range(40)]),
+                "lock away": str(away(lock, 3).exception()), "error away": str(away(fail, 3).exception()),
+                "locked error away": str(away(fail, 4).exception()),
+                "map": len(list(futures.map(lock, [i for i in range(40) if i % 10 != 3]))),
+            }
+    """)
+    for name in ("arguments", "results", "exceptions"):
+        good = [value for i, value in enumerate(got[name]) if i % 10 not in (3, 4)]
+        assert good == [i for i in range(40) if i % 10 not in (3, 4)], name
+    assert set(got["arguments"][3::10]) == {"BadArgument"}, "it cannot travel, so it runs at home"
+    assert set(got["arguments"][4::10]) <= {"str", "LookupError"}
+    assert all(isinstance(kind, str) for kind in got["results"][3::10] + got["exceptions"][3::10])
+    assert "lock" in got["lock away"] and "pickle" in got["lock away"]
+    assert "BadError" in got["error away"]
+    assert "LockedError" in got["locked error away"]
+    assert got["map"] == 36
+
+
+def test_an_unpicklable_item_in_a_map(facts):
+    got = facts("""
+        def kind(x):
+            time.sleep(0.001)
+            return type(x).__name__
+
+        def main():
+            items = [threading.Lock() if i == 25 else i for i in range(60)]
+            return list(futures.map(kind, items))
+    """)
+    assert got == ["int"] * 25 + ["lock"] + ["int"] * 34
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Nesting, depth, size, number
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_fibonacci_by_nested_futures(facts, n):
+    got = facts(
+        """
+        def fib(n):
+            if n < 2:
+                return n
+            left, right = futures.submit(fib, n - 1), futures.submit(fib, n - 2)
+            return left.result() + right.result()
+
+        def main():
+            return fib(18)
+        """,
+        n=n,
+    )
+    assert got == fibonacci(18)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_chain_of_5000_tasks_each_waiting_on_the_next(launch, combo, n):
+    """Threads may have a limit, which they must name."""
+    outcome = launch(
+        program("""
+        def link(n):
+            return 1 + futures.submit(link, n - 1).result() if n else 0
+
+        def main():
+            return futures.submit(link, 5000).result()
+        """),
+        n=n,
+        timeout=60,
+    )
+    if outcome.returncode == 0:
+        assert (outcome.facts, outcome.stderr) == (5000, "")
+    else:
+        assert combo.endswith("thread"), outcome
+        assert "RecursionError" not in outcome.stderr, outcome
+        assert "strand" in outcome.stderr.splitlines()[-1] or "thread" in outcome.stderr.splitlines()[-1], outcome
+
+
+def test_everything_from_inside_tasks(facts):
+    got = facts(
+        """
+        def leaf(x):
+            return x
+
+        def tree(depth):
+            if depth == 0:
+                return 1
+            tasks = [futures.submit(tree, depth - 1) for _ in range(3)]
+            done = futures.wait(tasks).done
+            return sum(f.result() for f in done)
+
+        def maps(depth):
+            return 1 if depth == 0 else sum(futures.map(maps, [depth - 1] * 3))
+
+        def unordered(depth):
+            return 1 if depth == 0 else sum(futures.map_as_completed(unordered, [depth - 1] * 3))
+
+        def reduces(depth):
+            return 1 if depth == 0 else futures.mapReduce(reduces, operator.add, [depth - 1] * 3)
+
+        def scans(depth):
+            return 1 if depth == 0 else list(futures.mapScan(scans, operator.add, [depth - 1] * 3))[-1]
+
+        def completed(depth):
+            if depth == 0:
+                return 1
+            return sum(f.result() for f in futures.as_completed([futures.submit(completed, depth - 1) for _ in "abc"]))
+
+        def mixed(depth):
+            kinds = [tree, maps, unordered, reduces, scans, completed]
+            return 1 if depth == 0 else sum(futures.map(lambda kind: kind(depth - 1), kinds))
+
+        def main():
+            return [kind(5) for kind in (tree, maps, unordered, reduces, scans, completed)] + [mixed(4)]
+    """,
+        n=3,
+    )
+    assert got == [3**5] * 6 + [6 * 3**3]
+
+
+@pytest.mark.parametrize("attempt", range(3))
+def test_random_nested_programs(facts, attempt):
+    """Trees of calls drawn at random give what the same tree gives serially; SCOOP_LITE_TEST_SEED replays one."""
+    seed = int(os.environ.get("SCOOP_LITE_TEST_SEED") or random.SystemRandom().randrange(10**6))
+    print(f"SCOOP_LITE_TEST_SEED={seed}")
+    got = facts(
+        f"""
+        SEED = {seed}
+        """
+        + """
+        def grow(rng, depth):
+            width = rng.choice([0, 1, 2, 3, 8]) if depth else 0
+            return [rng.choice("smwarc"), rng.random() < 0.1, [grow(rng, depth - 1) for _ in range(width)]]
+
+        def digest(values, letter):
+            return hash((letter, tuple(values))) % 1000003
+
+        def serial(tree):
+            letter, _, branches = tree
+            return digest([serial(branch) for branch in branches], ord(letter))
+
+        def parallel(tree):
+            letter, pause, branches = tree
+            if pause:
+                time.sleep(0.002)
+            if letter == "m":
+                values = list(futures.map(parallel, branches))
+            elif letter == "r":
+                values = futures.mapReduce(lambda b: [parallel(b)], operator.add, branches) if branches else []
+            else:
+                tasks = [futures.submit(parallel, branch) for branch in branches]
+                if letter == "w":
+                    futures.wait(tasks)
+                elif letter == "a":
+                    list(futures.as_completed(tasks))
+                elif letter == "c":
+                    extra = futures.submit(time.sleep, 0.001)
+                    extra.cancel()
+                values = [task.result() for task in tasks]
+            return digest(values, ord(letter))
+
+        def size(tree):
+            return 1 + sum(map(size, tree[2]))
+
+        def main():
+            rng = random.Random(SEED)
+            trees = [grow(rng, 6) for _ in range(6)]
+            trees = [tree for tree in trees if size(tree) < 3000]
+            return [list(map(serial, trees)), list(map(parallel, trees)), list(futures.map(parallel, trees))]
+        """,
+        n=3,
+        timeout=60,
+    )
+    assert got[0] == got[1] == got[2]
+
+
+def test_every_task_runs_exactly_once(launch):
+    facts_with(
+        launch,
+        """
+        def work(name, i):
+            record(name, i)
+            if i % 97 == 0:
+                time.sleep(0.01)
+            return i
+
+        def parent(i):
+            return sum(futures.map(functools.partial(work, "child%d" % i), range(50)))
+
+        def main():
+            tasks = [futures.submit(work, "submit", i) for i in range(1000)]
+            mapped = sum(futures.map(functools.partial(work, "map"), range(1000)))
+            nested = sum(futures.map(parent, range(20)))
+            scanned = list(futures.mapScan(functools.partial(work, "scan"), operator.add, range(200)))[-1]
+            return [sum(task.result() for task in tasks), mapped, nested, scanned]
+        """,
+        n=3,
+    )
+    expected = [f"{name} {i}" for name, n in (("submit", 1000), ("map", 1000), ("scan", 200)) for i in range(n)]
+    expected += [f"child{k} {i}" for k in range(20) for i in range(50)]
+    assert launch.ledger == dict.fromkeys(expected, 1)
+
+
+def test_big_arguments_and_results(facts):
+    got = facts(
+        """
+        import hashlib
+        N = 10_000_000
+
+        def check(data):
+            return [type(data).__name__, len(data), hashlib.sha256(data).hexdigest()]
+
+        def make(i):
+            return bytes([i]) * N
+
+        def main():
+            data = random.Random(1).getrandbits(8 * N).to_bytes(N, "little")
+            digest = hashlib.sha256(data).hexdigest()
+            return {
+                "bytes": away(check, data).result() == ["bytes", N, digest],
+                "bytearray": away(check, bytearray(data)).result() == ["bytearray", N, digest],
+                "result": away(make, 7).result() == make(7),
+                "several": [len(x) for x in futures.map(make, range(4))],
+                "arguments": [x[2] == digest for x in futures.map(check, [data] * 4)],
+                "list": sum(away(list, range(300_000)).result()),
+            }
+    """,
+        timeout=60,
+    )
+    assert got["bytes"] and got["bytearray"] and got["result"] and all(got["arguments"])
+    assert got["several"] == [10_000_000] * 4
+    assert got["list"] == sum(range(300_000))
+
+
+def test_a_hundred_thousand_futures(facts):
+    start = time.monotonic()
+    got = facts("""
+        def same(x):
+            return x
+
+        def main():
+            tasks = [futures.submit(same, i) for i in range(100_000)]
+            total = sum(task.result() for task in tasks)
+            return [total, len(futures.wait(tasks).done), sum(futures.map(same, range(10 ** 6)))]
+    """)
+    assert got == [sum(range(100_000)), 100_000, sum(range(10**6))]
+    assert time.monotonic() - start < 20
+
+
+def test_many_tasks_that_wait_at_once(facts):
+    got = facts("""
+        def leaf(i):
+            return i
+
+        def parent(i):
+            return futures.submit(leaf, i).result() + sum(futures.map(leaf, range(3)))
+
+        def main():
+            tasks = [futures.submit(parent, i) for i in range(300)]
+            return [sum(futures.map(parent, range(300))), sum(task.result() for task in tasks)]
+    """)
+    assert got == [sum(range(300)) + 900] * 2
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Random numbers
+# ---------------------------------------------------------------------------------------------------------------------
+
+RANDOM = """
+    def draw(i):
+        rng = futures.task_rng()
+        return [i, rng.random(), rng.randrange(10 ** 9)]
+
+    def parent(i):
+        return [draw(i), list(futures.map(draw, range(3))), futures.submit(draw, 9).result()]
+
+    def seed(_):
+        return futures.task_seed()
+
+    def slowly(i):
+        time.sleep(0.001 * (i % 7))
+        return draw(i)
+
+    def main():
+        tasks = [futures.submit(draw, i) for i in range(10)]
+        return {
+            "main": draw(-1), "map": list(futures.map(draw, range(200))),
+            "chunks": list(futures.map(draw, range(50), chunksize=9)),
+            "submit": [task.result() for task in tasks], "nested": list(futures.map(parent, range(5))),
+            "slowly": list(futures.map(slowly, range(40))),
+            "unordered": sorted(futures.map_as_completed(draw, range(20))),
+            "reduced": futures.mapReduce(parent, operator.add, range(6)), "seeds": list(futures.map(seed, range(50))),
+            "kind": isinstance(futures.task_rng(), random.Random),
+        }
+"""
+
+
+def test_random_numbers_depend_on_the_place_in_the_program_alone(facts):
+    one = facts(RANDOM, n=1, options=["--seed", "42"])
+    assert facts(RANDOM, n=4, options=["--seed", "42"]) == one
+    other = facts(RANDOM, n=2, options=["--seed", "43"])
+    assert other["map"] != one["map"] and other["seeds"] != one["seeds"]
+    drawn = [draw[1] for draw in one["map"] + one["submit"] + one["chunks"] + one["slowly"]]
+    assert len(set(drawn)) == len(drawn), "each task has numbers of its own"
+    assert len(set(one["seeds"])) == 50 and all(isinstance(seed, int) and seed >= 0 for seed in one["seeds"])
+    assert one["kind"]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Threads and processes of the user
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_call_from_a_foreign_thread_is_a_clear_error_or_works(facts):
+    got = facts("""
+        def in_a_thread(call):
+            answer = []
+            thread = threading.Thread(target=lambda: answer.append(outcome(call)), daemon=True)
+            thread.start()
+            thread.join(10)
+            return answer[0] if answer else "nothing"
+
+        def from_a_task():
+            return in_a_thread(lambda: futures.submit(abs, -5).result())
+
+        def main():
+            future = futures.submit(abs, -7)
+            return [
+                in_a_thread(lambda: futures.submit(abs, -5).result()),
+                in_a_thread(lambda: list(futures.map(abs, [-5]))[0]),
+                in_a_thread(lambda: len(futures.wait([futures.submit(abs, -5)]).done) * 5),
+                in_a_thread(lambda: futures.mapReduce(abs, operator.add, [-2, -3])),
+                away(from_a_task).result(),
+                future.result(), futures.submit(abs, -6).result(),
+            ]
+    """)
+    assert got[-2:] == [7, 6]
+    for answer in got[:-2]:
+        assert answer == 5 or (answer.startswith("MisuseError") and "thread" in answer), answer
+
+
+def test_tasks_may_use_threads_and_processes(facts):
+    got = facts("""
+        import subprocess
+
+        def threads(n):
+            answers = []
+            workers = [threading.Thread(target=lambda i=i: answers.append(i)) for i in range(n)]
+            [w.start() for w in workers]
+            [w.join() for w in workers]
+            return sum(answers)
+
+        def command(i):
+            return subprocess.run([sys.executable, "-c", "print(%d * 2)" % i], stdout=subprocess.PIPE).stdout.decode()
+
+        def forked(i):
+            pid = os.fork()
+            if pid == 0:
+                answer = outcome(lambda: futures.submit(abs, -1).result())
+                os._exit(5 if answer == 1 else 6 if "Error" in str(answer) else 7)
+            return os.waitpid(pid, 0)[1] >> 8
+
+        def pool(i):
+            import multiprocessing
+            with multiprocessing.get_context("fork").Pool(2) as workers:
+                return workers.map(abs, [-i, -i])
+
+        def main():
+            return [list(futures.map(threads, [3, 4])), list(futures.map(command, [3, 4])),
+                    list(futures.map(forked, range(4))), away(pool, 3).result(), pool(4),
+                    list(futures.map(abs, range(100))) == list(range(100))]
+    """)
+    assert got[:2] == [[3, 6], ["6\n", "8\n"]]
+    assert set(got[2]) <= {5, 6}, "in the child of a fork: an error or a right answer, at once"
+    assert got[3:] == [[3, 3], [4, 4], True]

@@ -1,0 +1,211 @@
+"""What a process knows about itself, and where the file runs."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import program
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_process_facts(facts, n):
+    got = facts(
+        """
+        import logging
+
+        def about(_=None):
+            time.sleep(0.004)
+            return [os.getpid(), scoop_lite.IS_RUNNING, scoop_lite.IS_ORIGIN, scoop_lite.SIZE, repr(scoop_lite.worker),
+                    scoop_lite.DEBUG, isinstance(scoop_lite.logger, logging.Logger), repr(scoop_lite.MAIN_MODULE)]
+
+        def main():
+            rows = list(futures.map(about, range(30 * scoop_lite.SIZE)))
+            return {"here": about(), "rows": rows, "pid": os.getpid()}
+        """,
+        n=n,
+    )
+    by_pid = {row[0]: row for row in got["rows"]}
+    assert len(by_pid) == n
+    assert got["here"][1:4] == [True, True, n]
+    assert [pid for pid, row in by_pid.items() if row[2]] == [got["pid"]], "exactly one is the origin"
+    assert all(row[1] is True and row[3] == n for row in by_pid.values())
+    assert len({row[4] for row in by_pid.values()}) == n, "each worker has a name of its own"
+    assert all(row[5] is False and row[6] for row in by_pid.values())
+    assert all("program" in row[7] for row in by_pid.values())
+    assert all(row == by_pid[row[0]] for row in got["rows"])
+
+
+def test_process_facts_without_the_launcher(launch_once):
+    outcome = launch_once.serial("""
+        import logging, scoop_lite
+        from scoop_lite import IS_RUNNING, SIZE
+        print(IS_RUNNING, SIZE, scoop_lite.DEBUG, isinstance(scoop_lite.logger, logging.Logger))
+        print(scoop_lite.IS_ORIGIN in (True, False), hasattr(scoop_lite, "worker"), hasattr(scoop_lite, "MAIN_MODULE"))
+    """)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.stdout == "False 1 False True\nTrue True True\n"
+
+
+def test_public_names(launch_once):
+    outcome = launch_once.serial("""
+        import concurrent.futures, scoop_lite
+        from scoop_lite import futures, shared
+
+        for name in ("submit map map_as_completed as_completed wait mapReduce map_reduce mapScan map_scan shutdown "
+                     "task_rng task_seed Future TimeoutError CancelledError "
+                     "ALL_COMPLETED FIRST_COMPLETED FIRST_EXCEPTION").split():
+            assert hasattr(futures, name), name
+        for name in ("ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION", "CancelledError", "TimeoutError"):
+            assert getattr(futures, name) is getattr(concurrent.futures, name), name
+        for name in ("setConst", "getConst", "set_const", "get_const"):
+            assert hasattr(shared, name), name
+        assert issubclass(scoop_lite.MisuseError, (scoop_lite.ScoopError, RuntimeError))
+        assert issubclass(scoop_lite.PeerError, scoop_lite.ScoopError)
+        assert issubclass(scoop_lite.WorkerLost, scoop_lite.ScoopError)
+        assert issubclass(scoop_lite.WorkerLost, concurrent.futures.BrokenExecutor)
+        assert issubclass(scoop_lite.MisuseError, RuntimeError) and issubclass(scoop_lite.ScoopError, Exception)
+        for name in ("submit", "map", "map_as_completed", "as_completed", "wait", "mapReduce", "mapScan", "shutdown"):
+            assert getattr(futures, name).__doc__, name
+        import scoop_lite.futures as again
+        assert again is futures
+    """)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+
+
+def test_an_unguarded_import_in_a_program_of_another_kind(launch_once):
+    """The file is a module like any other: importing it starts nothing and changes nothing."""
+    outcome = launch_once.serial("""
+        import os, signal, sys, threading
+
+        def state():
+            files = sorted(os.listdir("/proc/self/fd"))
+            return [threading.active_count(), files, signal.getsignal(signal.SIGINT), dict(os.environ)]
+
+        before = state()
+        import scoop_lite
+        assert state() == before
+        print([name for name in ("zmq", "greenlet") if name in sys.modules])
+    """)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[]\n", "")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Anywhere
+# ---------------------------------------------------------------------------------------------------------------------
+
+BARE = """
+    import os, sys, time
+    from scoop_lite import futures
+
+    def work(x):
+        time.sleep(0.003)
+        return [x * x, os.getpid()]
+
+    def fib(n):
+        return n if n < 2 else futures.submit(fib, n - 1).result() + futures.submit(fib, n - 2).result()
+
+    if __name__ == "__main__":
+        rows = list(futures.map(work, range(80)))
+        print([row[0] for row in rows] == [x * x for x in range(80)], len({row[1] for row in rows}), fib(10))
+        print(sorted({name.split(".")[0] for name in sys.modules} & {"zmq", "greenlet", "site"}))
+"""
+
+
+def test_isolated_and_without_site_from_an_empty_directory(launch_once, tmp_path):
+    """Only the file, only the standard library."""
+    (tmp_path / "empty").mkdir()
+    script = launch_once.write(BARE)
+    how = {"python": [sys.executable, "-I", "-S"], "cwd": tmp_path / "empty"}
+    outcome = launch_once([script], **how)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "True 2 55\n[]\n", "")
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+def test_with_warnings_as_errors_and_in_development_mode(launch_once):
+    """No unclosed file, no deprecated call, no comparison of bytes with text."""
+    for flags in (["-W", "error"], ["-X", "dev"], ["-bb"]):
+        outcome = launch_once(BARE, python=[sys.executable, *flags])
+        assert (outcome.returncode, outcome.stderr) == (0, ""), flags
+        assert outcome.stdout.startswith("True 2 55\n")
+
+
+def pythons():
+    """The Pythons from 3.8 on that this machine has, other than the one that runs the tests, one per version."""
+    names = [shutil.which(f"python3.{minor}") for minor in range(8, 16)]
+    names += sorted(map(str, Path.home().glob(".pyenv/versions/3.*/bin/python")))
+    found = {}
+    for name in filter(None, names):
+        code = "import sys; print('%d.%d' % sys.version_info[:2])"
+        answer = subprocess.run([name, "-I", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=20)
+        version = answer.stdout.decode().strip()
+        if answer.returncode == 0 and tuple(map(int, version.split("."))) >= (3, 8):
+            found.setdefault(version, name)
+    found.pop("%d.%d" % sys.version_info[:2], None)
+    return found
+
+
+def test_other_versions_of_python(launch_once):
+    """Bare, so with the own engine and threads, or with what each of them has."""
+    others = pythons()
+    if not others:
+        pytest.skip("this machine has no other Python from 3.8 on")
+    for version, python in others.items():
+        for flags in (["-I", "-S"], []):
+            outcome = launch_once(BARE, python=[python, *flags])
+            assert (outcome.returncode, outcome.stderr) == (0, ""), version
+            assert outcome.stdout.startswith("True 2 55\n"), version
+
+
+def test_the_main_program_works_with_a_read_only_checkout(launch_once, tmp_path):
+    """Vendored by copying, on a file system that takes no compiled file."""
+    place = tmp_path / "vendored"
+    place.mkdir()
+    copy = shutil.copy(launch_once.file, place)
+    place.chmod(0o555)
+    try:
+        outcome = launch_once.run([copy, "-n", "2", launch_once.write(BARE)]).finish()
+    finally:
+        place.chmod(0o755)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+
+
+def test_starting_takes_no_time(launch_once):
+    """The best of five, with a wide margin for a busy machine."""
+    script = launch_once.write("print('x')")
+    times = []
+    for _ in range(5):
+        start = time.monotonic()
+        assert launch_once(script).returncode == 0
+        times.append(time.monotonic() - start)
+    print("seconds to run an empty script:", sorted(times))
+    assert min(times) < 1.0
+
+
+def test_an_idle_pool_uses_no_processor(launch):
+    run = launch.start(
+        program("""
+        def main():
+            list(futures.map(abs, range(1000)))
+            print("ready", flush=True)
+            time.sleep(1.5)
+        """),
+        n=4,
+    )
+    run.wait_for("ready")
+    time.sleep(0.2)
+
+    def used():
+        fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in run.members()]
+        return sum(int(row[11]) + int(row[12]) for row in fields) / os.sysconf("SC_CLK_TCK")
+
+    before = used()
+    time.sleep(1)
+    seconds = used() - before
+    assert run.finish().returncode == 0
+    assert seconds <= 0.03
