@@ -3474,7 +3474,7 @@ def public(module: types.ModuleType, *names: str) -> Callable[[Any], Any]:
 
 
 @public(futures, "submit")
-def submit(func: Callable[..., Any], *args: Any, **kwargs: Any) -> Future:
+def submit(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
     """Create a task that calls ``func(*args, **kwargs)`` on some worker.
 
     Args:

@@ -6,8 +6,8 @@
 """
 import argparse
 import collections
-import functools
 import re
+from functools import reduce
 from pathlib import Path
 
 
@@ -17,9 +17,10 @@ def count_words(path):
 
 
 def merge(left, right):
-    """Add right to left and return it: a new Counter for each file would cost most of the time."""
-    left.update(right)
-    return left
+    """Add the smaller count to the larger and return that: a new Counter each time would cost most of the time."""
+    small, large = sorted((left, right), key=len)
+    large.update(small)
+    return large
 
 
 if __name__ == "__main__":
@@ -29,12 +30,11 @@ if __name__ == "__main__":
     args = parser.parse_args()
     files = [path for path in sorted(args.directory.rglob("*.py")) if path.is_file()
              and not {"site-packages", "dist-packages"}.intersection(path.relative_to(args.directory).parts)]
-    files or parser.error(f"there is no .py file below {args.directory}")
-    if args.serial:
-        total = functools.reduce(merge, map(count_words, files))
-    else:
+    if not files:
+        parser.error(f"there is no .py file below {args.directory}")
+    if not args.serial:
         from scoop_lite import futures  # not at the top: --serial runs without it
-        total = futures.mapReduce(count_words, merge, files)
+    total = reduce(merge, map(count_words, files)) if args.serial else futures.mapReduce(count_words, merge, files)
     for word, count in sorted(total.items(), key=lambda item: (-item[1], item[0]))[:10]:
         print(f"{count:8} {word}")
     print(f"{sum(total.values())} words, {len(total)} of them different, in {len(files)} files")

@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import socket
+import struct
 import threading
 import time
 
@@ -84,6 +85,19 @@ def test_hostile_connections_are_cut_and_nothing_of_them_is_unpickled(run_zmq, c
     assert job.launcher not in looked_up, "the broker unpickled"
 
 
+def test_a_giant_frame_announced_by_a_stranger_fills_no_memory(run_zmq):
+    job = running(run_zmq)
+    door, before = door_of(job), processes.memory_kib(job.launcher)
+    for hello in (doors.greeting(doors.CURVE), doors.greeting(doors.NULL)):
+        with contextlib.suppress(OSError), contextlib.closing(doors.knock(door)) as peer:
+            peer.sendall(hello + struct.pack(">BQ", doors.LONG, 1 << 30))
+            for _ in range(200):
+                peer.sendall(bytes(1 << 20))
+    assert processes.memory_kib(job.launcher, "VmHWM") - before <= 32 * 1024
+    job.give("go")
+    check_right(job)
+
+
 def test_silent_and_slow_peers_are_cut_cost_nothing_and_keep_nobody_out(run_zmq):
     job = running(run_zmq)
     door = door_of(job)
@@ -133,6 +147,7 @@ CREDENTIALS = """
         import gc, zmq
         note("asked", i)
         time.sleep(0.3)
+        gc.unfreeze()
         ours = [x for x in gc.get_objects() if isinstance(x, zmq.Socket) and not x.closed and x.type == zmq.DEALER]
         names = {"server": zmq.CURVE_SERVERKEY, "public": zmq.CURVE_PUBLICKEY, "secret": zmq.CURVE_SECRETKEY,
                  "identity": zmq.ROUTING_ID}

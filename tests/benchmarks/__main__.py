@@ -123,7 +123,7 @@ class Benchmark:
             return
         self.tell("%s %d/%d: %s" % (workload.name, index + 1, self.options.rounds, name))
         found = self.numbers(workload, system, best)
-        if "failure" in found and (index == 0 or "hung" in found["failure"]):
+        if "failure" in found and (index == 0 or found["failure"].startswith(("hung", "deadlock"))):
             self.gone.add((workload.name, name))
         for key, entry in (found if system is None and "failure" not in found else {name: found}).items():
             key = report.FLOOR + key if system is None and not key.startswith("floor") else key

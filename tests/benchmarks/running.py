@@ -182,10 +182,17 @@ class Run:
         """Decide what a run without a result, or without an end, has died of."""
         hung = self.process.poll() is None
         if self.result is None and not self.failure:
-            self.failure = "hung for %d s" % self.limit_s if hung else "ended with status %s: %s" % (
+            self.failure = self.hang() if hung else "ended with status %s: %s" % (
                 self.process.returncode, self.last_line())
         elif hung and self.result is not None:
             self.note = self.note or "did not end within %d s of its last word" % EXIT_LIMIT_S
+
+    def hang(self):
+        """Tell a deadlock from work that is too slow: whether the processes still use a CPU."""
+        before = sum(map(cpu_ns, marked_processes(self.value)))
+        time.sleep(0.5)
+        busy = sum(map(cpu_ns, marked_processes(self.value))) - before > 25_000_000
+        return ("hung: still busy after %d s" if busy else "deadlock: nothing moves after %d s") % self.limit_s
 
     def last_line(self):
         """Return the end of what the program printed."""
@@ -236,6 +243,6 @@ class Start(Run):
     def judge(self):
         """Look at what was printed."""
         if self.length_s >= self.limit_s:
-            self.failure = "hung for %d s" % self.limit_s
+            self.failure = "hung: no end after %d s" % self.limit_s
         elif self.process.returncode or b"42\n" not in (self.directory / "log").read_bytes():
             self.failure = "status %s: %s" % (self.process.returncode, self.last_line())

@@ -251,7 +251,7 @@ class Fib(Workload):
 
     number, name, title = 4, "fib", "nested fib(25), no cut-off"
     metrics = {"rate": Metric("nested fib", "tasks/s", floors=("serial run / 2", "bare greenlets"))}
-    limit_s = 40
+    limit_s = 30
     most = {"ray": 10, "ipyparallel": 4, "parsl": 14}       # Ray holds a process per waiting task; the others queue badly
 
     def refusal(self, system):

@@ -28,7 +28,8 @@ def note(kind, key="-"):
 
 
 def reach(stage):
-    """Tell the test that this process has got to a stage."""
+    """Tell the test that this process has got to a stage; what it printed before can be read then."""
+    sys.stdout.flush()
     path = os.path.join(DIRECTORY, "stage-" + stage)
     with open(path + ".new", "w", encoding="ascii") as file:
         file.write("%d" % os.getpid())
@@ -49,21 +50,22 @@ def await_sign(sign, within_s=60):
         time.sleep(0.01)
 
 
-def notes(kind):
-    """Return how often a kind stands in the ledger so far."""
+def notes(kind, key=""):
+    """Return how often a kind, or a kind with a key, stands in the ledger so far."""
+    beginning = "%s %s" % (kind, key) + (" " if key else "")
     try:
         with open(os.path.join(DIRECTORY, "ledger"), encoding="ascii") as file:
-            return sum(line.split(" ", 1)[0] == kind for line in file)
+            return sum(line.startswith(beginning) for line in file)
     except FileNotFoundError:
         return 0
 
 
-def await_notes(kind, count, within_s=60):
-    """Sleep until the ledger holds so many lines of a kind: this process takes no tasks meanwhile."""
+def await_notes(kind, count, key="", within_s=60):
+    """Sleep until the ledger holds so many such lines: this process takes no tasks meanwhile."""
     deadline = time.monotonic() + within_s
-    while notes(kind) < count:
+    while notes(kind, key) < count:
         if time.monotonic() > deadline:
-            raise TimeoutError("%d of %d notes %r" % (notes(kind), count, kind))
+            raise TimeoutError("%d of %d notes %r %r" % (notes(kind, key), count, kind, key))
         time.sleep(0.01)
 
 
