@@ -59,6 +59,7 @@ __all__ = ["futures", "shared", "main", "ScoopError", "MisuseError", "PeerError"
 # Durations are seconds and end in _s. Every constant says what it costs to change it.
 LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less costs time
 CHUNK_S = 0.03  # measured work carved into one chunk: more is lost with a worker, less costs messages
+FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
 MIN_CHUNK_S = 0.0004  # a chunk of less work than this costs more to move than to run
 SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush of results
 FLUSH_S = 0.002  # results wait this long for company, while short tasks run
@@ -73,7 +74,6 @@ AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
 ORIGIN = 0  # the rank of the worker that runs the user's script
 
 logger = logging.getLogger("scoop_lite")
-logger.addHandler(logging.NullHandler())
 now = time.perf_counter
 
 
@@ -1489,6 +1489,7 @@ COLUMNS, CALLS, KWCALLS = range(3)
 LIST, EACH = range(2)
 VALUE, ERROR, WITHDRAWN = range(3)
 STATUS = struct.Struct("!BH")
+GONE = object()  # the outcome of a task that was cancelled
 
 
 class Failure:
@@ -1564,7 +1565,7 @@ class Future:
     def settle(self, outcome: Any) -> None:
         """Set a value, or a Failure, that came from running the task."""
         if self.state < CANCELLED:
-            self.end(FAILED if type(outcome) is Failure else FINISHED, outcome)
+            self.end(FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED, outcome)
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the task returned; run it here, now, if nobody took it yet.
@@ -1917,8 +1918,10 @@ class Scheduler:
         self.flushed_s = 0.0
         self.withdrawn: Dict[ChunkKey, List[Tuple[int, int]]] = {}  # cancelled while the chunk is not opened
         self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
+        self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
+        self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
-        self.n_done = self.n_carved = 0
+        self.n_done = self.n_carved = self.n_returned = 0  # tasks
 
     # -- the queue ------------------------------------------------------------------------------------------------------
 
@@ -1961,7 +1964,7 @@ class Scheduler:
             limit_s: take only tasks measured shorter than this.
         """
         with self.lock:
-            if self.home and limit_s is None:
+            if self.home:  # nobody else can run it, so no time limit keeps it waiting
                 return self.home.popleft()
             while True:
                 level = self.deepest()
@@ -2019,20 +2022,24 @@ class Scheduler:
         return block.part(block.lo - n, block.lo)
 
     def local_size(self, block: Block) -> int:
-        """Return how many tasks of a block to run in one go here: some milliseconds' worth."""
+        """Return how many tasks of a block to run in one go here: some milliseconds' worth.
+
+        A slice of a reduction is as long as a chunk: what is joined here need not travel.
+        """
         if block.alone:
             return 1
         cost = self.costs.get(cost_key(block.job.func))
-        return 1 if cost is None else max(1, int(LOCAL_SLICE_S / (cost + 1e-9)))
+        budget_s = LOCAL_SLICE_S if block.job.fold is None else FOLD_CHUNK_S
+        return 1 if cost is None else max(1, int(budget_s / (cost + 1e-9)))
 
-    def chunk_size(self, n: int, func: Any) -> int:
+    def chunk_size(self, n: int, func: Any, budget_s: float = CHUNK_S) -> int:
         """Return how many of `n` waiting tasks make a chunk: guided self-scheduling, within bounds of measured time."""
         guided = -(-n // (2 * max(2, self.live)))
         cost = self.costs.get(cost_key(func))
         if cost is None:
             return 1
         cost += 1e-9
-        return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(CHUNK_S / cost))))
+        return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(budget_s / cost))))
 
     def claim(self, future: Future) -> bool:
         """Take one certain future out of its queue, to run it at once; False if somebody else has it."""
@@ -2053,10 +2060,21 @@ class Scheduler:
         """Count a future that stays in its queue though it is taken; sweep the queue when most of it is such (lock held)."""
         level.stale += 1
         if level.stale > 64 and level.stale * 2 > len(level):
-            fresh = [item for item in level if type(item) is not Future or item.state == PENDING]
+            kept = [item for item in level if type(item) is not Future or item.state == PENDING]
             level.clear()
-            level.extend(fresh)
+            level.extend(kept)
             level.stale = 0
+
+    def sweep(self) -> None:
+        """Remove from all queues what need not run any more."""
+        with self.lock:
+            for level in self.levels:
+                kept = [x for x in level if (x.state == PENDING if type(x) is Future else
+                                             type(x) is Chunk or not x.job.dropped())]  # fmt: skip
+                if len(kept) < len(level):
+                    level.clear()
+                    level.extend(kept)
+                    level.stale = 0
 
     # -- carving ----------------------------------------------------------------------------------------------------------
 
@@ -2096,7 +2114,8 @@ class Scheduler:
     def block_chunk(self, block: Block) -> int:
         if block.alone or not self.retries:
             return 1
-        return getattr(block.job, "chunk", None) or self.chunk_size(block.hi - block.lo, block.job.func)
+        budget_s = CHUNK_S if block.job.fold is None else FOLD_CHUNK_S
+        return getattr(block.job, "chunk", None) or self.chunk_size(block.hi - block.lo, block.job.func, budget_s)
 
     def gather(self, level: Level) -> Block:
         """Take futures of one function and one parent off the front of a queue, as one parcel (lock held)."""
@@ -2249,12 +2268,12 @@ class Scheduler:
         chunk_id, first, count = REF.unpack(frames[2])
         key = (rank, incarnation, chunk_id)
         ranges = self.withdraw(key, first, first + count)
+        answer: Frames = [frames[1]]
         for a, b in ranges:
-            table = STATUS.pack(WITHDRAWN, 0) * (b - a)
-            self.later(functools.partial(self.add_part, key, a, b - a, EACH, [table]))
+            answer += [PART.pack(chunk_id, a, b - a, 0, EACH, 1), STATUS.pack(WITHDRAWN, 0) * (b - a)]
         if not ranges:
-            self.later(functools.partial(self.add_part, key, first, 0, EACH, [b""]))
-        self.later(self.flush)
+            answer += [PART.pack(chunk_id, first, 0, 0, EACH, 0)]
+        self.answers.append(self.message("RESULT", *answer))
 
     def withdraw(self, key: ChunkKey, first: int, end: int) -> Ranges:
         """Take tasks [first, end) of a chunk out of all queues; return what was found."""
@@ -2270,12 +2289,19 @@ class Scheduler:
                 if a < b:
                     found.append((a, b))
                     self.withdrawn.setdefault(key, []).append((a, b))
-            for item in [x for x in level if type(x) is Block and getattr(x.job, "key", None) == key]:
-                a, b = max(first, item.lo), min(end, item.hi)
-                if a < b:
-                    found.append((a, b))
-                    level.remove(item)
-                    level.extend(item.part(x, y) for x, y in ((item.lo, a), (b, item.hi)) if x < y)
+            found += self.cut_out(level, lambda job: getattr(job, "key", None) == key, first, end)
+        return found
+
+    @staticmethod
+    def cut_out(queue: Deque[Any], wanted: Callable[[Job], bool], first: int, end: int) -> Ranges:
+        """Take tasks [first, end) of a job out of a queue's blocks (lock held); return what was found."""
+        found: Ranges = []
+        for item in [x for x in queue if type(x) is Block and wanted(x.job)]:
+            a, b = max(first, item.lo), min(end, item.hi)
+            if a < b:
+                found.append((a, b))
+                queue.remove(item)
+                queue.extend(item.part(x, y) for x, y in ((item.lo, a), (b, item.hi)) if x < y)
         return found
 
     def on_lost(self, frames: Frames) -> None:
@@ -2400,10 +2426,11 @@ class Scheduler:
             block = self.sent[chunk_id].block
             with self.lock:
                 self.account(chunk_id, count)
+            self.n_returned += count
             if nanoseconds:
                 self.note_cost(block.job.func, nanoseconds / 1e9, count)
             if not block.job.dropped():
-                block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload))
+                block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload, self.unseen))
 
 
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
@@ -2435,33 +2462,33 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
 
 
-def unpack_outcomes(form: int, frames: Frames) -> List[Any]:
+def unpack_outcomes(form: int, frames: Frames, unseen: Optional[Deque[BaseException]] = None) -> List[Any]:
     """Undo `pack_outcomes`; a value that cannot be unpickled becomes a Failure of its own."""
     if form == LIST:
         return pickle.loads(frames[0])  # type: ignore[no-any-return]
     outcomes, at = [], 1
     for status, n in STATUS.iter_unpack(frames[0]):
-        outcomes.append(unpack_outcome(status, frames[at : at + n]))
+        outcomes.append(unpack_outcome(status, frames[at : at + n], unseen))
         at += n
     return outcomes
 
 
-def unpack_outcome(status: int, frames: Frames) -> Any:
+def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseException]]) -> Any:
     if status == WITHDRAWN:
-        return Failure(CancelledError())
+        return GONE
     try:
         if status == VALUE:
             return loads(frames)
         error = loads([frames[2]]) if frames[2] else None
     except BaseException as problem:
         if status == VALUE:
-            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"))
+            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"), unseen)
         error = None
     text, summary = bytes(frames[0]).decode(), bytes(frames[1]).decode()
     if not isinstance(error, BaseException):
         error = ScoopError(f"a task raised {summary} (the exception itself cannot be pickled and unpickled)")
     error.__cause__ = RemoteTraceback(text)
-    return Failure(error)
+    return Failure(error, unseen)
 
 
 PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
@@ -2545,6 +2572,7 @@ class Runtime:
         self.slice: Optional[Slice] = None  # the running slice; or else
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
+        self.holding = 0  # strands that want no task to be started here
         self.slice_scope: Tuple[int, Any, Optional[Scope]] = (-1, None, None)
         self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
         self.spares: List[Strand] = []  # scheduler strands without work
@@ -2552,7 +2580,7 @@ class Runtime:
         self.deadlines: List[Tuple[float, int, Waiter]] = []
         self.n_deadlines = 0
         self.inbox: Deque[Frames] = collections.deque()
-        self.unseen: Deque[BaseException] = collections.deque()
+        self.unseen = self.scheduler.unseen
         self.constants: Dict[str, Any] = {}
         self.loaded: Set[str] = set()  # names of constants that are no longer frames
         self.refused: Set[str] = set()
@@ -2561,7 +2589,7 @@ class Runtime:
         self.last_func: Any = None
         self.polled_s = 0.0
         self.epoch = 0  # number of switches: a measurement across one is void
-        self.gave_up_waiting = False  # a timed wait ended without running anything
+        self.progress = 0, time.monotonic()  # tasks run, carved and returned; and when that last changed
         self.interrupting = False  # a KeyboardInterrupt is on its way to the script
         self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
@@ -2651,10 +2679,8 @@ class Runtime:
                 self.park()
             return True
         deadline = time.monotonic() + timeout
-        n_done = self.scheduler.n_done
         while not condition():
             if time.monotonic() >= deadline:
-                self.gave_up_waiting = self.scheduler.n_done == n_done
                 return False
             self.n_deadlines += 1
             heapq.heappush(self.deadlines, (deadline, self.n_deadlines, waiter))
@@ -2675,7 +2701,14 @@ class Runtime:
 
     def cancel_sent(self, future: Future) -> None:
         """Ask whoever has the task to give it up, and wait for the answer: done, or the refusal."""
-        scheduler, parcel = self.scheduler, future.at
+        scheduler, parcel, index = self.scheduler, future.at, future.order
+        with self.lock:
+            for queue in (scheduler.home, scheduler.away, *scheduler.levels):
+                if scheduler.cut_out(queue, lambda job: job is parcel, index, index + 1):
+                    self.later.append(functools.partial(future.end, CANCELLED, None))
+        if self.later:
+            self.dispatch()
+            return
         with scheduler.shipping:  # what is being carved must be on its way before its cancellation
             found = [(i, s) for i, s in list(scheduler.sent.items()) if s.block.job is parcel]
         for chunk_id, sent in found:
@@ -2687,7 +2720,11 @@ class Runtime:
                 future.when_done(waiter)
                 to = OWNER.pack(self.rank, self.incarnation)
                 self.emit(message("CANCEL", self.rank, self.incarnation, to, REF.pack(chunk_id, first, 1)))
-                self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
+                self.holding += 1  # what is to be cancelled must not be run meanwhile
+                try:
+                    self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
+                finally:
+                    self.holding -= 1
                 scheduler.cancelling.pop((chunk_id, first), None)
                 waiter.strand = None  # type: ignore[assignment]
 
@@ -2779,7 +2816,8 @@ class Runtime:
         elif self.deadlines and self.deadlines[0][0] <= time.monotonic():
             heapq.heappop(self.deadlines)[2]()
         else:
-            item = self.scheduler.take(self.time_limit()) if self.config.capacity else None
+            run = self.config.capacity and not self.holding
+            item = self.scheduler.take(self.time_limit()) if run else None
             if item is None:
                 self.idle()
             else:
@@ -2789,13 +2827,16 @@ class Runtime:
     def time_limit(self) -> Optional[float]:
         """Return how long the next task may take at most: the time left of the nearest timed wait.
 
-        A pool of one must run tasks of unknown length, and so must a worker whose last timed wait ran nothing; else a
-        program that polls with short timeouts would wait for ever.
+        A pool of one must run tasks of unknown length, and so must a worker that has seen no progress for a while;
+        else a program that polls with short timeouts could wait for ever.
         """
-        if not self.deadlines or self.scheduler.live <= 1 or self.gave_up_waiting:
-            self.gave_up_waiting = False
+        if not self.deadlines or self.scheduler.live <= 1:
             return None
-        return self.deadlines[0][0] - time.monotonic()
+        scheduler, t = self.scheduler, time.monotonic()
+        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
+        if progress != self.progress[0]:
+            self.progress = progress, t
+        return None if t - self.progress[1] > 5 else self.deadlines[0][0] - t
 
     def idle(self) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline."""
@@ -2808,7 +2849,9 @@ class Runtime:
             return
         scheduler.flush()
         scheduler.carve()
-        if self.config.capacity and self.n_parked < MAX_PARKED[self.strands.name]:
+        if any(scheduler.levels):
+            scheduler.sate()  # others shall have what a time limit keeps us from running
+        elif self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]:
             scheduler.want()
         assert self.pump is not None
         self.pump.rest()
@@ -2857,10 +2900,10 @@ class Runtime:
         if pump is None:
             return
         empty = not any(scheduler.levels)
-        if not scheduler.is_short(func):
+        pump.long_task = not scheduler.is_short(func)
+        if pump.long_task:
             scheduler.flush()
-            if scheduler.sent or n > 1 or not empty:
-                pump.kick()
+            pump.kick()
         elif empty:
             scheduler.want()  # prefetch: the next batch comes while this one runs
         if n > 1 and pump.deep:
@@ -2907,6 +2950,8 @@ class Runtime:
             outcome = self.failure(error, future.func)
         self.scope, self.slice, self.task = saved
         self.scheduler.n_done += 1
+        if self.inbox:
+            self.dispatch()  # what came while it ran was done before it
         future.settle(outcome)
 
     def failure(self, error: BaseException, func: Any) -> Failure:
@@ -2915,10 +2960,6 @@ class Runtime:
             raise error
         if isinstance(error, KeyboardInterrupt) and self.interrupting:
             self.interrupt_script()
-        if isinstance(error, SystemExit):
-            name = getattr(func, "__qualname__", repr(func))
-            cause, error = error, ScoopError(f"task {name} called sys.exit({error.code!r}); only a script can exit")
-            error.__cause__ = cause
         return Failure(error, self.unseen)
 
     def run_block(self, block: Block) -> None:
@@ -2956,14 +2997,17 @@ class Runtime:
         out, func = piece.out, piece.block.job.func
         while True:
             try:
-                out.extend(calls)
+                if piece.block.hi - piece.block.lo == 1 and not out:
+                    out.append(next(calls))  # alone, a task's own StopIteration can be told from the end
+                else:
+                    out.extend(calls)
             except BaseException as error:
                 out.append(self.failure(error, func))
                 continue
             with self.lock:
                 if len(out) >= piece.block.hi - piece.block.lo:
                     return
-            out.append(self.failure(RuntimeError("the task raised StopIteration"), func))
+            out.append(self.failure(StopIteration(), func))
 
     def finish_slice(self, piece: Slice, seconds: float) -> None:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
@@ -3030,6 +3074,8 @@ class Runtime:
         with self.lock:
             if self.link is None:
                 return 0
+            if self.link.wants_write():
+                self.link.flush()
             arrived = self.link.receive()
             n = len(arrived)
             while arrived:
@@ -3042,6 +3088,8 @@ class Runtime:
                     self.inbox.append(frames)
             if self.link.closed:
                 self.inbox.append(message("STOP", self.rank, self.incarnation))
+        while self.scheduler.answers:
+            self.emit(self.scheduler.answers.popleft())
         return n
 
     def dispatch(self) -> None:
@@ -3214,6 +3262,7 @@ class Runtime:
     def has_own_tasks(self) -> bool:
         """Return True while tasks that this worker created are not done."""
         scheduler = self.scheduler
+        scheduler.sweep()
         mine = (item for level in scheduler.levels for item in level if type(item) is not Chunk)
         return bool(scheduler.sent or scheduler.home or scheduler.away) or any(
             item.state == PENDING if type(item) is Future else not isinstance(item.job, Visit) for item in mine
@@ -3267,17 +3316,26 @@ class Runtime:
     def is_busy(self) -> bool:
         """Return True while tasks of this worker's own, or strands, are not finished."""
         scheduler = self.scheduler
+        scheduler.sweep()
         return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or any(scheduler.levels))
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        """Be a scheduler on this strand until `condition()` holds, for what no single Waiter can tell."""
+        self.check_thread()
+        for piece in self.scheduler.slices:
+            if piece.strand is self.current:
+                self.yield_slice(piece)
+        while not condition():
+            if self.ready:
+                self.spares.append(self.current)
+                self.switch(self.next_strand())
+            else:
+                self.step()
 
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
         if success:
-            while self.is_busy():
-                if self.ready:
-                    self.spares.append(self.current)
-                    self.switch(self.next_strand())
-                else:
-                    self.step()
+            self.run_until(lambda: not self.is_busy())
         if self.unseen:
             self.dispatch_unseen()
 
@@ -3346,6 +3404,7 @@ class Pump:
         self.asleep = self.deep = True
         self.idling = False  # the scheduler waits on the link itself
         self.watching = False  # this thread waits on the link
+        self.long_task = False  # the running task is not known to be short: orders, cancellations … may come meanwhile
         self.thread: Optional[threading.Thread] = None
         self.wake_out, self.wake_in = os.pipe()
         os.set_blocking(self.wake_out, False)
@@ -3376,7 +3435,9 @@ class Pump:
 
     def wanted(self) -> bool:
         scheduler = self.runtime.scheduler
-        return bool(any(scheduler.levels) or scheduler.sent or scheduler.results or scheduler.away)
+        return bool(
+            self.long_task or scheduler.sent or scheduler.results or scheduler.away or any(scheduler.levels)
+        )
 
     def run(self) -> None:
         runtime, scheduler = self.runtime, self.runtime.scheduler
@@ -3417,7 +3478,7 @@ class Pump:
             scheduler.flush()
         with runtime.lock:
             for piece in scheduler.slices:
-                if now() - piece.started_s > 4 * LOCAL_SLICE_S:
+                if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
                     rest = piece.rob()
                     if rest is not None:
                         scheduler.put_back(rest)
@@ -3764,7 +3825,7 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     if cancel_futures:
         found.cancel_all()
     if wait:
-        found.wait_until(lambda: not found.has_own_tasks(), None, Waiter(found, found.current))
+        found.run_until(lambda: not found.has_own_tasks())
 
 
 @public(futures, "task_seed")
@@ -3943,6 +4004,8 @@ def run_script(config: Config) -> Any:
         run_program(config, module)
     except SystemExit as error:
         code = error.code
+        if not code and isinstance(error.__cause__, RemoteTraceback):
+            code = "scoop_lite: a task called sys.exit(0); as nobody caught that, this is no success"
     except BaseException as error:
         code = 130 if isinstance(error, KeyboardInterrupt) else 1
         show_exception(error)

@@ -2,7 +2,7 @@
 
     $ python scoop_lite.py -n 4 --trace trace.json script.py
     $ python3 examples/report.py trace.json > report.html
-    tasks 40, workers 4, hosts 2, time 10 s, busy 75%, faults 0, re-runs 0
+    tasks 40, workers 4, hosts 2, time 10 s, busy 75%, faults 0, re-runs 0, trace whole
 """
 import json
 import math
@@ -12,24 +12,24 @@ from html import escape
 from itertools import groupby
 
 PAGE = """<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>%(title)s</title><style>:root{color-scheme:light dark;--paper:#fcfcfb;--ink:#1d2126;--h:11px}
-@media(prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e7eaee}}.f0{fill:#4a84e8}.f1{fill:#e39112}
-.f2{fill:#1fa587}.f3{fill:#9a76e0}.f4{fill:#58b4e6}.f5{fill:#d06fa8}.fault{fill:#e5383b}.carve,.rerun,.bg,.wait,.f6,
-text{fill:var(--ink)}.bg{opacity:.07}.wait{opacity:.22}.f6{opacity:.45}path{stroke:var(--paper)}line{stroke:#8883}
-text{font-size:12px;text-anchor:middle}body{margin:auto;max-width:1180px;padding:20px 16px;background:var(--paper);
-color:var(--ink);font:13px/1.5 system-ui}h1{font:600 20px monospace}h1,dd{margin:0;overflow-wrap:anywhere}
-h2{font-size:16px;margin:28px 0 4px}dl{display:flex;flex-wrap:wrap;gap:8px}dl div{border:1px solid #8884;
-padding:6px 12px}dd{font-size:17px}span{margin-right:18px;display:inline-block}span svg{width:12px}svg{overflow:visible;
-flex:1}svg,rect{height:var(--h)}svg svg{y:calc(var(--h)/2 - 6px)}.plot{padding:8px 24px 0 0;overflow:hidden}
-.row{display:flex;margin-top:1px;line-height:var(--h);white-space:nowrap}b{width:76px;font-weight:400}</style><h1>
-%(title)s</h1><dl>%(facts)s</dl><h2>Timeline</h2>%(legend)s<div class=plot>%(timeline)s</div><h2>Tasks by length</h2>
-%(lengths)s"""
+<title>%(title)s</title><style>:root{color-scheme:light dark;--paper:#fcfcfb;--ink:#1d2126;--h:11px}.f0{fill:#4a84e8}
+@media(prefers-color-scheme:dark){:root{--paper:#14171b;--ink:#e7eaee}}.f1{fill:#c97d0c}.f2{fill:#1a9f82}
+.f3{fill:#9a76e0}.f4{fill:#8d922c}.f5{fill:#d06fa8}.fault{fill:#e5383b}.carve,.rerun,.bg,.wait,.f6,text{fill:var(--ink)}
+.bg{opacity:.07}.wait{opacity:.22}.f6{opacity:.45}h1{font:600 20px monospace}h1,dd{margin:0}body{overflow-wrap:anywhere}
+body{margin:auto;max-width:1180px;padding:20px 16px;background:var(--paper);color:var(--ink);font:13px/1.5 system-ui}
+h2{font-size:16px;margin:28px 0 4px}dl{display:flex;flex-wrap:wrap;gap:8px}dd{font-size:17px}span svg{width:12px}
+dl div{border:1px solid #8884;padding:6px 12px}span{margin-right:18px;white-space:nowrap}svg,rect{height:var(--h)}
+span path{transform:translate(6px)}.plot{padding:8px 28px 0 0;overflow:hidden}.row:has(path){position:relative}
+.row{display:flex;margin-top:1px;line-height:var(--h);white-space:nowrap}b{flex:0 0 76px;font-weight:400}
+.row path{transform:translate(0,calc(var(--h)/2 - 6px))}svg{overflow:visible;flex:1;min-width:0}line{stroke:#8883}
+text{font-size:12px;text-anchor:middle}path{stroke:var(--paper)}</style><h1>%(title)s</h1><dl>%(facts)s</dl>
+<h2>Timeline</h2>%(legend)s<div class=plot>%(timeline)s</div><h2>Tasks by length</h2>%(lengths)s"""
 ROW = '<div class=row style="--h:{}px"><b>{}</b><svg>{}</svg></div>'
 TICK = "<line x1={0:%} x2={0:%} y1=-60 y2=9999 /><text x={0:%} y=14>{1}</text>"
 ICONS = {"fault": '<path class=fault d="M0-2L7 11H-7z"/>', "rerun": '<path class=rerun d="M0 0L5 6L0 12L-5 6z"/>',
          "wait": "<rect class=wait width=12 />", "other": "<rect class=f6 width=12 />"}
 UNITS = (3.6e9, "h"), (6e7, "min"), (1e6, "s"), (1e3, "ms"), (1, "µs")
-STEPS = [m * u for u in (1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 6e7, 6e8, 3.6e9, 3.6e10, 3.6e11) for m in (1, 2, 3)]
+STEPS = [int(m * u) for u in (1, 10, 100, 1e3, 1e4, 1e5, 1e6, 1e7, 6e7, 6e8, 3.6e9, 3.6e10, 3.6e11) for m in (1, 2, 3)]
 
 
 def human(us):
@@ -67,7 +67,8 @@ class Report:
     """What the page shows of the events of a trace; times in µs; lanes are keyed by (host, rank) or (host, -1)."""
 
     def __init__(self, events):
-        self.names = {(e["pid"], e.get("tid", -1)): e["args"]["name"] for e in events if e["name"].endswith("_name")}
+        named = (e for e in events if e["ph"] == "M" and e["name"] in ("process_name", "thread_name"))
+        self.names = {(e["pid"], e.get("tid", -1)): e["args"]["name"] for e in named}
         self.events = sorted((e for e in events if e["ph"] in "Xi"), key=lambda e: (e["ts"], -e.get("dur", 0)))
         origin = self.events[0]["ts"] if self.events else 0
         self.lanes, self.spent, self.count, self.slots = {k: [] for k in self.names}, Counter(), Counter(), [0] * 200
@@ -78,8 +79,7 @@ class Report:
             e["text"] = "\n".join([call, when + human(time), *(f"{key} {value!s:.90}" for key, value in args.items())])
             self.lanes.setdefault((e["pid"], e.get("tid", -1)), []).append(e)
             self.count[e["cat"]] += e["n"]
-        self.span = max((e["end"] for e in self.events), default=0) or 1
-        self.n_workers = sum(rank >= 0 for _, rank in self.lanes)
+        self.n_workers, self.span = sum(k[1] >= 0 for k in self.lanes), max([1, *(e["end"] for e in self.events)])
         for start, end, e in (p for lane in self.lanes.values() for p in stretches(lane) if p[2]["cat"] == "task"):
             self.spent[e["name"]] += end - start
             first, last = 200 * start / self.span, 200 * end / self.span
@@ -102,16 +102,15 @@ class Report:
         """Yield the share of busy workers, then a line for each; stretches below `least` µs are drawn together."""
         bars = [(share, f"{share:.0%} busy at {human(i * self.span / 200)}") for i, share in enumerate(self.slots)]
         step, height = next(s for s in STEPS if s * 5 >= self.span), max(5, min(20, 1000 // (self.n_workers or 1)))
-        ticks = [i * step for i in range(6) if i * step <= self.span]
-        yield columns("busy", "f6", bars, [(time / self.span, human(time)) for time in ticks])
+        yield columns("busy", "f6", bars, [(t / self.span, human(t)) for t in range(0, int(self.span) + 1, step)])
         for (host, rank), lane in sorted(self.lanes.items()):
             name = self.names.get((host, rank), f"{rank} on {host}")
             runs = groupby(stretches(lane), lambda p: p if p[1] - p[0] >= least else p[0] // least)
-            parts = [rect("bg", 0, rank >= 0, name), *(self.bar(list(run)) for _, run in runs)]
+            out = [rect("bg", 0, rank >= 0, name), *(self.bar(list(run)) for _, run in runs)]
             for e in {(e["cat"], e["ts"] // least): e for e in lane if e["ph"] == "i"}.values():
-                parts += f"<svg x={e['ts'] / self.span:%}>{ICONS[e['cat']]}<title>{escape(e['text'])}</title></svg>",
+                out.append(f"<svg x={e['ts'] / self.span:%}>{ICONS[e['cat']]}<title>{escape(e['text'])}</title></svg>")
             label = escape(name[:60] if rank < 0 else name[:11] * (rank % -(-13 // height) == 0))
-            yield ROW.format(24 if rank < 0 else height, label, "".join(parts))
+            yield ROW.format(24 if rank < 0 else height, label, "".join(out))
 
     def lengths(self):
         """Yield for each function a chart of how long its tasks took; all have the same logarithmic axis."""
@@ -121,7 +120,7 @@ class Report:
         ticks = [(i / high, human(10 ** i)) for i in range(0, high + 1, 1 + high // 6)]
         for name, bins in top.items():
             bars = [(bins[i] / max(bins.values()), f"{bins[i]:,} tasks") for i in range(40)]
-            facts = f"{escape(name[:60])}: {sum(bins.values()):,} tasks, {human(self.spent[name])} of work"
+            facts = f"{escape(name[:99])}: {sum(bins.values()):,} tasks, {human(self.spent[name])} of work"
             yield f'<div class=plot>{facts}{columns("tasks", self.css[name], bars, ticks)}</div>'
 
 
@@ -136,8 +135,8 @@ def main(path):
              "time": human(report.span), "busy": f"{sum(report.slots) / 200:.0%}", "faults": n["fault"],
              "re-runs": n["rerun"], "trace": "whole" if "]" in lines[-1:] else "cut short"}
     print(", ".join(f"{key} {value}" for key, value in facts.items()), file=sys.stderr)
-    facts.update(pair for e in events if e["name"] == "scoop_lite" for pair in e["args"].items())
-    icons = [(name, rect(css, 0, 1)) for name, css in [*report.css.items()][:6]] + [*ICONS.items()]
+    facts.update(pair for e in events if (e["ph"], e["name"]) == ("M", "scoop_lite") for pair in e["args"].items())
+    icons = [(name, rect(css, 0, 1, name)) for name, css in [*report.css.items()][:6]] + [*ICONS.items()]
     while len(timeline := "".join(report.timeline(least))) > 1_400_000:
         least *= len(timeline) / 1_300_000
     sys.stdout.buffer.write((PAGE % {
@@ -148,4 +147,4 @@ def main(path):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1]) if len(sys.argv) == 2 else sys.exit(__doc__)

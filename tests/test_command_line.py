@@ -496,11 +496,11 @@ def test_control_c_at_the_terminal(launch):
     time.sleep(0.3)
     start = time.monotonic()
     terminal.type("\x03")
-    text = terminal.read_until("KeyboardInterrupt\n")
+    text = terminal.read_until("\nKeyboardInterrupt\n")
     outcome = terminal.run.finish()
     assert time.monotonic() - start < 5
     assert outcome.returncode in (130, -signal.SIGINT)
-    assert "finally" in text and text.count("KeyboardInterrupt\n") == 1, text
+    assert "finally" in text and text.count("\nKeyboardInterrupt\n") == 1, text
 
 
 def test_suspend_and_resume_at_the_terminal(launch_once):

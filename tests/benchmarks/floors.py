@@ -260,18 +260,25 @@ def resident():
 def sleepers(n, n_naps, nap_s):
     """Return seconds for `n` forked processes to take all their naps, from a start that they wait for together."""
     start_read, start_write = os.pipe()
-    pids = [fork_sleeper(start_read, start_write, n_naps, nap_s) for _ in range(n)]
+    done_read, done_write = os.pipe()
+    pids = [fork_sleeper(start_read, start_write, done_write, n_naps, nap_s) for _ in range(n)]
     os.close(start_read)
     time.sleep(0.5)             # all of them wait by now
     start = time.perf_counter()
     os.close(start_write)       # end-of-file wakes all of them
+    n_done = 0
+    while n_done < n:
+        n_done += len(os.read(done_read, n))
+    length_s = time.perf_counter() - start
     for pid in pids:
         os.waitpid(pid, 0)
-    return time.perf_counter() - start
+    for end in (done_read, done_write):
+        os.close(end)
+    return length_s
 
 
-def fork_sleeper(start_read, start_write, n_naps, nap_s):
-    """Fork a process that waits for the start, sleeps and exits."""
+def fork_sleeper(start_read, start_write, done_write, n_naps, nap_s):
+    """Fork a process that waits for the start, sleeps, tells and exits."""
     pid = os.fork()
     if pid:
         return pid
@@ -279,6 +286,7 @@ def fork_sleeper(start_read, start_write, n_naps, nap_s):
     os.read(start_read, 1)
     for _ in range(n_naps):
         time.sleep(nap_s)
+    os.write(done_write, b".")
     os._exit(0)
 
 

@@ -75,7 +75,8 @@ class Results:
         if not found:
             return None
         if bar.kind == "floor at most":
-            return "%.3g × [%.3g, %.3g]" % (1 / found[0], 1 / found[2], 1 / found[1]), 1 / found[0] <= bar.value
+            times, highest, lowest = map(inverse, found)
+            return "%.3g × [%.3g, %.3g]" % (times, lowest, highest), times <= bar.value
         named = " " + other if bar.kind == "every peer" else ""
         return "%.3g × [%.3g, %.3g]%s" % (*found, named), found[0] >= bar.value
 
@@ -96,6 +97,11 @@ def number(value):
         if abs(value) >= bound:
             return "%.3g%s" % (value / (1e6 if suffix == " M" else 1e3), suffix)
     return "%.0f" % value if abs(value) >= 1000 else "%.3g" % value
+
+
+def inverse(value):
+    """Return 1 / value, also for what never happened."""
+    return 1 / value if value else math.inf
 
 
 def ratio(found):
@@ -132,7 +138,7 @@ def summary_row(results, workload, key, metric, ours):
     for floor in metric.floors:
         found = results.gain(workload.name, ours, FLOOR + floor, key)
         if found:
-            against.append("%.3g (%s)" % (found[0] if metric.higher else 1 / found[0], floor))
+            against.append("%.3g (%s)" % (found[0] if metric.higher else inverse(found[0]), floor))
     peer = results.best_peer(workload.name, key)
     return row((str(workload.number), label, "%s %s" % (number(results.median(workload.name, ours, key)), metric.unit),
                 "; ".join(against) or "–", peer or "–", number(results.median(workload.name, peer, key)),

@@ -24,7 +24,7 @@ class System:
 
     Args:
         workers: Processes that run tasks.
-        best: Whether to use the documented best setting instead of the default one.
+        best: Name of the workload for which to use the documented best setting; empty for the default one.
     """
 
     name = ""
@@ -329,13 +329,14 @@ class Mpi4py(PoolExecutor):
     name = "mpi4py.futures"
     distributions = ("mpi4py", "mpich", "numpy")
     best_in = CHUNKED | {"submit", "metg-submit", "latency", "arrays"}
-    best_text = "mpiexec -n N+1 python -m mpi4py.futures, chunksize, use_pkl5, backoff=0 where latency counts"
+    best_text = "mpiexec -n N+1 python -m mpi4py.futures, chunksize; use_pkl5 for arrays; backoff=0 for latency"
     hello = HELLO_EXECUTOR.format(module="mpi4py.futures", name="MPIPoolExecutor", workers="{workers}")
 
     def __init__(self, workers, best):
         super().__init__(workers, best)
         from mpi4py.futures import MPIPoolExecutor
-        self.executor = MPIPoolExecutor(workers, **({"use_pkl5": True, "backoff": 0.0} if best else {}))
+        special = {"arrays": {"use_pkl5": True}, "latency": {"backoff": 0.0}}
+        self.executor = MPIPoolExecutor(workers, **special.get(best, {}))
 
     @staticmethod
     def command(python, options, workers, best):

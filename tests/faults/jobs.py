@@ -127,7 +127,7 @@ class Job:
         self.process.kill()
         for left in self.processes():
             left.kill()
-        self.process.wait()
+        self.process.wait(10)
 
     # What the program and the test tell each other
 

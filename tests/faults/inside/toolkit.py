@@ -119,6 +119,25 @@ def burn(seconds):
         pass
 
 
+def zmq_sockets():
+    """Return this process's open ØMQ sockets, also those that were made before a gc.freeze()."""
+    import gc
+
+    import zmq
+    gc.unfreeze()
+    return [found for found in gc.get_objects() if isinstance(found, zmq.Socket) and not found.closed]
+
+
+def curve_key(zmq_socket, option):
+    """Return one of a socket's CURVE keys, 32 bytes; pyzmq can set them only, libzmq also tells them."""
+    import zmq.backend.cython._zmq as binding
+    key, size = ctypes.create_string_buffer(32), ctypes.c_size_t(32)
+    library = ctypes.CDLL(binding.__file__)
+    if library.zmq_getsockopt(ctypes.c_void_p(zmq_socket.underlying), option, key, ctypes.byref(size)) != 0:
+        raise OSError("libzmq tells no key")
+    return key.raw
+
+
 def die(how):
     """End this process in one of the ways that a task should not.
 
