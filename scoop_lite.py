@@ -2099,6 +2099,8 @@ class Scheduler:
             while level:
                 head = level[0]
                 if type(head) is Chunk:
+                    if head.head[:3] in self.withdrawn:
+                        break  # some of it was cancelled: only who opens it can tell it from the rest
                     return level.popleft()
                 if type(head) is Block:
                     if not head.job.dropped():
@@ -2953,6 +2955,7 @@ class Runtime:
         if self.inbox:
             self.dispatch()  # what came while it ran was done before it
         future.settle(outcome)
+        outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
 
     def failure(self, error: BaseException, func: Any) -> Failure:
         """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on."""

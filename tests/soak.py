@@ -163,11 +163,11 @@ HARM = {**LOCAL, **FAR, **FATAL}
 # Runs
 
 
-def plan_of(seed: int, combos: Sequence[str]) -> Plan:
-    """Return the plan that follows from a seed."""
+def plan_of(seed: int, combos: Sequence[str], local: bool = False) -> Plan:
+    """Return the plan that follows from a seed; ``local`` leaves the hosts, and what may befall them, out."""
     rng = random.Random(seed)
     engine, strands = rng.choice(list(combos)).split("-")
-    hosts = rng.choice([(), (), ("alpha", "beta"), ("alpha", "beta", "gamma")])
+    hosts = rng.choice([(), (), ("alpha", "beta"), ("alpha", "beta", "gamma")][:1 if local else None])
     workers = rng.randrange(2, 6) + len(hosts)
     gentle = list(LOCAL) * 3 + (list(FAR) if hosts else [])
     names = [rng.choice(gentle) for _ in range(rng.choice([0, 1, 2, 4]))]
@@ -231,7 +231,7 @@ def soak(options: argparse.Namespace) -> int:
     total: collections.Counter = collections.Counter()
     runs, failures = 0, []
     while runs < options.runs and time.monotonic() < end:
-        plan = plan_of(options.seed + runs, options.combos)
+        plan = plan_of(options.seed + runs, options.combos, options.local)
         directory = tempfile.mkdtemp(prefix="soak-")
         runs += 1
         try:
@@ -240,8 +240,8 @@ def soak(options: argparse.Namespace) -> int:
                 print("right:", plan, flush=True)
         except AssertionError as error:
             failures.append(plan.seed)
-            print("FAILED: %s\n%s\nagain: python3 %s --runs 1 --seed %d\n" % (plan, error, sys.argv[0], plan.seed),
-                  flush=True)
+            print("FAILED: %s\n%s\nagain: python3 %s --runs 1 --seed %d%s\n" % (
+                plan, error, sys.argv[0], plan.seed, " --local" if options.local else ""), flush=True)
         finally:
             shutil.rmtree(directory, ignore_errors=True)
     print("%d runs, %d faults injected (%s), %d failures%s" % (
@@ -258,6 +258,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="the first run's seed; each next one's is one more")
     parser.add_argument("--combos", type=lambda words: words.split(","), default=combos_at_hand(),
                         help="engines and strands to choose from (default: %s)" % ",".join(combos_at_hand()))
+    parser.add_argument("--local", action="store_true", help="no stand-in hosts")
     parser.add_argument("--file", default=str(PROGRAM.parents[3] / "scoop_lite.py"), help="the scoop_lite.py to test")
     parser.add_argument("-v", "--verbose", action="store_true", help="print each run's plan")
     return 1 if soak(parser.parse_args()) else 0

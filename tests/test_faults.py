@@ -110,47 +110,40 @@ def test_with_restarts_off_the_origin_finishes_alone_and_says_so(run):
 
 
 LONG = """
-    def long(i):
-        note("run", i)
-        {how}({seconds})
-        return i
+    def long(how):
+        note("run", how.__name__)
+        how({seconds})
+        return how.__name__
 
     if __name__ == "__main__":
-        fs = [futures.submit(long, i) for i in range(2)]
-        await_notes("run", 2)
+        fs = [futures.submit(long, how) for how in (time.sleep, hold_gil, burn)]
+        await_notes("run", 3)
         {origin}
-        print([poll(f, 120).result() for f in fs])
+        print(sorted(poll(f, 120).result() for f in fs))
 """
 
 
-def check_no_false_death(run, pace, how, origin, hosts=()):
-    """Run two tasks of 4 times the death limit, away from the origin, and prove that each ran once, in peace."""
-    program = LONG.format(how=how, seconds=4 * pace.dead_after_s, origin=origin)
-    job = run(program, "-n", str(4 if hosts else 3), *pace.options, hosts=hosts)
-    job.noted("run", 2)
-    outcome = job.right([0, 1], within_s=6 * pace.dead_after_s + 10)
-    assert job.runs() == {"0": 1, "1": 1}
-    assert job.origin not in {line.pid for line in job.ledger("run")}
+def check_no_false_death(run, pace, origin="pass"):
+    """Run three tasks of 4 times the death limit, away from the origin, and prove that each ran once, in peace."""
+    job = run(LONG.format(seconds=4 * pace.dead_after_s, origin=origin), "-n", "4", *pace.options)
+    job.noted("run", 3)
+    outcome = job.right(["burn", "hold_gil", "sleep"], within_s=6 * pace.dead_after_s + 10)
+    assert job.runs() == {"sleep": 1, "hold_gil": 1, "burn": 1}
+    assert len({line.pid for line in job.ledger("run")} - {job.origin}) == 3
     assert outcome.err == ""
 
 
 @pytest.mark.parametrize("pace", PACES)
-@pytest.mark.parametrize("how", ["time.sleep", "hold_gil", "burn"])
-def test_a_long_task_beside_an_idle_origin_runs_once(run, pace, how):
-    check_no_false_death(run, pace, how, origin="pass")
-
-
-@pytest.mark.parametrize("pace", PACES)
-def test_a_long_task_beside_an_origin_that_holds_the_gil_runs_once(run, pace):
-    check_no_false_death(run, pace, "hold_gil", origin="hold_gil(%s)" % (5 * pace.dead_after_s))
+@pytest.mark.parametrize("origin", ["pass", "hold_gil(5)"], ids=["idle origin", "origin holding the GIL"])
+def test_healthy_tasks_longer_than_the_death_limit_run_once(run, pace, origin):
+    check_no_false_death(run, pace, origin)
 
 
 @soak
 @limit(1200)
-@pytest.mark.parametrize("how", ["time.sleep", "hold_gil"])
-def test_twenty_long_tasks_in_a_row_die_no_false_death(run, how):
+def test_twenty_rounds_of_long_tasks_see_no_false_death(run):
     for _ in range(20):
-        check_no_false_death(run, PACES[1].values[0], how, origin="pass")
+        check_no_false_death(run, PACES[1].values[0])
 
 
 # A task that kills its worker

@@ -209,7 +209,8 @@ def said(entry):
     """Return an entry as progress shows it."""
     if "failure" in entry:
         return entry["failure"]
-    return ", ".join("%s %s" % (key, report.number(value)) for key, value in entry.items() if not key.startswith("_"))
+    numbers = ", ".join("%s %s" % (key, report.number(value)) for key, value in entry.items() if not key.startswith("_"))
+    return "; ".join([numbers] + [entry[key] for key in ("_failure", "_note") if key in entry])
 
 
 def cpu_model():

@@ -48,9 +48,10 @@ class Results:
         return (statistics.median(ratios), *interval(ratios)) if ratios else None
 
     def failure(self, workload, system):
-        """Return why a system has no number here, or nothing."""
-        entries = self.rounds.get(workload, {}).get(system, [])
-        return next((entry["failure"] for entry in entries if entry and "failure" in entry), "")
+        """Return what went wrong with a system here: all of it, a part, or just its end; or nothing."""
+        entries = [entry for entry in self.rounds.get(workload, {}).get(system, []) if entry]
+        texts = [entry[key] for entry in entries for key in ("failure", "_failure", "_note") if key in entry]
+        return texts[0] + (" (%d of %d rounds)" % (len(texts), len(entries)) if len(entries) > 1 else "") if texts else ""
 
     def peers(self, workload, metric):
         """Return the names of the peers, at either setting, that have this metric."""
