@@ -15,7 +15,8 @@ import functools
 import gc
 import hashlib
 import heapq
-import importlib
+import importlib.machinery
+import importlib.util
 import io
 import itertools
 import json
@@ -24,6 +25,7 @@ import marshal
 import math
 import os
 import pickle
+import pkgutil
 import random
 import re
 import select
@@ -53,6 +55,7 @@ __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
 if _run_as_script:  # one module under one name, whatever the file is called: so that what it defines can be pickled
     __name__ = "scoop_lite"
+    sys.modules[os.path.splitext(os.path.basename(__file__))[0]] = sys.modules["__main__"]
 sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script else __name__])
 __all__ = ["futures", "shared", "main", "ScoopError", "MisuseError", "PeerError", "WorkerLost"]
 
@@ -151,8 +154,8 @@ MESSAGES = [
     Kind(8, "CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
     Kind(9, "LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
     Kind(10, "PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
-    Kind(11, "CONST", "worker > broker > all", "to, name, payload…", "setConst; echoed to the setter too", "CONST"),
-    Kind(12, "REFUSED", "broker > worker", "name", "this constant exists already", ""),
+    Kind(11, "CONST", "worker > broker > all", "to, count, name, payload…", "setConst; echoed to the setter too", "CONST"),
+    Kind(12, "REFUSED", "broker > worker", "count", "the constant of this CONST exists already", ""),
     Kind(13, "POOL", "broker > worker", "facts", "the number of workers changed", ""),
     Kind(14, "BYE", "worker > broker", "facts", "the origin's script has ended", "STOP"),
     Kind(15, "STOP", "broker > worker, agent", "", "the job is over", ""),
@@ -348,6 +351,7 @@ class StreamLink:
         self.codec = Codec()
         self.out: Deque[Any] = collections.deque([memoryview(self.codec.opening)])
         self.closed = ""  # why, once it is
+        self.mute = False  # nobody reads what we write
         self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
         self.n_in = self.n_out = 0  # bytes
         self.events = selectors.EVENT_READ  # that a selector waits for here
@@ -366,7 +370,8 @@ class StreamLink:
 
     def queue(self, frames: Frames) -> None:
         """Add a message to `out`, to be written by the next `flush`."""
-        self.out.extend(map(memoryview, encode(frames)))
+        if not self.mute:
+            self.out.extend(map(memoryview, encode(frames)))
 
     def ready(self) -> bool:
         """Return True when something was read that `receive` has not returned."""
@@ -413,8 +418,8 @@ class StreamLink:
                     out[0] = out[0][n:]
         except BlockingIOError:
             return False
-        except OSError as error:  # the reader of the link will find and report its end
-            self.closed = self.closed or f"cannot write: {error}"
+        except OSError:  # the other end is gone, but what it had sent is still to be read: `receive` finds the end
+            self.mute = True
             out.clear()
         return True
 
@@ -602,9 +607,10 @@ class ZmqRouter:
             verdict = [b"200", b"OK", user.encode()] if user else [b"400", b"no such key", b""]
             self.zap.send_multipart([version, request, *verdict, b""])
 
-    def receive(self) -> None:
-        """Take in all messages that are there (and answer the ZAP handler's questions first)."""
+    def receive(self) -> int:
+        """Take in all messages that are there, and answer the ZAP handler's questions; return how many came."""
         self.authenticate()
+        n = 0
         while self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
             identity, *frames = self.socket.recv_multipart(copy=False)
             if not frames:
@@ -613,6 +619,8 @@ class ZmqRouter:
             self.identities[rank] = identity.bytes
             self.take(rank, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
             self.authenticate()
+            n += 1
+        return n
 
     def send(self, identity: bytes, frames: Frames) -> None:
         """Send to a connection; one that is gone has a worker that is gone, whose agent will tell."""
@@ -920,9 +928,9 @@ class Broker:
 
     def on_const(self, member: Member, frames: Frames) -> None:
         """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
-        name = bytes(frames[2])
+        name = bytes(frames[3])
         if name in self.constants:
-            self.to(member, "REFUSED", name)
+            self.to(member, "REFUSED", frames[2])
             return
         self.constants[name] = frames[1:]
         for other in self.members.values():
@@ -988,7 +996,8 @@ class Broker:
             recent.popleft()
         again = member.host >= 0 and member.host in self.host_names and len(recent) < self.restarts
         text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
-        self.report(text + ("; starting another" if again else f"; {self.live()} left, no restart"))
+        left = f"{self.live()} left" if self.live() > 1 else "no other worker is left, the origin goes on alone"
+        self.report(text + ("; starting another" if again else f"; {left} (--restarts {self.restarts})"))
         if again:
             recent.append(self.now_s)
             self.start(member.host, [member.rank])
@@ -2373,6 +2382,9 @@ class Scheduler:
         key, first, count = head[:3], head[3], head[4]
         with self.lock:
             gone = self.withdrawn.pop(key, [])
+        if head[6]:  # said before anything of it is touched: unpickling may be what kills us
+            self.flush()
+            self.emit(self.message("OPENED", OWNER.pack(*key[:2]), REF.pack(key[2], first, count)))
         try:
             visit = Visit(head, chunk.function, self.send_part)
             columns = loads(chunk.payload)
@@ -2384,14 +2396,11 @@ class Scheduler:
             left, _ = subtract(left, a, b)
             if b <= first or a >= first + count:
                 self.withdrawn.setdefault(key, []).append((a, b))
-        if head[6]:
-            self.flush()
-            self.emit(self.message("OPENED", OWNER.pack(*key[:2]), REF.pack(key[2], first, count)))
         return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in left]
 
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
-        missing = isinstance(error, (AttributeError, ImportError)) and "__m" in str(error)
+        missing = isinstance(error, AttributeError) and "__m" in str(error)
         reason = facts(error=traceback_text(error), missing=missing, count=count)
         self.emit(self.message("UNREADABLE", OWNER.pack(*key[:2]), REF.pack(key[2], first, count), reason))
 
@@ -2549,6 +2558,10 @@ class Waiter:
             self.runtime.ready.append(self.strand)
 
 
+class Pickled(List[Any]):
+    """Frames of a constant that nobody has asked for yet."""
+
+
 class Runtime:
     """What a process needs to run and create tasks.
 
@@ -2558,6 +2571,7 @@ class Runtime:
 
     def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
         self.config, self.rank, self.incarnation, self.link = config, rank, incarnation, link
+        self.pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
         self.lock = threading.Lock()
         self.strands = new_strands(config.strands)
         self.current: Strand = self.strands.main
@@ -2584,8 +2598,8 @@ class Runtime:
         self.inbox: Deque[Frames] = collections.deque()
         self.unseen = self.scheduler.unseen
         self.constants: Dict[str, Any] = {}
-        self.loaded: Set[str] = set()  # names of constants that are no longer frames
-        self.refused: Set[str] = set()
+        self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
+        self.n_constants = 0
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.at_leave: List[Callable[[], None]] = []
         self.last_func: Any = None
@@ -2949,6 +2963,7 @@ class Runtime:
             else:
                 outcome = future.func(*future.args, **future.kwargs)
         except BaseException as error:
+            self.scope, self.slice, self.task = saved
             outcome = self.failure(error, future.func)
         self.scope, self.slice, self.task = saved
         self.scheduler.n_done += 1
@@ -2962,7 +2977,7 @@ class Runtime:
         if isinstance(error, Stopped):
             raise error
         if isinstance(error, KeyboardInterrupt) and self.interrupting:
-            self.interrupt_script()
+            self.interrupt_script()  # raises, if the script's own strand runs this task
         return Failure(error, self.unseen)
 
     def run_block(self, block: Block) -> None:
@@ -3019,7 +3034,7 @@ class Runtime:
         self.scheduler.n_done += n
         if seconds:
             self.scheduler.note_cost(job.func, seconds, n)
-        outcomes = [self.fold(job, block.lo, out)] if job.fold is not None else out
+        outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
             self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
             if now() - self.scheduler.flushed_s > FLUSH_S or block.alone:
@@ -3046,7 +3061,8 @@ class Runtime:
         if self.link is None:
             return
         with self.lock:
-            self.link.send(frames)
+            link = self.link if frames[0][0] != CODES["OPENED"] or self.pipe is None else self.pipe
+            link.send(frames)
         if self.link.edge and self.pump is not None:  # sending may have hidden from the other thread that something came
             self.wake()
             self.pump.nudge()
@@ -3125,16 +3141,15 @@ class Runtime:
 
     def on_const(self, frames: Frames) -> None:
         """Keep a constant, pickled until somebody asks for it."""
-        name = bytes(frames[2]).decode()
-        self.constants[name] = frames[3:]
+        name = bytes(frames[3]).decode()
+        self.constants[name] = Pickled(frames[4:])
         for waiter in self.waiting_for.pop(name, ()):
             waiter()
+        if OWNER.unpack(frames[1]) == (self.rank, self.incarnation):
+            self.verdicts.pop(bytes(frames[2]))(True)
 
     def on_refused(self, frames: Frames) -> None:
-        name = bytes(frames[1]).decode()
-        self.refused.add(name)
-        for waiter in self.waiting_for.pop(name, ()):
-            waiter()
+        self.verdicts.pop(bytes(frames[1]))(False)
 
     def on_stop(self, frames: Frames) -> None:
         """The job is over, or the launcher is gone: leave."""
@@ -3158,21 +3173,17 @@ class Runtime:
         except Exception as error:
             raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
         self.scheduler.carve()
+        self.n_constants += 1
+        serial, verdict = COUNT.pack(self.n_constants), []
+        waiter = Waiter(self, self.current)
+        self.verdicts[serial] = lambda accepted: (verdict.append(accepted), waiter())  # type: ignore[func-returns-value]
         to = OWNER.pack(self.rank, self.incarnation)
-        self.emit(message("CONST", self.rank, self.incarnation, to, name.encode(), *frames))
-        self.wait_constant(name, lambda: name in self.constants or name in self.refused, None)
-        if name in self.refused:
-            self.refused.discard(name)
+        self.emit(message("CONST", self.rank, self.incarnation, to, serial, name.encode(), *frames))
+        self.wait_until(lambda: bool(verdict), None, waiter)
+        waiter.strand = None
+        if not verdict[0]:
             raise TypeError(f"the constant {name!r} is set already; constants can be set once")
         self.constants[name] = value
-
-    def wait_constant(self, name: str, condition: Callable[[], bool], timeout: Optional[float]) -> None:
-        waiter = Waiter(self, self.current)
-        self.waiting_for.setdefault(name, []).append(waiter)
-        try:
-            self.wait_until(condition, timeout, waiter)
-        finally:
-            waiter.strand = None
 
     def get_constant(self, name: str, timeout: Optional[float]) -> Any:
         """Return a constant, waiting up to `timeout` seconds for it; None if there is none by then."""
@@ -3180,11 +3191,15 @@ class Runtime:
         if name not in self.constants:
             if self.link is None:
                 return None
-            self.wait_constant(name, lambda: name in self.constants, timeout)
+            waiter = Waiter(self, self.current)
+            self.waiting_for.setdefault(name, []).append(waiter)
+            try:
+                self.wait_until(lambda: name in self.constants, timeout, waiter)
+            finally:
+                waiter.strand = None
         value = self.constants.get(name)
-        if self.link is not None and type(value) is list and name not in self.loaded:
+        if type(value) is Pickled:
             value = self.constants[name] = loads(value)
-        self.loaded.add(name)
         return value
 
     # -- maps -----------------------------------------------------------------------------------------------------------
@@ -3281,11 +3296,9 @@ class Runtime:
     # -- interrupts and the end -------------------------------------------------------------------------------------------
 
     def catch_signals(self) -> None:
-        """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, self.on_signal)
+        """In the origin: SIGINT raises KeyboardInterrupt in the script, whatever runs here."""
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            signal.signal(signal.SIGINT, self.on_signal)
 
     def on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() != self.pid:
@@ -3294,7 +3307,7 @@ class Runtime:
         if self.lock.locked():  # in the middle of our own work: come again in a moment
             threading.Timer(0.01, os.kill, (self.pid, number)).start()
         elif self.current is self.strands.main:
-            self.interrupting = False
+            self.interrupting = self.slice is not None or self.task is not None  # `failure` must let it pass
             raise KeyboardInterrupt
         elif self.slice is None and self.task is None:  # a scheduler is waiting, or at work
             self.later.append(self.interrupt_script)
@@ -3491,7 +3504,7 @@ class Pump:
 # futures and shared: the programming interface                                                    (script and tasks)
 # ======================================================================================================================
 
-_state: Dict[str, Any] = {"runtime": None, "importing": False}  # of this process; set by `main`, or at the first use
+_state: Dict[str, Any] = {"runtime": None, "importing": None}  # of this process; while it imports the script, set apart
 
 
 def runtime() -> Runtime:
@@ -3503,7 +3516,7 @@ def runtime() -> Runtime:
 
 
 def serial_runtime() -> Runtime:
-    if _state["importing"]:
+    if _state["importing"] is not None:
         raise MisuseError(
             "futures were used while a worker imports the script: put what starts the work under "
             "`if __name__ == '__main__':`, as every worker imports the script to find its functions"
@@ -3884,7 +3897,7 @@ def get_const(name: str, timeout: Optional[float] = 0.1) -> Any:
 
 def __getattr__(name: str) -> Any:
     """Process facts under the names that SCOOP gave them, right at the time of reading."""
-    found: Optional[Runtime] = _state["runtime"]
+    found: Optional[Runtime] = _state["runtime"] or _state["importing"]
     running = found is not None and found.link is not None
     values: Dict[str, Any] = {
         "IS_RUNNING": running,
@@ -3950,17 +3963,18 @@ class MainModule(types.ModuleType):
             if config is not None:
                 self.__dict__["scoop_lite_config"] = config
             raise AttributeError(f"module '__main__' (of {self.__dict__.get('__file__')}) has no attribute {name!r}")
-        _state["importing"] = True
+        found, _state["runtime"] = _state["runtime"], None
+        _state["importing"] = found
         try:
             run_program(config, self)
         except BaseException as error:
             self.__dict__["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
             raise ImportError(
-                f"worker {_state['runtime'].rank} on {socket.gethostname()} cannot import {config.program}: "
+                f"worker {found.rank} on {socket.gethostname()} cannot import {config.program}: "
                 f"{type(error).__name__}: {error} (sys.path there: {sys.path})"
             ) from error
         finally:
-            _state["importing"] = False
+            _state.update(runtime=found, importing=None)
         return getattr(self, name)
 
 
@@ -3969,28 +3983,44 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
     if config.kind == "code":
+        namespace["__loader__"] = importlib.machinery.BuiltinImporter
         code = compile(config.program, "<string>", "exec")
     elif config.kind == "module":
         import runpy
 
-        _, spec, code = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
+        try:
+            _, spec, code = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
+        except ImportError as error:
+            sys.exit(f"{sys.executable}: {error}")
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
         if module.__name__ == "__main__":
             sys.argv[0] = spec.origin
+    elif is_main_archive(config.program):
+        spec = pkgutil.get_importer(config.program).find_spec("__main__")  # type: ignore[union-attr]
+        namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__="")
+        code = spec.loader.get_code("__main__")
     else:
-        from importlib.machinery import SourceFileLoader
-
         path = config.program
-        namespace.update(__file__=path, __loader__=SourceFileLoader(module.__name__, path), __cached__=None)
+        if sys.version_info >= (3, 9):
+            path = os.path.join(os.getcwd(), path)  # not normalized, as python does it
+        namespace.update(__file__=path, __loader__=importlib.machinery.SourceFileLoader(module.__name__, path), __cached__=None)
         with open(path, "rb") as file:
             code = compile(file.read(), path, "exec")
     exec(code, namespace)
+
+
+def is_main_archive(path: str) -> bool:
+    """Return True for a directory or a zip file, which Python runs by the `__main__` in it."""
+    importer = pkgutil.get_importer(path)
+    return importer is not None and importer.find_spec("__main__") is not None
 
 
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
     sys.argv = [{"script": config.program, "module": "-m", "code": "-c"}[config.kind], *config.args]
     first = {"script": os.path.dirname(os.path.realpath(config.program)), "module": os.getcwd(), "code": ""}[config.kind]
+    if config.kind == "script" and is_main_archive(config.program):
+        first = os.path.join(os.getcwd(), config.program)
     if not sys.flags.isolated:
         sys.path[:1] = [first]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
@@ -4050,6 +4080,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
     apply_limits(config, origin)
     link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
     found = _state["runtime"] = Runtime(config, rank, incarnation, link)
+    found.pipe = pipe
     if config.kind == "code":
         found.scheduler.by_value = ALL_NAMES
     set_up_path(config)
@@ -4066,6 +4097,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
             link.drain()
         pipe.send(message("BYE", rank, incarnation, facts(code=str(code))))  # by the way that DIED will come
         pipe.drain()
+        pipe.close()
         return code
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
     found.schedule()
@@ -4356,6 +4388,7 @@ class Agent:
             child = self.children.pop(pid, None)
             if child is None:
                 continue  # an orphan that the system handed to us
+            self.kill_group(child)
             for fd in list(child.outputs):
                 while fd in child.outputs and self.read_output(child, fd):
                     pass
@@ -4393,13 +4426,16 @@ class Agent:
                 os.kill(child.pid, signal.SIGKILL)
 
     def on_interrupt(self, frames: Frames) -> None:
-        """Pass a signal that the launcher got to the origin, unless the whole foreground group got it: then it has it."""
+        """Interrupt the origin as the launcher was, unless the whole foreground group was: then it knows.
+
+        SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
+        """
         order = json.loads(bytes(frames[1]))
         if self.signals.get(order["signal"], 0) < order["count"]:
             self.signals[order["signal"]] = order["count"]
             for child in self.children.values():
                 if child.rank == ORIGIN:
-                    os.kill(child.pid, order["signal"])
+                    os.kill(child.pid, order["signal"] if catches(child.pid, order["signal"]) else signal.SIGINT)
 
     def on_stop(self, frames: Frames) -> None:
         self.stop_s = time.monotonic() + STOP_GRACE_S
@@ -4407,11 +4443,31 @@ class Agent:
     def kill_all(self) -> None:
         for child in self.children.values():
             os.kill(child.pid, signal.SIGKILL)
+            self.kill_group(child)
+
+    @staticmethod
+    def kill_group(child: Child) -> None:
+        """End the processes that a worker had started; those of the script's own (the origin) are the user's."""
+        if child.rank != ORIGIN:
+            try:
+                os.killpg(child.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # there are none
 
 
 AGENT_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD") if hasattr(signal, name)]
 OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
+
+
+def catches(pid: int, number: int) -> bool:
+    """Return True if a process has a handler of its own for a signal (where the system tells)."""
+    try:
+        with open(f"/proc/{pid}/status") as file:
+            caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
+    except (OSError, StopIteration):
+        return False
+    return bool(caught >> (number - 1) & 1)
 
 
 def count_oom_kills() -> int:
@@ -4681,27 +4737,30 @@ class Launcher:
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
-        self.start_local()
         for number in LAUNCHER_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
+        self.start_local()
         signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)
         if self.config.backend == "zmq":
             self.open_router("127.0.0.1")
         self.broker.start(0, range(self.config.n))
-        delay: Optional[float] = None
         while self.agents:
+            delay = self.end_turn()
             self.flush()
-            if self.router is not None:
-                self.router.receive()  # its descriptors do not show what sending has uncovered
-                self.flush()
             for key, _ in self.selector.select(self.timeout(delay)):
                 key.data()
             self.tell_written()
             if self.kill_s is not None and time.monotonic() >= self.kill_s:
                 self.kill_all()
-            delay = self.broker.end_turn(time.monotonic())
         return self.end()
+
+    def end_turn(self) -> Optional[float]:
+        """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
+        while True:
+            delay = self.broker.end_turn(time.monotonic())
+            if self.router is None or not self.router.receive():
+                return delay
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         times = [] if delay is None else [delay]
@@ -4735,7 +4794,10 @@ class Launcher:
             self.kill_s = time.monotonic()
             return
         self.signalled = number
-        if number != signal.SIGINT:
+        origin = self.broker.members.get(ORIGIN)
+        if origin is None or not origin.up:  # no script has begun: there is nothing to end in good order
+            self.kill_s = time.monotonic()
+        elif number != signal.SIGINT:
             self.kill_s = time.monotonic() + 4
         for host in self.agents:
             self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number, count=count)))
@@ -4756,7 +4818,7 @@ class Launcher:
         deadline = time.monotonic() + 2
         while self.writer.lines and time.monotonic() < deadline:
             time.sleep(0.001)
-        if self.signalled is not None:
+        if self.signalled is not None and not (self.broker.status == 0 and self.broker.said_bye):
             return 128 + self.signalled
         return 1 if self.broker.status is None else self.broker.status
 
@@ -4842,6 +4904,9 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
             p.error(f"--path {options.path}: {error.strerror}")
     if kind == "script":
         check_script(program, p)
+    for option, value, module, package in (("backend", "zmq", "zmq", "pyzmq"), ("strands", "greenlet", "greenlet", "greenlet")):
+        if getattr(options, option) == value and importlib.util.find_spec(module) is None:
+            p.error(f"--{option} {value} needs {package}, which is not installed here (pip install {package})")
     if options.profile:
         options.profile = os.path.abspath(options.profile)
         os.makedirs(options.profile, exist_ok=True)
@@ -4858,7 +4923,9 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
 def check_script(path: str, p: Parser) -> None:
     """Refuse a script that cannot be read, before any process is started; in Python's own words."""
     if os.path.isdir(path):
-        p.error(f"can't run {path!r}: it is a directory")
+        if not is_main_archive(path):
+            p.error(f"can't find '__main__' module in {path!r}")
+        return
     try:
         open(path, "rb").close()
     except OSError as error:
@@ -4869,7 +4936,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command line; ends the process with the program's exit status."""
     p = parser()
     options = p.parse_args(argv)
-    if options.script is None and not options.module and not options.code:
+    if options.script is None and options.module is None and options.code is None:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)

@@ -1,7 +1,7 @@
 """Compare scoop_lite with its peers and with what the machine itself allows: `python3 tests/benchmarks`.
 
-Every measurement is a process of its own with a fresh system; all systems take turns, forwards in one round and backwards in
-the next. Progress goes to standard error, the Markdown tables to standard output.
+Every measurement is a process of its own with a fresh system; all systems take turns, forwards in one round and
+backwards in the next. Progress goes to standard error, the Markdown tables to standard output.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import workloads
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROUNDS, QUICK_ROUNDS = 7, 3
+BUSY = 0.5      # load average before the start from which on the numbers say more about others than about us
 DEFAULT_OURS = "scoop_lite,scoop_lite.Executor"
 
 
@@ -84,6 +85,7 @@ class Benchmark:
         self.rounds = {}
         self.gone = set()       # (workload, system) that hung or cannot: not tried again
         self.started = time.monotonic()
+        self.load = os.getloadavg()[0]
 
     def tell(self, text):
         """Show progress."""
@@ -95,6 +97,8 @@ class Benchmark:
         if not self.ours:
             self.tell("%s does not exist: only peers and floors are measured" % self.options.file)
         self.environment.prepare(self.ours + self.peers, self.tell)
+        if self.load > BUSY:
+            self.tell("others keep this machine busy (load %.1f): efficiencies and latencies will suffer" % self.load)
         for workload in self.workloads:
             self.rounds[workload.name] = {}
             for index in range(self.options.rounds):
@@ -192,10 +196,11 @@ class Benchmark:
 
     def facts(self):
         """Return what a reader must know to repeat this."""
-        return {"command": " ".join(["python3", "tests/benchmarks", *sys.argv[1:]]), "python": platform.python_version(),
-                "date": datetime.date.today().isoformat(), "machine": platform.platform(), "cpu": cpu_model(),
+        return {"command": " ".join(["python3", "tests/benchmarks", *sys.argv[1:]]),
+                "python": platform.python_version(), "date": datetime.date.today().isoformat(),
+                "machine": platform.platform(), "cpu": cpu_model(),
                 "cpus": len(os.sched_getaffinity(0)), "workers": self.options.workers, "rounds": self.options.rounds,
-                "minutes": round((time.monotonic() - self.started) / 60, 1), "versions": self.environment.versions(),
+                "load before": self.load, "minutes": round((time.monotonic() - self.started) / 60, 1), "versions": self.environment.versions(),
                 "best settings": {one.name: one.best_text for one in self.peers if one.best_text},
                 "not installed": self.environment.failures}
 
@@ -209,7 +214,7 @@ def said(entry):
     """Return an entry as progress shows it."""
     if "failure" in entry:
         return entry["failure"]
-    numbers = ", ".join("%s %s" % (key, report.number(value)) for key, value in entry.items() if not key.startswith("_"))
+    numbers = ", ".join("%s %s" % (key, report.number(value)) for key, value in entry.items() if key[0] != "_")
     return "; ".join([numbers] + [entry[key] for key in ("_failure", "_note") if key in entry])
 
 
@@ -221,8 +226,8 @@ def cpu_model():
 
 def text_of(facts, results):
     """Return the whole report in Markdown."""
-    head = ("%(python)s, %(cpus)d CPUs (%(cpu)s), %(workers)d workers, %(rounds)d rounds, %(minutes)g minutes, %(date)s: "
-            "`%(command)s`" % facts)
+    head = ("%(python)s, %(cpus)d CPUs (%(cpu)s), %(workers)d workers, %(rounds)d rounds, %(minutes)g minutes, "
+            "load before %(load before).1f, %(date)s: `%(command)s`" % facts)
     best = "\n".join("- %s (best): %s" % item for item in facts["best settings"].items())
     return "\n\n".join(["Python " + head, report.summary(results), "## Bars", report.bar_table(results),
                         "## Every system", best, report.details(results)]) + "\n"

@@ -11,8 +11,9 @@ class Bar:
 
     Args:
         metric: "workload.metric".
-        kind: "least" or "most" (the value itself), "floor" (ours in units of a floor), "peer" or "every peer" (times better).
-        value: The bound; for a floor of a metric where less is better, the most times the floor that it may be.
+        kind: "least" or "most": the value itself; "floor" or "floor at most": in units of a floor; "peer" or "every
+            peer": how many times better.
+        value: The bound.
         against: Name of the floor or of the peer (a peer's setting after a slash).
         system: Which of our systems.
     """

@@ -85,7 +85,7 @@ def map_one_process(items):
 
 
 def map_two_processes(items):
-    """Return seconds for the same list in two processes: half of the arguments travel as a column, half of the results back."""
+    """Return seconds for the same list in two processes: half of the arguments travel as a column."""
     partner = Partner(serve_columns)
     send(partner.link, (tasks.noop, ([1],)))
     receive(partner.link)
@@ -197,7 +197,7 @@ def ping_pong(n_hops, n, idle_s=0.0, n_bytes=100):
 
 
 def memcpy_gb_s(n_elements, n):
-    """Return GB/s of copying arrays into fresh memory: the second time, when a virtual machine has been given its pages."""
+    """Return GB/s of copying arrays into fresh memory, the second time: a virtual machine has its pages by then."""
     import numpy
     arrays = [numpy.full(n_elements, float(index)) for index in range(n)]
     for _ in range(2):
@@ -291,7 +291,7 @@ def fork_sleeper(start_read, start_write, done_write, n_naps, nap_s):
 
 
 def relay_cpu_us(n_messages, n_bytes, tasks_a_message):
-    """Return the CPU time a task costs the middle one of three processes that passes its message on and the answer back."""
+    """Return the CPU time a task costs the middle one of three processes, which passes on message and answer."""
     counters = Partner(lambda link: serve_relay(link, n_bytes))
     message = b"x" * n_bytes
     for _ in range(n_messages):

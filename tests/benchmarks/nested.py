@@ -1,7 +1,7 @@
 """Programs whose tasks submit tasks and wait for them.
 
-scoop_lite and SCOOP run the very same functions: both offer `futures`. The environment variable names which of the two this
-process imports, because a task is found by name in whatever process it lands.
+scoop_lite and SCOOP run the very same functions: both offer `futures`. The environment variable names which of the two
+this process imports, because a task is found by name in whatever process it lands.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import importlib
 import os
 import random
 
-LEAF_LENGTH = 20_000    # numbers that one quicksort task sorts without asking for help; 10^6 numbers make about 100 tasks
+LEAF_LENGTH = 20_000    # numbers that a quicksort task sorts without asking for help; 10^6 numbers make about 100 tasks
 BRANCHES = 8            # children of a tree node that has any
-FERTILITY = 0.122       # chance of having them: 0.976 children on average, so one subtree of 2,000 holds two fifths of all nodes
+FERTILITY = 0.122       # chance of having them: one of 2,000 subtrees gets two fifths of all nodes
 
 _module = os.environ.get("SCOOP_LITE_BENCHMARK_FUTURES")
 futures = importlib.import_module(_module).futures if _module else None

@@ -40,7 +40,7 @@ class Results:
         return statistics.median(values) if values else None
 
     def gain(self, workload, ours, theirs, metric):
-        """Return how many times better ours is: the median over the rounds that both have, and its interval; or None."""
+        """Return how many times better ours is: the median of the rounds that both have, and its interval; or None."""
         gain = workloads.BY_NAME[workload].metrics[metric].gain
         mine, other = self.by_round(workload, ours, metric), self.by_round(workload, theirs, metric)
         ratios = [gain(mine[index], other[index]) for index in mine if index in other]
@@ -51,7 +51,8 @@ class Results:
         """Return what went wrong with a system here: all of it, a part, or just its end; or nothing."""
         entries = [entry for entry in self.rounds.get(workload, {}).get(system, []) if entry]
         texts = [entry[key] for entry in entries for key in ("failure", "_failure", "_note") if key in entry]
-        return texts[0] + (" (%d of %d rounds)" % (len(texts), len(entries)) if len(entries) > 1 else "") if texts else ""
+        often = " (%d of %d rounds)" % (len(texts), len(entries)) if len(entries) > 1 else ""
+        return texts[0] + often if texts else ""
 
     def peers(self, workload, metric):
         """Return the names of the peers, at either setting, that have this metric."""
@@ -176,7 +177,8 @@ def metric_table(results, workload, key):
     medians = {name: results.median(workload.name, name, key) for name in results.rounds[workload.name]}
     names = sorted((name for name in medians if medians[name] is not None), key=medians.get, reverse=metric.higher)
     ours = ours_with(results, workload.name, key)
-    lines = [row(("%s, %s" % (metric.label, metric.unit), "median", "rounds", *(name + " is × better" for name in ours))),
+    title = "%s, %s" % (metric.label, metric.unit)
+    lines = [row((title, "median", "rounds", *(name + " is × better" for name in ours))),
              row(("---",) * (3 + len(ours)))]
     for name in names:
         gains = [ratio(results.gain(workload.name, one, name, key)) if one != name else "" for one in ours]
@@ -212,7 +214,8 @@ def plot(results):
                 shapes.append('<polyline fill="none" stroke="%s" stroke-width="%g"%s points="%s"/>' % (
                     colour, 2.5 if name == bars.OURS else 1.3, dash, path))
     for index, (name, colour) in enumerate(legend):
-        shapes.append('<text x="%d" y="%d" fill="%s">%s</text>' % (WIDTH - RIGHT + 15, TOP + 14 + 16 * index, colour, name))
+        shapes.append('<text x="%d" y="%d" fill="%s">%s</text>' % (
+            WIDTH - RIGHT + 15, TOP + 14 + 16 * index, colour, name))
     return ('<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" font-family="sans-serif" font-size="12">\n'
             '<rect width="100%%" height="100%%" fill="white"/>\n%s\n</svg>\n' % (WIDTH, HEIGHT, "\n".join(shapes)))
 
@@ -228,7 +231,8 @@ def curve(results, workload, system):
 
 def place(us, efficiency):
     """Return where a point is in the picture."""
-    return (LEFT + math.log10(us) / 5 * (WIDTH - LEFT - RIGHT), TOP + (1 - min(efficiency, 1.05)) * (HEIGHT - TOP - BOTTOM))
+    return (LEFT + math.log10(us) / 5 * (WIDTH - LEFT - RIGHT),
+            TOP + (1 - min(efficiency, 1.05)) * (HEIGHT - TOP - BOTTOM))
 
 
 def axes():

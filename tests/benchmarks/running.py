@@ -1,8 +1,8 @@
 """Runs one program under a hard time limit, answers its questions about its own processes, and leaves nothing behind.
 
-Every process that a run starts, however it detaches itself, inherits an environment variable with the run's own value: that is how
-they are found, measured and, at the end, killed. The program tells its results through a UNIX socket, because
-launchers differ in what they do to standard output and to inherited descriptors.
+Every process that a run starts, however it detaches itself, inherits an environment variable with the run's own value:
+that is how they are found, measured and, at the end, killed. The program tells its results through a UNIX socket,
+because launchers differ in what they do to standard output and to inherited descriptors.
 """
 
 from __future__ import annotations

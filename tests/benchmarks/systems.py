@@ -1,7 +1,7 @@
 """The systems that are compared: how each is started, and how it maps, submits, broadcasts and nests.
 
-A `System` lives in the process that drives it. Its class also tells the benchmark, before anything runs, which packages it
-needs and which command starts such a process. Imports of peers happen in `__init__`: nobody pays for another's.
+A `System` lives in the process that drives it. Its class also tells the benchmark, before anything runs, which packages
+it needs and which command starts such a process. Imports of peers happen in `__init__`: nobody pays for another's.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class System:
         return [python]
 
     def chunk_length(self, n_items, irregular):
-        """Return the length that documentation recommends: several chunks a worker, single tasks where lengths differ."""
+        """Return the length that documentation recommends: several chunks a worker, or 1 where task lengths differ."""
         return 1 if irregular else max(1, n_items // (4 * self.workers))
 
     def chunked(self, function, items, irregular):
@@ -352,7 +352,7 @@ def dask_fib(n):
     if n < 2:
         return n
     with distributed.worker_client() as client:
-        return sum(client.gather([client.submit(dask_fib, n - 1, pure=False), client.submit(dask_fib, n - 2, pure=False)]))
+        return sum(client.gather([client.submit(dask_fib, n - below, pure=False) for below in (1, 2)]))
 
 
 class Dask(System):

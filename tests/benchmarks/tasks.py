@@ -1,4 +1,4 @@
-"""The functions that the systems run as tasks. All are at module level, so that every system can pickle them by name."""
+"""The functions that the systems run as tasks, all at module level: every system can pickle them by name."""
 
 from __future__ import annotations
 

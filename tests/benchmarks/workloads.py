@@ -1,8 +1,9 @@
 """The workloads: what each one runs, how it checks the result, and its floor.
 
-Every workload runs the same way through every system: `drive` is called in a process of its own that holds a fresh system. A slow
-system is given fewer tasks, never other tasks: sizes grow until a measurement lasts about as long as its budget or has reached the
-full size. Results are checked after the clock has stopped; a wrong one makes the whole measurement a failure.
+Every workload runs the same way through every system: `drive` is called in a process of its own that holds a fresh
+system. A slow system is given fewer tasks, never other tasks: sizes grow until a measurement lasts about as long as its
+budget or has reached the full size. Results are checked after the clock has stopped; a wrong one makes the whole
+measurement a failure.
 """
 
 from __future__ import annotations
@@ -27,14 +28,15 @@ HOPS = 3                # links between a client and a worker: client - broker -
 SPIN_US = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
 
-def sized(run, first, most, budget_s=BUDGET_S):
-    """Call `run(n)` with growing `n` until it lasts a good part of the budget; the very first call only warms up.
+def sized(run, first, most, budget_s=BUDGET_S, warm_up=True):
+    """Call `run(n)` with growing `n` until it lasts a good part of the budget; one call before only warms up.
 
     Returns:
         The last `n` and the seconds that `run` returned for it.
     """
     n = min(first, most)
-    run(n)
+    if warm_up:
+        run(n)
     while True:
         gc.collect()
         length_s = run(n)
@@ -252,7 +254,7 @@ class Fib(Workload):
     number, name, title = 4, "fib", "nested fib(25), no cut-off"
     metrics = {"rate": Metric("nested fib", "tasks/s", floors=("serial run / 2", "bare greenlets"))}
     limit_s = 30
-    most = {"ray": 10, "ipyparallel": 4, "parsl": 14}       # Ray holds a process per waiting task; the others queue badly
+    most = {"ray": 10, "ipyparallel": 4, "parsl": 14}       # Ray holds a process for every waiting task
 
     def refusal(self, system):
         if system.fib is systems.System.fib:
@@ -504,7 +506,8 @@ class Pending(Workload):
             result, drain_s = timed(system.results, handles)
             check(list(result), list(range(n)))
             return submit_s + drain_s
-        n, length_s = sized(run, 1000, self.full, 4.0)
+        # A run before would leave free memory behind, which would hide what the next one needs.
+        n, length_s = sized(run, 2000, self.full, 4.0, warm_up=False)
         numbers["drain"] = n / length_s
         return numbers
 
@@ -572,9 +575,11 @@ class Relay(Workload):
     """CPU time by process: what moving a task costs."""
 
     number, name, title = 11, "relay", "CPU a task, by process"
-    metrics = {"submit_broker": Metric("broker, no-op submit, a task that travels", "µs", False, ("relayed in batches",)),
+    metrics = {"submit_broker": Metric("broker, no-op submit, a task that travels", "µs", False,
+                                       ("relayed in batches",)),
                "submit_all": Metric("all processes, no-op submit", "µs", False),
-               "spin_broker": Metric("broker, tasks of 100 µs, a task that travels", "µs", False, ("relayed in batches",)),
+               "spin_broker": Metric("broker, tasks of 100 µs, a task that travels", "µs", False,
+                                     ("relayed in batches",)),
                "spin_all": Metric("all processes, tasks of 100 µs, without the 100 µs", "µs", False),
                "alone_broker": Metric("broker, 64 workers, sleeps of 0.1 s, each travels alone", "µs", False,
                                       ("relayed alone",)),
@@ -593,7 +598,8 @@ class Relay(Workload):
         return numbers
 
     def floor(self, job):
-        return {"relayed in batches": dict.fromkeys(("submit_broker", "spin_broker"), floors.relay_cpu_us(500, 4000, 200)),
+        batched_us = floors.relay_cpu_us(500, 4000, 200)
+        return {"relayed in batches": {"submit_broker": batched_us, "spin_broker": batched_us},
                 "relayed alone": {"alone_broker": floors.relay_cpu_us(5000, 150, 1)}}
 
 

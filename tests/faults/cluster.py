@@ -83,9 +83,9 @@ Host refused unreachable unknown-key changed-key
         command.chmod(0o755)
 
     def processes(self, *nodes: str) -> Set[Process]:
-        """Return every process on these nodes but sshd itself."""
-        first = [int(cluster_script("pid1", node)) for node in nodes]
-        return set(processes.processes_of(pid for root in first for pid in processes.descendants(root)))
+        """Return every process on these nodes but sshd itself; none on one that is off."""
+        first = [cluster_script("pid1", node) for node in nodes]
+        return set(processes.processes_of(pid for root in first if root for pid in processes.descendants(int(root))))
 
     def pythons(self, *nodes: str) -> Set[Process]:
         """Return every Python process on these nodes."""

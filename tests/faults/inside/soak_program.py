@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 
+from toolkit import DIRECTORY, burn, die, hold_gil, note, reach
+
 import scoop_lite
 from scoop_lite import futures, shared
-from toolkit import DIRECTORY, burn, die, hold_gil, note, reach
 
 LEAVES = ("quick",) * 6 + ("sleep", "sleep", "burn", "gil", "bulk", "raises", "sealed", "constant", "dies once")
 WAYS = ("submit", "map", "map", "map_as_completed", "as_completed", "reduce")
