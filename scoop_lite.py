@@ -2596,6 +2596,7 @@ class Runtime:
         self.deadlines: List[Tuple[float, int, Waiter]] = []
         self.n_deadlines = 0
         self.inbox: Deque[Frames] = collections.deque()
+        self.n_received = 0  # messages
         self.unseen = self.scheduler.unseen
         self.constants: Dict[str, Any] = {}
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
@@ -2832,10 +2833,10 @@ class Runtime:
         elif self.deadlines and self.deadlines[0][0] <= time.monotonic():
             heapq.heappop(self.deadlines)[2]()
         else:
-            run = self.config.capacity and not self.holding
+            run, n_received = self.config.capacity and not self.holding, self.n_received
             item = self.scheduler.take(self.time_limit()) if run else None
             if item is None:
-                self.idle()
+                self.idle(n_received)
             else:
                 self.execute(item)
                 self.glance()
@@ -2854,8 +2855,12 @@ class Runtime:
             self.progress = progress, t
         return None if t - self.progress[1] > 5 else self.deadlines[0][0] - t
 
-    def idle(self) -> None:
-        """Say that this worker is hungry and wait for a message, or for the nearest deadline."""
+    def idle(self, n_received: int) -> None:
+        """Say that this worker is hungry and wait for a message, or for the nearest deadline.
+
+        Args:
+            n_received: the number of messages that the queue was looked at after; the pump may have read one since.
+        """
         scheduler = self.scheduler
         timeout = max(0.0, self.deadlines[0][0] - time.monotonic()) if self.deadlines else None
         if self.link is None:
@@ -2871,7 +2876,7 @@ class Runtime:
             scheduler.want()
         assert self.pump is not None
         self.pump.rest()
-        if not (self.inbox or self.later or self.ready):
+        if not (self.inbox or self.later or self.ready or self.n_received != n_received):
             self.wait_link(timeout)
         self.pump.idling = False
         self.receive()
@@ -3097,6 +3102,7 @@ class Runtime:
                 self.link.flush()
             arrived = self.link.receive()
             n = len(arrived)
+            self.n_received += n
             while arrived:
                 frames = arrived.popleft()
                 code, _, _ = HEADER.unpack(frames[0])
@@ -3483,8 +3489,7 @@ class Pump:
     def work(self) -> None:
         """Read, carve, flush; end slices that take far longer than measured, so that their rest can be given away."""
         runtime, scheduler = self.runtime, self.runtime.scheduler
-        runtime.receive()
-        if self.idling and runtime.inbox:
+        if runtime.receive() and self.idling:
             runtime.wake()
         if scheduler.wanted > scheduler.received:
             scheduler.sate()
