@@ -2240,7 +2240,7 @@ class Scheduler:
     def sate(self) -> None:
         """Take back what `want` said, if tasks have come up here meanwhile: who is hungry gets no orders."""
         with self.lock:
-            if self.wanted == self.received or not any(self.levels):
+            if self.wanted == self.received or not (self.away or any(self.levels)):
                 return
             self.wanted = self.received
         self.emit(self.message("HUNGRY", COUNT.pack(self.wanted)))
@@ -2870,7 +2870,7 @@ class Runtime:
             return
         scheduler.flush()
         scheduler.carve()
-        if any(scheduler.levels):
+        if scheduler.away or any(scheduler.levels):
             scheduler.sate()  # others shall have what a time limit keeps us from running
         elif self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]:
             scheduler.want()
