@@ -2074,16 +2074,23 @@ class Scheduler:
             level.extend(kept)
             level.stale = 0
 
-    def sweep(self) -> None:
-        """Remove from all queues what need not run any more."""
+    def has_queued(self, own: bool = False) -> bool:
+        """Return True while something waits in a queue that is still to be run: not cancelled, nor abandoned.
+
+        Args:
+            own: look at this worker's own tasks only.
+        """
         with self.lock:
-            for level in self.levels:
-                kept = [x for x in level if (x.state == PENDING if type(x) is Future else
-                                             type(x) is Chunk or not x.job.dropped())]  # fmt: skip
-                if len(kept) < len(level):
-                    level.clear()
-                    level.extend(kept)
-                    level.stale = 0
+            for item in itertools.chain.from_iterable(self.levels):
+                if type(item) is Future:
+                    found = item.state == PENDING
+                elif type(item) is Chunk:
+                    found = not own
+                else:
+                    found = not (item.job.dropped() or own and isinstance(item.job, Visit))
+                if found:
+                    return True
+        return False
 
     # -- carving ----------------------------------------------------------------------------------------------------------
 
@@ -2601,6 +2608,7 @@ class Runtime:
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
         self.n_constants = 0
         self.waiting_for: Dict[str, List[Waiter]] = {}
+        self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
         self.at_leave: List[Callable[[], None]] = []
         self.last_func: Any = None
         self.polled_s = 0.0
@@ -2702,6 +2710,30 @@ class Runtime:
             heapq.heappush(self.deadlines, (deadline, self.n_deadlines, waiter))
             self.park()
         return True
+
+    def wait_rest(self, condition: Callable[[], bool]) -> None:
+        """Park until `condition()` has held, for what no message tells: it is tried after each task, and before idling."""
+        self.check_thread()
+        entry = condition, Waiter(self, self.current)
+        self.resting.append(entry)
+        self.n_parked -= 1  # this strand is not to be waited for
+        try:
+            while entry in self.resting:
+                self.park()
+        finally:
+            self.n_parked += 1
+            if entry in self.resting:
+                self.resting.remove(entry)
+
+    def check_rest(self) -> bool:
+        """Wake a strand whose `wait_rest` is over; return True if there is one."""
+        for entry in self.resting:
+            condition, waiter = entry
+            if condition():
+                self.resting.remove(entry)
+                waiter()
+                return True
+        return False
 
     def cancel(self, future: Future) -> None:
         """Cancel a future's task wherever it waits, if it has not started."""
@@ -2856,6 +2888,8 @@ class Runtime:
 
     def idle(self) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline."""
+        if self.resting and self.check_rest():
+            return
         scheduler = self.scheduler
         timeout = max(0.0, self.deadlines[0][0] - time.monotonic()) if self.deadlines else None
         if self.link is None:
@@ -3079,6 +3113,8 @@ class Runtime:
                 self.scheduler.flush()
         if self.inbox or self.later or self.unseen:
             self.dispatch()
+        if self.resting:
+            self.check_rest()
         if self.scheduler.wanted > self.scheduler.received:
             self.scheduler.sate()
         if self.scheduler.ordered > self.scheduler.filled:
@@ -3280,11 +3316,7 @@ class Runtime:
     def has_own_tasks(self) -> bool:
         """Return True while tasks that this worker created are not done."""
         scheduler = self.scheduler
-        scheduler.sweep()
-        mine = (item for level in scheduler.levels for item in level if type(item) is not Chunk)
-        return bool(scheduler.sent or scheduler.home or scheduler.away) or any(
-            item.state == PENDING if type(item) is Future else not isinstance(item.job, Visit) for item in mine
-        )
+        return bool(scheduler.sent or scheduler.home or scheduler.away) or scheduler.has_queued(own=True)
 
     def cancel_all(self) -> None:
         """Cancel all tasks of this worker's own that have not started."""
@@ -3332,26 +3364,12 @@ class Runtime:
     def is_busy(self) -> bool:
         """Return True while tasks of this worker's own, or strands, are not finished."""
         scheduler = self.scheduler
-        scheduler.sweep()
-        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or any(scheduler.levels))
-
-    def run_until(self, condition: Callable[[], bool]) -> None:
-        """Be a scheduler on this strand until `condition()` holds, for what no single Waiter can tell."""
-        self.check_thread()
-        for piece in self.scheduler.slices:
-            if piece.strand is self.current:
-                self.yield_slice(piece)
-        while not condition():
-            if self.ready:
-                self.spares.append(self.current)
-                self.switch(self.next_strand())
-            else:
-                self.step()
+        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or scheduler.has_queued())
 
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
         if success:
-            self.run_until(lambda: not self.is_busy())
+            self.wait_rest(lambda: not self.is_busy())
         if self.unseen:
             self.dispatch_unseen()
 
@@ -3841,7 +3859,7 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     if cancel_futures:
         found.cancel_all()
     if wait:
-        found.run_until(lambda: not found.has_own_tasks())
+        found.wait_rest(lambda: not found.has_own_tasks())
 
 
 @public(futures, "task_seed")
