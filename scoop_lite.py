@@ -2741,8 +2741,8 @@ class Runtime:
         if future.state == PENDING:
             with self.lock:
                 if future.state == PENDING:
-                    self.scheduler.left_stale(future.at.level)
                     future.state = RUNNING  # nobody else may take it
+                    self.scheduler.left_stale(future.at.level)
             future.end(CANCELLED, None)
         elif future.state == SENT:
             self.cancel_sent(future)

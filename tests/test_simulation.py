@@ -10,6 +10,7 @@ import simulation  # noqa: E402
 # Runs that found something once: (seed, workers, events, faults), and what it was.
 FOUND = [
     (80, 8, 2000, False, "the origin's script never came back from a strand that became ready at its end"),
+    (30, 8, 2000, False, "a cancelled future was counted twice among the stale ones"),
 ]
 
 
