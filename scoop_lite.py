@@ -1814,12 +1814,16 @@ class Block:
 
 
 class Chunk:
-    """A chunk of another owner, as it came: not unpickled, so that it can be passed on as it is."""
+    """A chunk of another owner, as it came: not unpickled, so that it can be passed on as it is.
 
-    __slots__ = ("head", "function", "payload")
+    `left`: the tasks in it that were not cancelled. One that has lost some is opened here: elsewhere all would run.
+    """
+
+    __slots__ = ("head", "function", "payload", "left")
 
     def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames) -> None:
         self.head, self.function, self.payload = head, function, payload
+        self.left: Ranges = [(head[3], head[3] + head[4])]
 
 
 # ======================================================================================================================
@@ -1925,7 +1929,6 @@ class Scheduler:
         self.costs: Dict[Any, float] = {}
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
-        self.withdrawn: Dict[ChunkKey, List[Tuple[int, int]]] = {}  # cancelled while the chunk is not opened
         self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
         self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
         self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
@@ -2115,8 +2118,6 @@ class Scheduler:
             while level:
                 head = level[0]
                 if type(head) is Chunk:
-                    if head.head[:3] in self.withdrawn:
-                        break  # some of it was cancelled: only who opens it can tell it from the rest
                     return level.popleft()
                 if type(head) is Block:
                     if not head.job.dropped():
@@ -2301,13 +2302,15 @@ class Scheduler:
                 rest = piece.rob()
                 if rest is not None:
                     self.level(rest.job.depth).appendleft(rest)
-        for level in self.levels:
-            for item in [x for x in level if type(x) is Chunk and x.head[:3] == key]:
-                a, b = max(first, item.head[3]), min(end, item.head[3] + item.head[4])
-                if a < b:
-                    found.append((a, b))
-                    self.withdrawn.setdefault(key, []).append((a, b))
-            found += self.cut_out(level, lambda job: getattr(job, "key", None) == key, first, end)
+        for queue in (self.home, self.away, *self.levels):
+            for item in [x for x in queue if type(x) is Chunk and x.head[:3] == key]:
+                gone = [(max(first, a), min(end, b)) for a, b in item.left if a < end and first < b]
+                if gone:
+                    found += gone
+                    item.left, _ = subtract(item.left, first, end)
+                    queue.remove(item)
+                    self.home.extend([item] if item.left else ())
+            found += self.cut_out(queue, lambda job: getattr(job, "key", None) == key, first, end)
         return found
 
     @staticmethod
@@ -2361,13 +2364,13 @@ class Scheduler:
     def on_purge(self, frames: Frames) -> None:
         """Drop what belongs to an owner that died."""
         owner = OWNER.unpack(frames[1])
-        for level in self.levels:
-            for item in list(level):
+        for queue in (self.home, self.away, *self.levels):
+            for item in list(queue):
                 if type(item) is Chunk and item.head[:2] == owner:
-                    level.remove(item)
+                    queue.remove(item)
                 elif type(item) is Block and isinstance(item.job, Visit) and item.job.key[:2] == owner:
                     item.job.purged = True
-                    level.remove(item)
+                    queue.remove(item)
         for piece in self.slices:
             if isinstance(piece.block.job, Visit) and piece.block.job.key[:2] == owner:
                 piece.block.job.purged = True
@@ -2387,8 +2390,6 @@ class Scheduler:
         """Unpickle a chunk; return its blocks to run. One that cannot be unpickled is reported to its owner."""
         head = chunk.head
         key, first, count = head[:3], head[3], head[4]
-        with self.lock:
-            gone = self.withdrawn.pop(key, [])
         if head[6]:  # said before anything of it is touched: unpickling may be what kills us
             self.flush()
             self.emit(self.message("OPENED", OWNER.pack(*key[:2]), REF.pack(key[2], first, count)))
@@ -2396,14 +2397,10 @@ class Scheduler:
             visit = Visit(head, chunk.function, self.send_part)
             columns = loads(chunk.payload)
         except BaseException as error:
-            self.unreadable(key, first, count, error)
+            for a, b in chunk.left:
+                self.unreadable(key, a, b - a, error)
             return []
-        left: Ranges = [(first, first + count)]
-        for a, b in gone:
-            left, _ = subtract(left, a, b)
-            if b <= first or a >= first + count:
-                self.withdrawn.setdefault(key, []).append((a, b))
-        return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in left]
+        return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in chunk.left]
 
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
