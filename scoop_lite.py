@@ -2246,9 +2246,9 @@ class Scheduler:
         return True
 
     def sate(self) -> None:
-        """Take back what `want` said, if tasks have come up here meanwhile: who is hungry gets no orders."""
+        """Take back what `want` said, if tasks are here meanwhile: who is hungry gets no orders for them."""
         with self.lock:
-            if self.wanted == self.received or not any(self.levels):
+            if self.wanted == self.received or not (self.away or any(self.levels)):
                 return
             self.wanted = self.received
         self.emit(self.message("HUNGRY", COUNT.pack(self.wanted)))
@@ -2896,8 +2896,8 @@ class Runtime:
             return
         scheduler.flush()
         scheduler.carve()
-        if any(scheduler.levels):
-            scheduler.sate()  # others shall have what a time limit keeps us from running
+        if scheduler.away or any(scheduler.levels):
+            scheduler.sate()  # others shall have what must not run here, or not within a time limit
         elif self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]:
             scheduler.want()
         assert self.pump is not None
