@@ -924,7 +924,9 @@ class Broker:
     def on_opened(self, member: Member, frames: Frames) -> None:
         """Note that a suspected task has begun: if the worker dies now, it is to blame."""
         chunk_id, first, _ = REF.unpack(frames[2])
-        member.opened[(*OWNER.unpack(frames[1]), chunk_id)] = first
+        key = (*OWNER.unpack(frames[1]), chunk_id)
+        if key in member.holds:  # else its owner has died meanwhile
+            member.opened[key] = first
 
     def on_const(self, member: Member, frames: Frames) -> None:
         """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
@@ -975,6 +977,7 @@ class Broker:
             for holder in self.chunks.pop(key, ()):
                 if holder != rank:
                     del self.members[holder].holds[key]
+                    self.members[holder].opened.pop(key, None)
         lost: Dict[int, List[bytes]] = {}
         for key in member.holds:
             for first, end in self.chunks[key].pop(rank):
