@@ -2777,10 +2777,19 @@ class Runtime:
                 waiter.strand = None  # type: ignore[assignment]
 
     def abandon(self, job: MapJob) -> None:
-        """Drop what has not started of a map whose consumer is gone."""
+        """Drop what has not started of a map whose consumer is gone.
+
+        An iterator may be dropped anywhere, even in the pump with a lock held (the garbage collector decides): so this
+        only leaves a note.
+        """
         job.abandoned = True
         job.ready.clear()
-        if self.link is None or self.link.closed or (job.length is not None and job.done >= job.length):
+        if self.link is not None and (job.length is None or job.done < job.length):
+            self.later.append(functools.partial(self.cancel_rest, job))
+
+    def cancel_rest(self, job: MapJob) -> None:
+        """Cancel an abandoned map's tasks wherever they wait."""
+        if self.link is None or self.link.closed:
             return
         to = OWNER.pack(self.rank, self.incarnation)
         with self.scheduler.shipping:
@@ -3781,16 +3790,16 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
     Raises:
         concurrent.futures.TimeoutError: some were not done in time.
     """
-    return yield_completed(runtime(), set(fs), deadline_in(timeout))
+    return yield_completed(runtime(), list(dict.fromkeys(fs)), deadline_in(timeout))
 
 
-def yield_completed(found: Runtime, waiting: Set[Future], deadline: Optional[float]) -> Iterator[Future]:
+def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[float]) -> Iterator[Future]:
     done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
-    for future in waiting - set(done):
-        future.when_done(done.append)
     waiter = Waiter(found, found.current)
-    for future in waiting - set(done):
-        future.when_done(waiter)
+    for future in waiting:
+        if future.state < CANCELLED:
+            future.when_done(done.append)
+            future.when_done(waiter)
     try:
         for _ in range(len(waiting)):
             waiter.strand = found.current
