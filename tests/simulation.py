@@ -689,7 +689,7 @@ class Simulation:
                 self.expect(level.stale == 0, "rank %s counts %s stale futures in no queue", worker.rank, level.stale)
             parked = r.n_parked - (worker.rank == 0)
             self.expect(parked == 0, "rank %s still has %s parked strands", worker.rank, parked)
-            for name in ("ready", "inbox", "later", "waiting_for", "refused"):
+            for name in ("ready", "inbox", "later", "waiting_for"):
                 self.expect(not getattr(r, name), "rank %s still has %s: %.300s", worker.rank, name, getattr(r, name))
 
     def check_runs(self):
