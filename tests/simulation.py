@@ -482,6 +482,8 @@ class Simulation:
     def start_worker(self, worker):
         if worker.alive and worker.host in self.broker.host_names:
             worker.start()
+        else:
+            worker.alive = False
 
     # -- faults ---------------------------------------------------------------------------------------------------------
 
