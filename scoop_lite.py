@@ -924,7 +924,9 @@ class Broker:
     def on_opened(self, member: Member, frames: Frames) -> None:
         """Note that a suspected task has begun: if the worker dies now, it is to blame."""
         chunk_id, first, _ = REF.unpack(frames[2])
-        member.opened[(*OWNER.unpack(frames[1]), chunk_id)] = first
+        key = (*OWNER.unpack(frames[1]), chunk_id)
+        if key in member.holds:  # else its owner has died meanwhile
+            member.opened[key] = first
 
     def on_const(self, member: Member, frames: Frames) -> None:
         """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
@@ -975,6 +977,7 @@ class Broker:
             for holder in self.chunks.pop(key, ()):
                 if holder != rank:
                     del self.members[holder].holds[key]
+                    self.members[holder].opened.pop(key, None)
         lost: Dict[int, List[bytes]] = {}
         for key in member.holds:
             for first, end in self.chunks[key].pop(rank):
@@ -1814,12 +1817,16 @@ class Block:
 
 
 class Chunk:
-    """A chunk of another owner, as it came: not unpickled, so that it can be passed on as it is."""
+    """A chunk of another owner, as it came: not unpickled, so that it can be passed on as it is.
 
-    __slots__ = ("head", "function", "payload")
+    `left`: the tasks in it that were not cancelled. One that has lost some is opened here: elsewhere all would run.
+    """
+
+    __slots__ = ("head", "function", "payload", "left")
 
     def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames) -> None:
         self.head, self.function, self.payload = head, function, payload
+        self.left: Ranges = [(head[3], head[3] + head[4])]
 
 
 # ======================================================================================================================
@@ -1925,7 +1932,6 @@ class Scheduler:
         self.costs: Dict[Any, float] = {}
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
-        self.withdrawn: Dict[ChunkKey, List[Tuple[int, int]]] = {}  # cancelled while the chunk is not opened
         self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
         self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
         self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
@@ -2074,16 +2080,23 @@ class Scheduler:
             level.extend(kept)
             level.stale = 0
 
-    def sweep(self) -> None:
-        """Remove from all queues what need not run any more."""
+    def has_queued(self, own: bool = False) -> bool:
+        """Return True while something waits in a queue that is still to be run: not cancelled, nor abandoned.
+
+        Args:
+            own: look at this worker's own tasks only.
+        """
         with self.lock:
-            for level in self.levels:
-                kept = [x for x in level if (x.state == PENDING if type(x) is Future else
-                                             type(x) is Chunk or not x.job.dropped())]  # fmt: skip
-                if len(kept) < len(level):
-                    level.clear()
-                    level.extend(kept)
-                    level.stale = 0
+            for item in itertools.chain.from_iterable(self.levels):
+                if type(item) is Future:
+                    found = item.state == PENDING
+                elif type(item) is Chunk:
+                    found = not own
+                else:
+                    found = not (item.job.dropped() or own and isinstance(item.job, Visit))
+                if found:
+                    return True
+        return False
 
     # -- carving ----------------------------------------------------------------------------------------------------------
 
@@ -2108,8 +2121,6 @@ class Scheduler:
             while level:
                 head = level[0]
                 if type(head) is Chunk:
-                    if head.head[:3] in self.withdrawn:
-                        break  # some of it was cancelled: only who opens it can tell it from the rest
                     return level.popleft()
                 if type(head) is Block:
                     if not head.job.dropped():
@@ -2238,7 +2249,7 @@ class Scheduler:
         return True
 
     def sate(self) -> None:
-        """Take back what `want` said, if tasks have come up here meanwhile: who is hungry gets no orders."""
+        """Take back what `want` said, if tasks are here meanwhile: who is hungry gets no orders for them."""
         with self.lock:
             if self.wanted == self.received or not (self.away or any(self.levels)):
                 return
@@ -2294,13 +2305,15 @@ class Scheduler:
                 rest = piece.rob()
                 if rest is not None:
                     self.level(rest.job.depth).appendleft(rest)
-        for level in self.levels:
-            for item in [x for x in level if type(x) is Chunk and x.head[:3] == key]:
-                a, b = max(first, item.head[3]), min(end, item.head[3] + item.head[4])
-                if a < b:
-                    found.append((a, b))
-                    self.withdrawn.setdefault(key, []).append((a, b))
-            found += self.cut_out(level, lambda job: getattr(job, "key", None) == key, first, end)
+        for queue in (self.home, self.away, *self.levels):
+            for item in [x for x in queue if type(x) is Chunk and x.head[:3] == key]:
+                gone = [(max(first, a), min(end, b)) for a, b in item.left if a < end and first < b]
+                if gone:
+                    found += gone
+                    item.left, _ = subtract(item.left, first, end)
+                    queue.remove(item)
+                    self.home.extend([item] if item.left else ())
+            found += self.cut_out(queue, lambda job: getattr(job, "key", None) == key, first, end)
         return found
 
     @staticmethod
@@ -2354,13 +2367,13 @@ class Scheduler:
     def on_purge(self, frames: Frames) -> None:
         """Drop what belongs to an owner that died."""
         owner = OWNER.unpack(frames[1])
-        for level in self.levels:
-            for item in list(level):
+        for queue in (self.home, self.away, *self.levels):
+            for item in list(queue):
                 if type(item) is Chunk and item.head[:2] == owner:
-                    level.remove(item)
+                    queue.remove(item)
                 elif type(item) is Block and isinstance(item.job, Visit) and item.job.key[:2] == owner:
                     item.job.purged = True
-                    level.remove(item)
+                    queue.remove(item)
         for piece in self.slices:
             if isinstance(piece.block.job, Visit) and piece.block.job.key[:2] == owner:
                 piece.block.job.purged = True
@@ -2380,8 +2393,6 @@ class Scheduler:
         """Unpickle a chunk; return its blocks to run. One that cannot be unpickled is reported to its owner."""
         head = chunk.head
         key, first, count = head[:3], head[3], head[4]
-        with self.lock:
-            gone = self.withdrawn.pop(key, [])
         if head[6]:  # said before anything of it is touched: unpickling may be what kills us
             self.flush()
             self.emit(self.message("OPENED", OWNER.pack(*key[:2]), REF.pack(key[2], first, count)))
@@ -2389,14 +2400,10 @@ class Scheduler:
             visit = Visit(head, chunk.function, self.send_part)
             columns = loads(chunk.payload)
         except BaseException as error:
-            self.unreadable(key, first, count, error)
+            for a, b in chunk.left:
+                self.unreadable(key, a, b - a, error)
             return []
-        left: Ranges = [(first, first + count)]
-        for a, b in gone:
-            left, _ = subtract(left, a, b)
-            if b <= first or a >= first + count:
-                self.withdrawn.setdefault(key, []).append((a, b))
-        return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in left]
+        return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in chunk.left]
 
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
@@ -2602,6 +2609,7 @@ class Runtime:
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
         self.n_constants = 0
         self.waiting_for: Dict[str, List[Waiter]] = {}
+        self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
         self.at_leave: List[Callable[[], None]] = []
         self.last_func: Any = None
         self.polled_s = 0.0
@@ -2704,14 +2712,38 @@ class Runtime:
             self.park()
         return True
 
+    def wait_rest(self, condition: Callable[[], bool]) -> None:
+        """Park until `condition()` has held, for what no message tells: it is tried after each task, and before idling."""
+        self.check_thread()
+        entry = condition, Waiter(self, self.current)
+        self.resting.append(entry)
+        self.n_parked -= 1  # this strand is not to be waited for
+        try:
+            while entry in self.resting:
+                self.park()
+        finally:
+            self.n_parked += 1
+            if entry in self.resting:
+                self.resting.remove(entry)
+
+    def check_rest(self) -> bool:
+        """Wake a strand whose `wait_rest` is over; return True if there is one."""
+        for entry in self.resting:
+            condition, waiter = entry
+            if condition():
+                self.resting.remove(entry)
+                waiter()
+                return True
+        return False
+
     def cancel(self, future: Future) -> None:
         """Cancel a future's task wherever it waits, if it has not started."""
         self.check_thread()
         if future.state == PENDING:
             with self.lock:
                 if future.state == PENDING:
-                    self.scheduler.left_stale(future.at.level)
                     future.state = RUNNING  # nobody else may take it
+                    self.scheduler.left_stale(future.at.level)
             future.end(CANCELLED, None)
         elif future.state == SENT:
             self.cancel_sent(future)
@@ -2746,10 +2778,19 @@ class Runtime:
                 waiter.strand = None  # type: ignore[assignment]
 
     def abandon(self, job: MapJob) -> None:
-        """Drop what has not started of a map whose consumer is gone."""
+        """Drop what has not started of a map whose consumer is gone.
+
+        An iterator may be dropped anywhere, even in the pump with a lock held (the garbage collector decides): so this
+        only leaves a note.
+        """
         job.abandoned = True
         job.ready.clear()
-        if self.link is None or self.link.closed or (job.length is not None and job.done >= job.length):
+        if self.link is not None and (job.length is None or job.done < job.length):
+            self.later.append(functools.partial(self.cancel_rest, job))
+
+    def cancel_rest(self, job: MapJob) -> None:
+        """Cancel an abandoned map's tasks wherever they wait."""
+        if self.link is None or self.link.closed:
             return
         to = OWNER.pack(self.rank, self.incarnation)
         with self.scheduler.shipping:
@@ -2861,6 +2902,8 @@ class Runtime:
         Args:
             n_received: the number of messages that the queue was looked at after; the pump may have read one since.
         """
+        if self.resting and self.check_rest():
+            return
         scheduler = self.scheduler
         timeout = max(0.0, self.deadlines[0][0] - time.monotonic()) if self.deadlines else None
         if self.link is None:
@@ -2871,7 +2914,7 @@ class Runtime:
         scheduler.flush()
         scheduler.carve()
         if scheduler.away or any(scheduler.levels):
-            scheduler.sate()  # others shall have what a time limit keeps us from running
+            scheduler.sate()  # others shall have what must not run here, or not within a time limit
         elif self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]:
             scheduler.want()
         assert self.pump is not None
@@ -3084,6 +3127,8 @@ class Runtime:
                 self.scheduler.flush()
         if self.inbox or self.later or self.unseen:
             self.dispatch()
+        if self.resting:
+            self.check_rest()
         if self.scheduler.wanted > self.scheduler.received:
             self.scheduler.sate()
         if self.scheduler.ordered > self.scheduler.filled:
@@ -3286,11 +3331,7 @@ class Runtime:
     def has_own_tasks(self) -> bool:
         """Return True while tasks that this worker created are not done."""
         scheduler = self.scheduler
-        scheduler.sweep()
-        mine = (item for level in scheduler.levels for item in level if type(item) is not Chunk)
-        return bool(scheduler.sent or scheduler.home or scheduler.away) or any(
-            item.state == PENDING if type(item) is Future else not isinstance(item.job, Visit) for item in mine
-        )
+        return bool(scheduler.sent or scheduler.home or scheduler.away) or scheduler.has_queued(own=True)
 
     def cancel_all(self) -> None:
         """Cancel all tasks of this worker's own that have not started."""
@@ -3338,26 +3379,12 @@ class Runtime:
     def is_busy(self) -> bool:
         """Return True while tasks of this worker's own, or strands, are not finished."""
         scheduler = self.scheduler
-        scheduler.sweep()
-        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or any(scheduler.levels))
-
-    def run_until(self, condition: Callable[[], bool]) -> None:
-        """Be a scheduler on this strand until `condition()` holds, for what no single Waiter can tell."""
-        self.check_thread()
-        for piece in self.scheduler.slices:
-            if piece.strand is self.current:
-                self.yield_slice(piece)
-        while not condition():
-            if self.ready:
-                self.spares.append(self.current)
-                self.switch(self.next_strand())
-            else:
-                self.step()
+        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or scheduler.has_queued())
 
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
         if success:
-            self.run_until(lambda: not self.is_busy())
+            self.wait_rest(lambda: not self.is_busy())
         if self.unseen:
             self.dispatch_unseen()
 
@@ -3768,16 +3795,16 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
     Raises:
         concurrent.futures.TimeoutError: some were not done in time.
     """
-    return yield_completed(runtime(), set(fs), deadline_in(timeout))
+    return yield_completed(runtime(), list(dict.fromkeys(fs)), deadline_in(timeout))
 
 
-def yield_completed(found: Runtime, waiting: Set[Future], deadline: Optional[float]) -> Iterator[Future]:
+def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[float]) -> Iterator[Future]:
     done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
-    for future in waiting - set(done):
-        future.when_done(done.append)
     waiter = Waiter(found, found.current)
-    for future in waiting - set(done):
-        future.when_done(waiter)
+    for future in waiting:
+        if future.state < CANCELLED:
+            future.when_done(done.append)
+            future.when_done(waiter)
     try:
         for _ in range(len(waiting)):
             waiter.strand = found.current
@@ -3846,7 +3873,7 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     if cancel_futures:
         found.cancel_all()
     if wait:
-        found.run_until(lambda: not found.has_own_tasks())
+        found.wait_rest(lambda: not found.has_own_tasks())
 
 
 @public(futures, "task_seed")
