@@ -43,7 +43,8 @@ import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import (
-    Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union,
+    Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple,
+    Union,
 )  # fmt: skip
 
 try:
@@ -4509,6 +4510,238 @@ def redirect_output(writers: Sequence[int], readers: Sequence[int]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+
+
+# ======================================================================================================================
+# Hosts: what users and batch schedulers write becomes a plan, [Host(name, n), ...]; text only   (launcher, main thread)
+# ======================================================================================================================
+
+#: Most hosts of a node list, most workers of a host: a slip such as n[1-99999999] must not fill the memory.
+MAX_HOSTS = 100_000
+
+#: All that may reach a starter's command line, [user@]name or [user@]IPv6: no leading "-", no blank, quote, shell sign.
+HOST_NAME = re.compile(
+    r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?(?:([A-Za-z0-9_][A-Za-z0-9._-]{0,252})"
+    r"|(\[)?([0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f.]{0,15}){2,8}(?:%[A-Za-z0-9._-]{1,32})?)(?(3)\]))"
+)
+
+#: Words behind a host on a line of a host file, and what they mean: "" is a bare number, `workers` is early SCOOP's.
+LINE_WORDS = {"": "n", "slots": "n", "cpu": "n", "count": "n", "workers": "n", "max_slots": "max", "max-slots": "max"}
+
+#: Scheduler, the variable that tells of its job, and what that holds. The first one that is set wins.
+ALLOCATIONS = (
+    ("Slurm", "SLURM_JOB_NODELIST", "nodes"),
+    ("PBS", "PBS_NODEFILE", "file"),
+    ("Grid Engine", "PE_HOSTFILE", "file"),
+    ("Grid Engine", "SGE_TASK_ID", "serial"),  # a job without a parallel environment
+    ("LSF", "LSB_MCPU_HOSTS", "pairs"),
+    ("LSF", "LSB_DJOB_HOSTFILE", "file"),
+    ("LSF", "LSB_HOSTS", "words"),  # last, because LSF leaves it out of big jobs
+)
+
+
+class HostsError(MisuseError):
+    """A host list that cannot be used; args: where (file and line, option, variable), what is wrong, what to do."""
+
+    def __str__(self) -> str:
+        return "{}: {}; {}".format(*self.args)
+
+
+class Host(NamedTuple):
+    """A host of the plan."""
+    name: str  #: as the user wrote it (alias, user@host), but [::1] without brackets: ssh cannot resolve them
+    n: Optional[int]  #: workers, None for as many as the host's agent finds that it really offers
+
+
+def check_host_name(name: str, where: str = "host") -> str:
+    """Return `name` as a starter takes it, or raise HostsError before any starter sees it."""
+    match = HOST_NAME.fullmatch(name)
+    if not match:
+        raise HostsError(where, f"{name[:60]!a} is not a host name", "write [user@]name of letters, digits and . _ - "
+                         "(no '-' in front), or an IPv6 address in brackets")
+    return (match[1] or "") + (match[2] or match[4])
+
+
+def read_count(text: str, where: str) -> int:
+    """Return the number of workers that `text` gives to a host."""
+    if not re.fullmatch("[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_HOSTS:
+        raise HostsError(where, f"{text[:60]!a} is not a number of workers", f"write 1 to {MAX_HOSTS} or leave it out")
+    return int(text)
+
+
+def split_nodelist(text: str, where: str) -> List[str]:
+    """Split `text` at the commas outside of brackets: "n[1,3],gpu" gives ["n[1,3]", "gpu"]."""
+    pieces = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text)
+    if text and ",".join(pieces) == text:
+        return pieces
+    raise HostsError(where, f"an empty name or an unpaired bracket in {text[:60]!a}", "write a,b or n[1-3,7]")
+
+
+def expand_ranges(body: str, where: str) -> Iterator[str]:
+    """Yield what stands in brackets: "001-003,7" gives 001, 002, 003, 7; the lower end sets the zero padding."""
+    for part in body.split(","):
+        match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if high < low:
+            raise HostsError(where, f"{part[:60]!a} in brackets is no number or rising range", "write name[1-3,7]")
+        yield from (f"{number:0{len(match[1])}d}" for number in range(low, high + 1))
+
+
+def expand_nodelist(text: str, where: str = "node list") -> List[str]:
+    """Expand a list of nodes as Slurm writes it, without asking scontrol; every name that comes out is checked.
+
+    "n[001-003,7],gpu[1-2]x[3-4]" gives n001 n002 n003 n7 gpu1x3 gpu1x4 gpu2x3 gpu2x4: the last bracket runs fastest.
+    """
+    hosts: List[str] = []
+    for piece in split_nodelist(text, where):
+        # Literal text at even places, the insides of brackets at odd ones; but an IPv6 address is literal as a whole.
+        parts = [piece] if HOST_NAME.fullmatch(piece) else re.split(r"\[([^\[\]]*)\]", piece)
+        names = [""]
+        for place, part in enumerate(parts):
+            choices = list(itertools.islice(expand_ranges(part, where), MAX_HOSTS + 1)) if place % 2 else [part]
+            if len(hosts) + len(names) * len(choices) > MAX_HOSTS:
+                raise HostsError(where, f"more than {MAX_HOSTS} hosts", "look for a slip in a range, or give fewer")
+            names = [name + choice for name in names for choice in choices]
+        hosts += [check_host_name(name, where) for name in names]
+    return hosts
+
+
+def expand_counts(text: str, where: str = "count list") -> List[int]:
+    """Expand counts per node as Slurm writes them: "2(x3),1" gives [2, 2, 2, 1]."""
+    matches = [re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,5})\))?", part) for part in text.split(",")]
+    if None in matches:
+        raise HostsError(where, f"{text[:60]!a} is not a list of counts", "write counts like 2(x3),1")
+    return [int(match[1]) for match in matches if match for _ in range(int(match[2] or 1))]
+
+
+def expand_word(word: str, n: Optional[int], where: str) -> List[Host]:
+    """Expand names, each perhaps with `:count` behind it; `n` is a count given to the whole word."""
+    hosts: List[Host] = []
+    for piece in split_nodelist(word, where):
+        names, *counts = re.split(r":(?![^\[]*\])", piece)  # not at the colons of [::1]
+        if len(counts) + (n is not None) > 1:  # fe80::1:4 too: it could be read in two ways
+            raise HostsError(where, f"more than one count or colon at {piece[:60]!a}", "write host:N or [IPv6]:N")
+        each = read_count(counts[0], where) if counts else n
+        hosts += [Host(name, each) for name in expand_nodelist(names, where)]
+    return hosts
+
+
+def merge_hosts(entries: Sequence[Host], where: str) -> List[Host]:
+    """Add up the mentions of each host, in order of first mention.
+
+    A host without a count has None, unless such a host is named again: then the list counts workers by repeating names
+    (`--hosts a b b`, node files of PBS), and every mention without a count is one worker.
+    """
+    if not entries:
+        raise HostsError(where, "names no host", "name at least one")
+    mentions = collections.Counter(host.name for host in entries)
+    by_repeats = any(host.n is None and mentions[host.name] > 1 for host in entries)
+    plan: Dict[str, Optional[int]] = {}
+    for name, n in entries:
+        plan[name] = None if n is None and not by_repeats else (plan.get(name) or 0) + (n or 1)
+    return [Host(name, n) for name, n in plan.items()]
+
+
+def parse_hosts(words: Sequence[str], origin: str) -> List[Host]:
+    """Read the hosts of a command line: a b b user@c:4 n[1-3]:2 [::1]:4; `origin` (an option) is named in errors."""
+    return merge_hosts([host for word in words for host in expand_word(word, None, origin)], origin)
+
+
+def parse_hostfile(text: str, name: str) -> List[Host]:
+    """Read a host file, each line in a form of its own; `name` is the file's, for errors; `#` starts a comment.
+
+    SCOOP `host 4` or `host`; Open MPI `host slots=4 max_slots=8`; MPICH `host:4`; PBS one `host` per worker; Grid
+    Engine `host 4 queue@host UNDEFINED`. A node list as Slurm writes it may stand wherever a host may.
+    """
+    entries: List[Host] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        fields = re.sub(r"\s*=\s*", "=", line.partition("#")[0]).split()
+        where = f"{name}, line {number}"
+        entries += expand_word(fields[0], read_line_count(fields[1:], where), where) if fields else []
+    return merge_hosts(entries, name)
+
+
+def read_line_count(fields: Sequence[str], where: str) -> Optional[int]:
+    """Return the count among the words behind a host on its line, None if there is none."""
+    found: Dict[str, int] = {}
+    for field in fields[:1] if len(fields) == 3 and "@" in fields[1] else fields:  # Grid Engine: n, queue@host, CPUs
+        key, _, value = field.rpartition("=")
+        meaning = LINE_WORDS.get(key)
+        if meaning is None or meaning in found:
+            raise HostsError(where, f"{field[:60]!a} does not belong here",
+                              "a line is host, host N, host:N or host slots=N; a user goes before the host, user@host")
+        found[meaning] = read_count(value, where)
+    if found.get("max", MAX_HOSTS) < found.get("n", MAX_HOSTS):
+        raise HostsError(where, "max_slots without slots, or below it", "write slots=N, at most max_slots")
+    return found.get("n")
+
+
+def read_host_file(path: str) -> str:
+    """Return the text of a host file; bytes that are not UTF-8 do no harm in comments and are refused in names."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        raise HostsError(path, f"cannot be read ({error.strerror})", "check its name and permissions") from error
+
+
+def read_slurm_hosts(environ: Mapping[str, str]) -> List[Host]:
+    """Read a Slurm job's tasks per node, or its CPUs per node where no number of tasks was asked for (-N2)."""
+    names = expand_nodelist(environ["SLURM_JOB_NODELIST"], "SLURM_JOB_NODELIST")
+    variable = "SLURM_TASKS_PER_NODE" if environ.get("SLURM_NTASKS") else "SLURM_JOB_CPUS_PER_NODE"
+    counts = expand_counts(environ.get(variable, ""), variable)
+    if len(counts) != len(names):  # as in a step of srun, which counts its own tasks
+        raise HostsError(variable, f"counts for {len(counts)} hosts, but SLURM_JOB_NODELIST names {len(names)}",
+                         "start in the batch script or in salloc, not through srun")
+    return merge_hosts([Host(name, n) for name, n in zip(names, counts) if n], variable)
+
+
+def read_allocation(variable: str, form: str, environ: Mapping[str, str], read_file: Callable) -> List[Host]:
+    """Read the hosts that a scheduler's `variable` gives, in the `form` that ALLOCATIONS states."""
+    value, words = environ[variable], environ[variable].split()
+    if form == "nodes":
+        return read_slurm_hosts(environ)
+    if form == "file":
+        return parse_hostfile(read_file(value), value)
+    if form == "serial":
+        variable, words = "NSLOTS", [f"localhost:{environ.get('NSLOTS', '1')}"]
+    if form == "pairs":  # "h1 2 h2 3"; a host left without its count becomes "h2:" and is refused
+        words = [":".join(pair) for pair in itertools.zip_longest(words[::2], words[1::2], fillvalue="")]
+    return parse_hosts(words, variable)
+
+
+def hosts_from_environment(environ: Mapping, read_file: Callable = read_host_file) -> Optional[Tuple[str, List[Host]]]:
+    """Return the scheduler in whose job we are and the hosts that it gave us, None outside of a job."""
+    for scheduler, variable, form in ALLOCATIONS:
+        if environ.get(variable):
+            try:
+                hosts = read_allocation(variable, form, environ, read_file)
+            except HostsError as error:
+                remedy = f"{error.args[2]}, or replace {scheduler}'s list by --hosts or --hostfile"
+                raise HostsError(*error.args[:2], remedy) from error
+            return scheduler, [Host(name, n or 1) for name, n in hosts]  # a mention grants one slot, not all the CPUs
+    return None
+
+
+def spread(hosts: Sequence[Host], n: Optional[int], cpus_of: Optional[Callable[[str], int]] = None) -> List[Host]:
+    """Spread `n` >= 1 workers as SCOOP documents its -n: host after host is filled, so the last may be left out; those
+    that outnumber the places go one to each host in turn. The first host, which runs the origin, is always kept.
+
+    A host without a count has `cpus_of(name)` places. If that is unknown it has one, hosts like it alone take what
+    outnumbers the places (-n 3 over two of them gives 2 and 1), and without `n` they keep None.
+    """
+    if cpus_of is not None:
+        hosts = [Host(name, max(1, cpus_of(name)) if count is None else count) for name, count in hosts]
+    if n is None or not hosts:
+        return list(hosts)
+    takers = [host.name for host in hosts if host.n is None] or [host.name for host in hosts]
+    share, rest = divmod(max(0, n - sum(host.n or 1 for host in hosts)), len(takers))
+    extra = {name: share + (place < rest) for place, name in enumerate(takers)}
+    plan: List[Host] = []
+    for name, count in hosts:
+        plan.append(Host(name, min(n, (count or 1) + extra.get(name, 0))))
+        n -= plan[-1].n or 0
+    return [host for host in plan if host.n]
 
 
 # ======================================================================================================================
