@@ -30,9 +30,12 @@ import random
 import re
 import select
 import selectors
+import shlex
+import shutil
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -43,7 +46,8 @@ import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import (
-    Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple, Union,
+    Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple,
+    Union,
 )  # fmt: skip
 
 try:
@@ -160,6 +164,7 @@ MESSAGES = [
     Kind(14, "BYE", "worker > broker", "facts", "the origin's script has ended", "STOP"),
     Kind(15, "STOP", "broker > worker, agent", "", "the job is over", ""),
     Kind(16, "INTERRUPT", "broker > agent", "facts", "the user wants the script to end", "BYE"),
+    Kind(26, "JOIN", "agent > launcher", "facts", "a host is there; how many CPUs it offers", "START"),
     Kind(17, "START", "broker > agent", "facts", "start these workers", "STARTED"),
     Kind(18, "STARTED", "agent > broker", "facts", "a worker runs (its link follows as a descriptor)", ""),
     Kind(19, "DIED", "agent > broker", "facts", "a worker has ended, and how", "START"),
@@ -234,6 +239,9 @@ def command(name: bytes, body: bytes = b"") -> bytes:
 def ready(socket_type: bytes) -> bytes:
     """Encode the READY command that ends the NULL handshake."""
     return command(b"READY", b"\x0bSocket-Type" + struct.pack("!I", len(socket_type)) + socket_type)
+
+
+PING = command(b"PING", bytes(2))  # its time to live, 0: the receiver may judge our silence for himself
 
 
 class Codec:
@@ -357,7 +365,8 @@ class StreamLink:
         self.events = selectors.EVENT_READ  # that a selector waits for here
         for end in {self.reader, self.writer}:
             end.setblocking(False) if self.sock else os.set_blocking(end.fileno(), False)
-        self.last_heard_s = time.monotonic()
+        self.last_heard_s = self.beat_s = time.monotonic()
+        self.ping_s = 0.0  # when to send the next PING
 
     def fileno(self) -> int:
         """Return the descriptor to read from."""
@@ -479,6 +488,44 @@ class StreamLink:
             self.flush()
         return codec.messages
 
+    def watch(self, selector: selectors.BaseSelector) -> bool:
+        """Flush; have a selector wait for writability while something is left. Return True when all of it went."""
+        done = self.flush()
+        events = selectors.EVENT_READ | (0 if done else selectors.EVENT_WRITE)
+        if events != self.events and not self.closed:
+            self.events = events
+            if self.reader is self.writer:
+                selector.modify(self.reader, events, selector.get_key(self.reader).data)
+            elif done:
+                selector.unregister(self.writer)
+            else:
+                selector.register(self.writer, selectors.EVENT_WRITE, lambda: None)
+        return done
+
+    def unwatch(self, selector: selectors.BaseSelector) -> None:
+        """Have a selector forget this link."""
+        for end in {self.reader, self.writer}:
+            try:
+                selector.unregister(end)
+            except KeyError:
+                pass  # only one end of a pair, or none, was watched
+
+    def beat(self, now_s: float, heartbeat_s: float, dead_after_s: float) -> None:
+        """Send a PING when it is time; close the link when it has been silent for too long.
+
+        Both ends of a link between hosts do so, and any byte counts as life. Who finds that he was stopped or busy
+        himself cannot know: then the silence begins anew, so that what came meanwhile is read before it is judged.
+        """
+        if now_s - self.beat_s > 2 * heartbeat_s:
+            self.last_heard_s = now_s
+        self.beat_s = now_s
+        if now_s - self.last_heard_s > dead_after_s:
+            self.closed = self.closed or f"nothing was heard for {dead_after_s:g} s"
+        elif now_s >= self.ping_s:
+            self.ping_s = now_s + heartbeat_s
+            if not self.out:  # else bytes are on their way, and a PING would only queue behind them
+                self.out.append(memoryview(PING))
+
     def drain(self, timeout_s: float = 5.0) -> None:
         """Wait until everything is written, the link is closed, or `timeout_s` is over."""
         deadline = time.monotonic() + timeout_s
@@ -559,7 +606,7 @@ class ZmqPeer:
     def queue(self, frames: Frames) -> None:
         self.router.send(self.identity, frames)
 
-    def flush(self) -> bool:
+    def watch(self, selector: selectors.BaseSelector) -> bool:
         return True
 
 
@@ -718,7 +765,7 @@ class Broker:
             workers.append([rank, incarnation])
             if self.invite is not None:
                 invitations[rank] = self.invite(rank, incarnation)
-        self.send_agent(host, message("START", AGENT, 0, facts(workers=workers, invitations=invitations)))
+        self.send_agent(host, message("START", AGENT, 0, facts(workers=workers, invitations=invitations, **self.welcome)))
 
     def join(self, rank: int, capacity: int) -> Member:
         """Add a member that no agent started (an Executor's client)."""
@@ -3972,6 +4019,10 @@ class Config(NamedTuple):
     profile: str = ""
     threads: int = 0
     capacity: int = 1
+    hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
+    launcher: str = ""  # template of the command that reaches a host
+    min_hosts: int = 0  # hosts that suffice; 0: all
+    root: str = ""  # directory of the user's modules, on the launcher's host
 
     @property
     def main_name(self) -> str:
@@ -4050,9 +4101,7 @@ def is_main_archive(path: str) -> bool:
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
     sys.argv = [{"script": config.program, "module": "-m", "code": "-c"}[config.kind], *config.args]
-    first = {"script": os.path.dirname(os.path.realpath(config.program)), "module": os.getcwd(), "code": ""}[config.kind]
-    if config.kind == "script" and is_main_archive(config.program):
-        first = os.path.join(os.getcwd(), config.program)
+    first = "" if config.kind == "code" else config.root
     if not sys.flags.isolated:
         sys.path[:1] = [first]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
@@ -4266,9 +4315,13 @@ class Agent:
         self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
         while self.children or self.stop_s is None:
             timeout = None if self.stop_s is None else max(0.0, self.stop_s - time.monotonic())
+            if not self.local:
+                timeout = min(self.config.heartbeat_s, self.config.heartbeat_s if timeout is None else timeout)
             for key, _ in self.selector.select(timeout):
                 key.data()
             self.reap()
+            if not self.local:  # then only a heartbeat tells that the other end is gone
+                self.link.beat(time.monotonic(), self.config.heartbeat_s, self.config.dead_after_s)
             if self.link.closed:
                 self.kill_all()
                 self.stop_s = time.monotonic()
@@ -4281,13 +4334,12 @@ class Agent:
     def flush(self) -> None:
         """Write what this round has queued, and wait for writability where it does not go at once."""
         for link in [self.link, *(c.link for c in self.children.values() if c.link is not None)]:
-            events = selectors.EVENT_READ | (0 if link.flush() else selectors.EVENT_WRITE)
-            if events != link.events and not link.closed:
-                link.events = events
-                self.selector.modify(link.fileno(), events, self.selector.get_key(link.fileno()).data)
+            link.watch(self.selector)
 
     def on_signal(self, number: int, frame: Any) -> None:
         self.signals[number] = self.signals.get(number, 0) + 1
+        if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
+            self.stop_s = self.stop_s or time.monotonic() + 3
 
     def read_broker(self) -> None:
         """Obey the broker, or pass its message on to the worker that it is for."""
@@ -4304,6 +4356,8 @@ class Agent:
 
     def on_start(self, frames: Frames) -> None:
         order = json.loads(bytes(frames[1]))
+        threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
+        self.config = self.config._replace(n=order["size"], threads=threads)
         for rank, incarnation in order["workers"]:
             self.fork(rank, incarnation, order)
 
@@ -4384,7 +4438,8 @@ class Agent:
         except BlockingIOError:
             return False
         begun += data
-        end = begun.rfind(b"\n") + 1 if data and len(begun) < 1 << 20 else len(begun)
+        whole_lines = data and child.rank != ORIGIN and len(begun) < 1 << 20
+        end = begun.rfind(b"\n") + 1 if whole_lines else len(begun)
         if end:
             self.printed += end
             head = facts(rank=child.rank, stream=stream)
@@ -4544,6 +4599,478 @@ def redirect_output(writers: Sequence[int], readers: Sequence[int]) -> None:
 
 
 # ======================================================================================================================
+# Hosts: what users and batch schedulers write becomes a plan, [Host(name, n), ...]; text only   (launcher, main thread)
+# ======================================================================================================================
+
+#: Most hosts of a node list, most workers of a host: a slip such as n[1-99999999] must not fill the memory.
+MAX_HOSTS = 100_000
+
+#: All that may reach a starter's command line, [user@]name or [user@]IPv6: no leading "-", no blank, quote, shell sign.
+HOST_NAME = re.compile(
+    r"([A-Za-z0-9_][A-Za-z0-9._-]{0,63}@)?(?:([A-Za-z0-9_][A-Za-z0-9._-]{0,252})"
+    r"|(\[)?([0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f.]{0,15}){2,8}(?:%[A-Za-z0-9._-]{1,32})?)(?(3)\]))"
+)
+
+#: Words behind a host on a line of a host file, and what they mean: "" is a bare number, `workers` is early SCOOP's.
+LINE_WORDS = {"": "n", "slots": "n", "cpu": "n", "count": "n", "workers": "n", "max_slots": "max", "max-slots": "max"}
+
+#: Scheduler, the variable that tells of its job, and what that holds. The first one that is set wins.
+ALLOCATIONS = (
+    ("Slurm", "SLURM_JOB_NODELIST", "nodes"),
+    ("PBS", "PBS_NODEFILE", "file"),
+    ("Grid Engine", "PE_HOSTFILE", "file"),
+    ("Grid Engine", "SGE_TASK_ID", "serial"),  # a job without a parallel environment
+    ("LSF", "LSB_MCPU_HOSTS", "pairs"),
+    ("LSF", "LSB_DJOB_HOSTFILE", "file"),
+    ("LSF", "LSB_HOSTS", "words"),  # last, because LSF leaves it out of big jobs
+)
+
+
+class HostsError(MisuseError):
+    """A host list that cannot be used; args: where (file and line, option, variable), what is wrong, what to do."""
+
+    def __str__(self) -> str:
+        return "{}: {}; {}".format(*self.args)
+
+
+class Host(NamedTuple):
+    """A host of the plan."""
+    name: str  #: as the user wrote it (alias, user@host), but [::1] without brackets: ssh cannot resolve them
+    n: Optional[int]  #: workers, None for as many as the host's agent finds that it really offers
+
+
+def check_host_name(name: str, where: str = "host") -> str:
+    """Return `name` as a starter takes it, or raise HostsError before any starter sees it."""
+    match = HOST_NAME.fullmatch(name)
+    if not match:
+        raise HostsError(where, f"{name[:60]!a} is not a host name", "write [user@]name of letters, digits and . _ - "
+                         "(no '-' in front), or an IPv6 address in brackets")
+    return (match[1] or "") + (match[2] or match[4])
+
+
+def read_count(text: str, where: str) -> int:
+    """Return the number of workers that `text` gives to a host."""
+    if not re.fullmatch("[0-9]{1,6}", text) or not 1 <= int(text) <= MAX_HOSTS:
+        raise HostsError(where, f"{text[:60]!a} is not a number of workers", f"write 1 to {MAX_HOSTS} or leave it out")
+    return int(text)
+
+
+def split_nodelist(text: str, where: str) -> List[str]:
+    """Split `text` at the commas outside of brackets: "n[1,3],gpu" gives ["n[1,3]", "gpu"]."""
+    pieces = re.findall(r"(?:[^,\[\]]|\[[^\[\]]*\])+", text)
+    if text and ",".join(pieces) == text:
+        return pieces
+    raise HostsError(where, f"an empty name or an unpaired bracket in {text[:60]!a}", "write a,b or n[1-3,7]")
+
+
+def expand_ranges(body: str, where: str) -> Iterator[str]:
+    """Yield what stands in brackets: "001-003,7" gives 001, 002, 003, 7; the lower end sets the zero padding."""
+    for part in body.split(","):
+        match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if high < low:
+            raise HostsError(where, f"{part[:60]!a} in brackets is no number or rising range", "write name[1-3,7]")
+        yield from (f"{number:0{len(match[1])}d}" for number in range(low, high + 1))
+
+
+def expand_nodelist(text: str, where: str = "node list") -> List[str]:
+    """Expand a list of nodes as Slurm writes it, without asking scontrol; every name that comes out is checked.
+
+    "n[001-003,7],gpu[1-2]x[3-4]" gives n001 n002 n003 n7 gpu1x3 gpu1x4 gpu2x3 gpu2x4: the last bracket runs fastest.
+    """
+    hosts: List[str] = []
+    for piece in split_nodelist(text, where):
+        # Literal text at even places, the insides of brackets at odd ones; but an IPv6 address is literal as a whole.
+        parts = [piece] if HOST_NAME.fullmatch(piece) else re.split(r"\[([^\[\]]*)\]", piece)
+        names = [""]
+        for place, part in enumerate(parts):
+            choices = list(itertools.islice(expand_ranges(part, where), MAX_HOSTS + 1)) if place % 2 else [part]
+            if len(hosts) + len(names) * len(choices) > MAX_HOSTS:
+                raise HostsError(where, f"more than {MAX_HOSTS} hosts", "look for a slip in a range, or give fewer")
+            names = [name + choice for name in names for choice in choices]
+        hosts += [check_host_name(name, where) for name in names]
+    return hosts
+
+
+def expand_counts(text: str, where: str = "count list") -> List[int]:
+    """Expand counts per node as Slurm writes them: "2(x3),1" gives [2, 2, 2, 1]."""
+    matches = [re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,5})\))?", part) for part in text.split(",")]
+    if None in matches:
+        raise HostsError(where, f"{text[:60]!a} is not a list of counts", "write counts like 2(x3),1")
+    return [int(match[1]) for match in matches if match for _ in range(int(match[2] or 1))]
+
+
+def expand_word(word: str, n: Optional[int], where: str) -> List[Host]:
+    """Expand names, each perhaps with `:count` behind it; `n` is a count given to the whole word."""
+    hosts: List[Host] = []
+    for piece in split_nodelist(word, where):
+        names, *counts = re.split(r":(?![^\[]*\])", piece)  # not at the colons of [::1]
+        if len(counts) + (n is not None) > 1:  # fe80::1:4 too: it could be read in two ways
+            raise HostsError(where, f"more than one count or colon at {piece[:60]!a}", "write host:N or [IPv6]:N")
+        each = read_count(counts[0], where) if counts else n
+        hosts += [Host(name, each) for name in expand_nodelist(names, where)]
+    return hosts
+
+
+def merge_hosts(entries: Sequence[Host], where: str) -> List[Host]:
+    """Add up the mentions of each host, in order of first mention.
+
+    A host without a count has None, unless such a host is named again: then the list counts workers by repeating names
+    (`--hosts a b b`, node files of PBS), and every mention without a count is one worker.
+    """
+    if not entries:
+        raise HostsError(where, "names no host", "name at least one")
+    mentions = collections.Counter(host.name for host in entries)
+    by_repeats = any(host.n is None and mentions[host.name] > 1 for host in entries)
+    plan: Dict[str, Optional[int]] = {}
+    for name, n in entries:
+        plan[name] = None if n is None and not by_repeats else (plan.get(name) or 0) + (n or 1)
+    return [Host(name, n) for name, n in plan.items()]
+
+
+def parse_hosts(words: Sequence[str], origin: str) -> List[Host]:
+    """Read the hosts of a command line: a b b user@c:4 n[1-3]:2 [::1]:4; `origin` (an option) is named in errors."""
+    return merge_hosts([host for word in words for host in expand_word(word, None, origin)], origin)
+
+
+def parse_hostfile(text: str, name: str) -> List[Host]:
+    """Read a host file, each line in a form of its own; `name` is the file's, for errors; `#` starts a comment.
+
+    SCOOP `host 4` or `host`; Open MPI `host slots=4 max_slots=8`; MPICH `host:4`; PBS one `host` per worker; Grid
+    Engine `host 4 queue@host UNDEFINED`. A node list as Slurm writes it may stand wherever a host may.
+    """
+    entries: List[Host] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        fields = re.sub(r"\s*=\s*", "=", line.partition("#")[0]).split()
+        where = f"{name}, line {number}"
+        entries += expand_word(fields[0], read_line_count(fields[1:], where), where) if fields else []
+    return merge_hosts(entries, name)
+
+
+def read_line_count(fields: Sequence[str], where: str) -> Optional[int]:
+    """Return the count among the words behind a host on its line, None if there is none."""
+    found: Dict[str, int] = {}
+    for field in fields[:1] if len(fields) == 3 and "@" in fields[1] else fields:  # Grid Engine: n, queue@host, CPUs
+        key, _, value = field.rpartition("=")
+        meaning = LINE_WORDS.get(key)
+        if meaning is None or meaning in found:
+            raise HostsError(where, f"{field[:60]!a} does not belong here",
+                              "a line is host, host N, host:N or host slots=N; a user goes before the host, user@host")
+        found[meaning] = read_count(value, where)
+    if found.get("max", MAX_HOSTS) < found.get("n", MAX_HOSTS):
+        raise HostsError(where, "max_slots without slots, or below it", "write slots=N, at most max_slots")
+    return found.get("n")
+
+
+def read_host_file(path: str) -> str:
+    """Return the text of a host file; bytes that are not UTF-8 do no harm in comments and are refused in names."""
+    try:
+        with open(path, encoding="utf-8-sig", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        raise HostsError(path, f"cannot be read ({error.strerror})", "check its name and permissions") from error
+
+
+def read_slurm_hosts(environ: Mapping[str, str]) -> List[Host]:
+    """Read a Slurm job's tasks per node, or its CPUs per node where no number of tasks was asked for (-N2)."""
+    names = expand_nodelist(environ["SLURM_JOB_NODELIST"], "SLURM_JOB_NODELIST")
+    variable = "SLURM_TASKS_PER_NODE" if environ.get("SLURM_NTASKS") else "SLURM_JOB_CPUS_PER_NODE"
+    counts = expand_counts(environ.get(variable, ""), variable)
+    if len(counts) != len(names):  # as in a step of srun, which counts its own tasks
+        raise HostsError(variable, f"counts for {len(counts)} hosts, but SLURM_JOB_NODELIST names {len(names)}",
+                         "start in the batch script or in salloc, not through srun")
+    return merge_hosts([Host(name, n) for name, n in zip(names, counts) if n], variable)
+
+
+def read_allocation(variable: str, form: str, environ: Mapping[str, str], read_file: Callable) -> List[Host]:
+    """Read the hosts that a scheduler's `variable` gives, in the `form` that ALLOCATIONS states."""
+    value, words = environ[variable], environ[variable].split()
+    if form == "nodes":
+        return read_slurm_hosts(environ)
+    if form == "file":
+        return parse_hostfile(read_file(value), value)
+    if form == "serial":
+        variable, words = "NSLOTS", [f"localhost:{environ.get('NSLOTS', '1')}"]
+    if form == "pairs":  # "h1 2 h2 3"; a host left without its count becomes "h2:" and is refused
+        words = [":".join(pair) for pair in itertools.zip_longest(words[::2], words[1::2], fillvalue="")]
+    return parse_hosts(words, variable)
+
+
+def hosts_from_environment(environ: Mapping, read_file: Callable = read_host_file) -> Optional[Tuple[str, List[Host]]]:
+    """Return the scheduler in whose job we are and the hosts that it gave us, None outside of a job."""
+    for scheduler, variable, form in ALLOCATIONS:
+        if environ.get(variable):
+            try:
+                hosts = read_allocation(variable, form, environ, read_file)
+            except HostsError as error:
+                remedy = f"{error.args[2]}, or replace {scheduler}'s list by --hosts or --hostfile"
+                raise HostsError(*error.args[:2], remedy) from error
+            return scheduler, [Host(name, n or 1) for name, n in hosts]  # a mention grants one slot, not all the CPUs
+    return None
+
+
+def spread(hosts: Sequence[Host], n: Optional[int], cpus_of: Optional[Callable[[str], int]] = None) -> List[Host]:
+    """Spread `n` >= 1 workers as SCOOP documents its -n: host after host is filled, so the last may be left out; those
+    that outnumber the places go one to each host in turn. The first host, which runs the origin, is always kept.
+
+    A host without a count has `cpus_of(name)` places. If that is unknown it has one, hosts like it alone take what
+    outnumbers the places (-n 3 over two of them gives 2 and 1), and without `n` they keep None.
+    """
+    if cpus_of is not None:
+        hosts = [Host(name, max(1, cpus_of(name)) if count is None else count) for name, count in hosts]
+    if n is None or not hosts:
+        return list(hosts)
+    takers = [host.name for host in hosts if host.n is None] or [host.name for host in hosts]
+    share, rest = divmod(max(0, n - sum(host.n or 1 for host in hosts)), len(takers))
+    extra = {name: share + (place < rest) for place, name in enumerate(takers)}
+    plan: List[Host] = []
+    for name, count in hosts:
+        plan.append(Host(name, min(n, (count or 1) + extra.get(name, 0))))
+        n -= plan[-1].n or 0
+    return [host for host in plan if host.n]
+
+
+# ======================================================================================================================
+# Starters: commands that reach a host and join two pipes; what crosses them before the first frame    (launcher; agent)
+# ======================================================================================================================
+# down: 256 bytes 00…FF, then three times 8 digits and so many bytes: path and source of this file, header (JSON).
+# up:   whatever a login shell prints, "scoop_lite agent:", 256 bytes 00…FF.  Then both ways: ZMTP.
+
+#: Name: command that reaches a host. All but srun hand one word to a shell over there, as ssh does.
+STARTERS = {
+    "ssh": "ssh -T -o BatchMode=yes -o ConnectTimeout=8 -- {host}",
+    "rsh": "rsh {host}",
+    "srun": "srun --nodelist={host} --nodes=1 --ntasks=1 --overlap --unbuffered --cpu-bind=none --mpi=none",
+    "qrsh": "qrsh -inherit {host}",
+    "blaunch": "blaunch {host}",
+}
+#: The starters that processes must come from to belong to a scheduler's job, and so to be counted and ended with it.
+SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch"}
+JOIN_S = 10  # for a host to answer, and again for its agent to come through
+
+ALL_BYTES = bytes(range(256))
+MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
+#: What `python3 -c` runs: a constant, without a line break or exclamation mark, for which csh has no quotes.
+BOOTSTRAP = """import os,sys
+if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+sys.version.split()[0]+", not 3.8 or newer")
+import types
+r,w=int(sys.argv[1]),int(sys.argv[2])
+a=bytes(range(256))
+os.write(w,b"scoop_lite agent:"+a)
+def read(n):
+ b=b""
+ while len(b)<n:
+  d=os.read(r,n-len(b))
+  if d==b"":sys.exit(1)
+  b+=d
+ return b
+def part():return read(int(read(8)))
+if not read(256)==a:sys.exit("this starter is not 8-bit clean")
+m=sys.modules["scoop_lite"]=types.ModuleType("scoop_lite")
+m.__file__=os.fsdecode(part())
+exec(compile(part(),m.__file__,"exec"),m.__dict__)
+m.serve_agent(r,w,part())"""
+#: Sources a prolog, in bash where there is one, with the link out of its way; then becomes the agent.
+PROLOG = """exec 3<&0 4>&1 </dev/null >&2; exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" 3 4"""
+LOCAL_PROLOG = """exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" """
+
+#: What starters and shells say, and what it means.
+CAUSES = (
+    ("No route to host|etwork is unreachable", "there is no route to it"),
+    ("(?i)timed out|no answer", "is it up, does the network let ssh through, does something wait for a password?"),
+    ("Connection refused", "is sshd running there, at this port?"),
+    ("(?i)could not resolve|not known|name resolution", "its name is unknown here"),
+    ("(?i)host key", "its host key is unknown or has changed; ssh to it once by hand"),
+    ("Permission denied|authentication fail", "it wants a key without a question; see ssh-copy-id and ssh-agent"),
+    ("too old|8-bit", ""),
+    ("(?i)python.*(not found|no such file)", "there is no such Python; see --python-interpreter"),
+    ("Traceback", "its Python failed"),
+    ("frame", "something else than the agent wrote into the link; see what start-up files print"),
+)
+
+
+def is_here(name: str) -> bool:
+    """Return True for names that mean this very machine and need no starter."""
+    return name in ("localhost", "127.0.0.1", "::1")
+
+
+def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
+    """Return the words that start an agent: constants but for the user's interpreter and prolog.
+
+    Args:
+        local: descriptors that it inherits; else its link is its standard input and output.
+    """
+    python = [config.python or (sys.executable if local else "python3")]
+    if local and not config.python:
+        python += subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    words = [*python, "-c", f"exec({BOOTSTRAP!r})"]
+    if config.prolog:
+        words = ["/bin/sh", "-c", LOCAL_PROLOG if local else PROLOG, config.prolog, *words]
+    return words + [str(fd) for fd in local or (() if config.prolog else (0, 1))]
+
+
+def starter_command(host: str, config: Config) -> List[str]:
+    """Return the command that starts an agent on another host; no shell of this host has a part in it."""
+    words = [word.replace("{host}", host) for word in shlex.split(config.launcher)]
+    if os.path.basename(words[0]) == "srun":
+        return words + agent_command(config)
+    return [*words, "exec " + " ".join(map(shlex.quote, agent_command(config)))]
+
+
+class Starter:
+    """The command that reaches one host, and what comes of it until that host's agent speaks.
+
+    Attributes:
+        here: it starts the agent of this machine, which inherits its link and the user's terminal.
+        noise: what came before the marker. words: the last that was said on standard error.
+    """
+
+    def __init__(self, name: str, config: Config, here: bool) -> None:
+        self.name, self.config, self.here = name, config, here
+        self.command = agent_command(config, (0,)) if here else starter_command(name, config)
+        self.noise = self.words = b""
+        self.process: Any = None
+
+    def start(self) -> None:
+        """Start the command, and queue all that its agent needs.
+
+        Raises:
+            OSError: there is no such command.
+        """
+        header = {"config": self.config._asdict(), "directory": os.getcwd(), "here": self.here, "life": -1}
+        header["environment"] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+        if self.here:
+            header["life"] = self.start_here()
+        else:
+            pipe = subprocess.PIPE
+            self.process = subprocess.Popen(self.command, 0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            os.set_blocking(self.process.stderr.fileno(), False)
+            self.link = StreamLink(self.process.stdout, self.process.stdin)
+        with open(__file__, "rb") as file:
+            source = file.read()
+        parts = [os.fsencode(os.path.abspath(__file__)), source, facts(**header)]
+        self.link.out.appendleft(memoryview(ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)))
+
+    def start_here(self) -> int:
+        """Start this machine's agent in an interpreter of its own; return the descriptor of its lifeline."""
+        ours, theirs = socket.socketpair()
+        life_out, self.life_in = os.pipe()
+        self.command = agent_command(self.config, (theirs.fileno(), theirs.fileno()))
+        self.process = subprocess.Popen(self.command, pass_fds=(theirs.fileno(), life_out))
+        self.link = StreamLink(ours)
+        theirs.close()
+        os.close(life_out)
+        return life_out
+
+    def read_start(self) -> bool:
+        """Read up to the agent's marker; return True when all of it is here, and right.
+
+        Else the link's `closed` says what is wrong, if anything is.
+        """
+        try:
+            data = os.read(self.link.fileno(), 65536)
+        except ConnectionResetError:
+            data = b""
+        self.noise += data
+        before, marker, after = self.noise.partition(MARKER)
+        if marker and len(after) >= 255:
+            self.noise = before
+            if after[:255] == ALL_BYTES[1:]:
+                self.link.last_heard_s = time.monotonic()
+                self.link.codec.feed(after[255:])
+                return True
+            self.link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
+        elif not data or len(self.noise) > 1 << 20:
+            self.link.closed = "end of file" if not data else "it prints without end"
+        return False
+
+    def read_words(self) -> Optional[bytes]:
+        """Return what the command says on standard error now, None when that has ended."""
+        try:
+            text: bytes = os.read(self.process.stderr.fileno(), 65536)
+        except BlockingIOError:
+            return b""
+        self.words = (self.words + text)[-4000:]
+        return text or None
+
+    def last_words(self) -> str:
+        """Return how the command ended and the last it said, as the end of a sentence."""
+        if self.process is None:
+            return ""
+        try:
+            status = f"; {os.path.basename(self.command[0])} ended with status {self.process.wait(0.3)}"
+        except subprocess.TimeoutExpired:
+            status = ""
+        while self.process.stderr is not None and self.read_words():
+            pass
+        lines = (self.noise + b"\n" + self.words).decode(errors="replace").splitlines()
+        said = " / ".join([line.strip() for line in lines if line.strip() and not line.startswith((" ", "Trace"))][-3:])
+        return status + (f"; it said: {said[-500:]}" if said else "")
+
+    def explain(self, why: str) -> str:
+        """Say why this host did not join: reason, last words, likely cause, command."""
+        text = why + self.last_words()
+        if self.config.prolog:
+            cause = f"; does the prolog {self.config.prolog} work there?"
+        else:
+            cause = next((f"; {cause}" for pattern, cause in CAUSES if cause and re.search(pattern, text)), "")
+        command = " ".join(map(shlex.quote, self.command)).partition("exec(")[0]
+        return f"host {self.name} did not join: {text}{cause} (command: {command}…)"
+
+    def kill(self) -> None:
+        """End the command; what it started over there ends with its link."""
+        if self.process is not None:
+            self.process.kill()
+
+    def end(self) -> None:
+        """Wait for the command's end, which comes with the link's."""
+        try:
+            if self.process is not None:
+                self.process.wait(2)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def serve_agent(reader: int, writer: int, header: bytes) -> None:
+    """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
+    order = json.loads(header)
+    config = Config(**order["config"])
+    config = config._replace(args=tuple(config.args))
+    for name, value in order["environment"].items():
+        os.environ.setdefault(name, value)
+    try:
+        os.chdir(order["directory"])
+    except OSError:
+        pass  # JOIN tells where we are instead
+    if order["here"]:
+        link = StreamLink(socket.socket(fileno=reader))
+        tie_life(order["life"])
+    else:
+        link = StreamLink(open(os.dup(reader), "rb", 0), open(os.dup(writer), "wb", 0))
+        redirect_link(reader, writer)
+    raise_file_limit()
+    there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd())
+    link.send(message("JOIN", AGENT, 0, there))
+    try:
+        Agent(link, config, local=order["here"], direct=order["here"] and config.backend == "own").run()
+    except Become as become:
+        role = become.role
+    else:
+        os._exit(0)
+    sys.exit(role())
+
+
+def redirect_link(reader: int, writer: int) -> None:
+    """Put nothing in place of the link's descriptors: what anybody prints here must not get into it."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, reader)
+    os.dup2(2, writer)
+    os.close(null)
+
+
+
+# ======================================================================================================================
 # Launcher: holds the broker, connects hosts and workers, talks to the user                       (launcher, main thread)
 # ======================================================================================================================
 
@@ -4603,6 +5130,14 @@ class Launcher:
         self.writer = Writer(self.wake)
         self.told_written = 0
         self.router: Optional[ZmqRouter] = None
+        self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
+        self.local_agents: List[int] = []  # processes forked from this one
+        self.direct: Set[int] = set()  # hosts whose workers have links of their own
+        self.starters: Dict[int, Starter] = {}  # by host number
+        self.joining: Set[int] = set()  # hosts that have neither joined nor failed
+        self.cpus: Dict[int, int] = {}  # of the hosts that have joined
+        self.begun = False  # workers have been started
+        self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
 
     def wake(self) -> None:
         try:
@@ -4634,8 +5169,22 @@ class Launcher:
             link.queue(frames)
             self.touched.add(link)
 
-    def start_local(self) -> None:
-        """Fork the local agent; in the child, this does not return (Become)."""
+    def start_hosts(self) -> None:
+        """Start an agent on every host of the plan; in the forked one, this does not return (Become).
+
+        This host's agent is forked, unless it needs another interpreter or a prolog. All others are started in parallel.
+        """
+        here = [number for number, host in enumerate(self.plan) if is_here(host.name)]
+        local = here if not (self.config.python or self.config.prolog) else []
+        for number in local:
+            self.fork_agent(number)
+        for number, host in enumerate(self.plan):
+            if number not in local:
+                self.start_host(number, host, number in here)
+        if self.joining:
+            self.join_s = time.monotonic() + JOIN_S
+
+    def fork_agent(self, number: int) -> None:
         ours, theirs = socket.socketpair()
         life_out, life_in = os.pipe()
         flush_output()
@@ -4651,9 +5200,26 @@ class Launcher:
             os._exit(0)
         theirs.close()
         os.close(life_out)
-        self.agent_pids = [pid]
-        self.direct = {0} if self.config.backend == "own" else set()
-        self.add_agent(0, socket.gethostname(), StreamLink(ours))
+        self.local_agents.append(pid)
+        self.direct |= {number} if self.config.backend == "own" else set()
+        self.cpus[number] = usable_cpus()
+        self.add_agent(number, socket.gethostname(), StreamLink(ours))
+
+    def start_host(self, number: int, host: Host, here: bool) -> None:
+        """Start the command that reaches a host, or the interpreter that this host's agent needs."""
+        starter = self.starters[number] = Starter(host.name, self.config, here)
+        try:
+            starter.start()
+        except OSError as error:
+            self.fail_host(number, str(error))
+            return
+        self.direct |= {number} if here and self.config.backend == "own" else set()
+        self.joining.add(number)
+        self.touched.add(starter.link)
+        self.selector.register(starter.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, number))
+        if starter.process.stderr is not None:
+            read_words = functools.partial(self.read_words, starter)
+            self.selector.register(starter.process.stderr, selectors.EVENT_READ, read_words)
 
     def add_agent(self, host: int, name: str, link: StreamLink) -> None:
         self.agents[host] = link
@@ -4669,19 +5235,37 @@ class Launcher:
             except PeerError as error:
                 link.closed = str(error)
         if link.closed:
-            self.selector.unregister(link.fileno())
-            link.close()
-            del self.agents[host]
-            if self.broker.status is None:
-                self.report(f"host {self.broker.host_names[host]} is lost: {link.closed}")
-            self.broker.lose_host(host, link.closed)
+            self.lose_agent(host, link)
+
+    def lose_agent(self, host: int, link: StreamLink) -> None:
+        """Let go of a host whose link is closed, and of the command that reached it."""
+        if host in self.joining:
+            self.fail_host(host, link.closed)
+            return
+        link.unwatch(self.selector)
+        self.touched.discard(link)
+        link.close()
+        del self.agents[host]
+        if host in self.starters and self.broker.status is None:
+            link.closed += self.starters[host].last_words()
+        if self.broker.status is None:
+            self.report(f"host {self.broker.host_names[host]} is lost: {link.closed}")
+            if host in self.starters:
+                self.starters[host].kill()
+        self.broker.lose_host(host, link.closed)
 
     def agent_message(self, host: int, link: StreamLink, frames: Frames) -> None:
         code, rank, _ = Broker.header(frames)
         name = NAMES.get(code) if rank == AGENT else None
         if name == "OUTPUT":
-            head = json.loads(bytes(frames[1]))
-            self.writer.put(head["stream"], bytes(frames[2]))
+            head, text = json.loads(bytes(frames[1])), bytes(frames[2])
+            if self.config.verbose > 0 and len(self.plan) > 1 and head["rank"] != ORIGIN:
+                mark = f"[{self.broker.host_names[host]} {head['rank']}] ".encode()
+                text = b"".join(mark + line for line in text.splitlines(keepends=True))
+            self.writer.put(head["stream"], text)
+            return
+        if name == "JOIN":
+            self.join_host(host, json.loads(bytes(frames[1])))
             return
         if name == "STARTED" and host in self.direct and link.descriptors:
             self.add_peer(json.loads(bytes(frames[1]))["workers"][0], link.descriptors.popleft())
@@ -4742,7 +5326,7 @@ class Launcher:
 
     def drop_peer(self, rank: int, link: Any) -> None:
         if self.peers.get(rank) is link:
-            self.selector.unregister(link.fileno())
+            link.unwatch(self.selector)
             self.touched.discard(link)
             link.close()
             del self.peers[rank]
@@ -4765,6 +5349,71 @@ class Launcher:
                 return
         self.drop_peer(rank, link)
 
+    # -- hosts ----------------------------------------------------------------------------------------------------------
+
+    def read_words(self, starter: Starter) -> None:
+        """Keep what a starter says on standard error; show it with -v."""
+        text = starter.read_words()
+        if text is None:
+            self.selector.unregister(starter.process.stderr)
+        elif self.config.verbose > 0:
+            self.show(starter.name, text)
+
+    def show(self, name: str, text: bytes) -> None:
+        for line in text.decode(errors="replace").splitlines():
+            self.report(f"{name} says: {line}")
+
+    def read_start(self, number: int) -> None:
+        """Take in what a host says before its agent does; from the marker on, it is a link like any other."""
+        starter = self.starters[number]
+        if starter.read_start():
+            self.join_s = max(self.join_s, time.monotonic() + JOIN_S)
+            read_agent = functools.partial(self.read_agent, number, starter.link)
+            self.selector.modify(starter.link.fileno(), selectors.EVENT_READ, read_agent)
+            self.agents[number] = starter.link
+            if starter.noise and self.config.verbose > 0:
+                self.show(starter.name, starter.noise)
+            read_agent()
+        elif starter.link.closed:
+            self.fail_host(number, starter.link.closed)
+
+    def join_host(self, number: int, there: Dict[str, Any]) -> None:
+        """Note that a host's agent is there."""
+        self.joining.discard(number)
+        self.cpus[number] = there["cpus"]
+        self.broker.host_names[number] = self.starters[number].name
+        if self.config.verbose > 0:
+            self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(self.plan[number].name, **there))
+
+    def fail_host(self, number: int, why: str) -> None:
+        """Say why a host did not join; unless others suffice, the job ends, a moment later so that all such are named."""
+        if number in self.joining:
+            self.drop_start(number)
+        if self.signalled is None and self.broker.status is None:
+            self.report(self.starters[number].explain(why))
+            if not self.config.min_hosts:
+                self.give_up_s = min(self.give_up_s, time.monotonic() + 1)
+
+    def drop_start(self, number: int) -> None:
+        self.joining.discard(number)
+        starter = self.starters[number]
+        starter.link.unwatch(self.selector)
+        self.touched.discard(starter.link)
+        self.agents.pop(number, None)
+        starter.link.close()
+        starter.kill()
+
+    def watch_hosts(self, now_s: float) -> None:
+        """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
+        for number in list(self.joining) if now_s >= self.join_s else ():
+            self.fail_host(number, f"no answer within {JOIN_S} s")
+        for number, link in list(self.agents.items()):
+            if number in self.starters and number not in self.joining and not self.starters[number].here:
+                link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
+                self.touched.add(link)
+                if link.closed:
+                    self.lose_agent(number, link)
+
     # -- the job ----------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -4772,17 +5421,18 @@ class Launcher:
         for number in LAUNCHER_SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
-        self.start_local()
+        self.start_hosts()
         signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)
-        if self.config.backend == "zmq":
-            self.open_router("127.0.0.1")
-        self.broker.start(0, range(self.config.n))
-        while self.agents:
+        while self.agents or self.joining:
+            if not self.begun:
+                self.begin()
             delay = self.end_turn()
             self.flush()
             for key, _ in self.selector.select(self.timeout(delay)):
                 key.data()
             self.tell_written()
+            if self.starters:
+                self.watch_hosts(time.monotonic())
             if self.kill_s is not None and time.monotonic() >= self.kill_s:
                 self.kill_all()
         return self.end()
@@ -4794,23 +5444,43 @@ class Launcher:
             if self.router is None or not self.router.receive():
                 return delay
 
+    def begin(self) -> None:
+        """Once every host has joined or failed: number the workers, host after host, and start them."""
+        enough = len(self.cpus) >= (self.config.min_hosts or len(self.plan))
+        failed = time.monotonic() >= self.give_up_s or not (enough or self.joining)
+        if self.signalled is not None or failed:
+            self.give_up()
+        elif not self.joining and enough:
+            self.begun = True
+            shares = [(number, self.plan[number].n or cpus) for number, cpus in sorted(self.cpus.items())]
+            self.broker.welcome["size"] = sum(n for _, n in shares)
+            if self.config.backend == "zmq":
+                self.open_router("127.0.0.1")
+            first = 0
+            for number, n in shares:
+                self.broker.start(number, range(first, first + n))
+                first += n
+
+    def give_up(self) -> None:
+        """End a job that cannot begin."""
+        self.begun = True
+        self.broker.end(1)
+        for number in list(self.joining):
+            self.drop_start(number)
+
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         times = [] if delay is None else [delay]
-        if self.kill_s is not None:
-            times.append(max(0.0, self.kill_s - time.monotonic()))
+        limits = [self.kill_s] + ([] if self.begun else [self.give_up_s]) + ([self.join_s] if self.joining else [])
+        times += [max(0.0, s - time.monotonic()) for s in limits if s is not None and s < math.inf]
+        if self.starters:
+            times.append(self.config.heartbeat_s)
         return min(times) if times else None
 
     def flush(self) -> None:
         """Write what this round has queued; wait for writability where it does not go at once."""
         for link in list(self.touched):
-            if link.flush():
+            if link.watch(self.selector):
                 self.touched.discard(link)
-                events = selectors.EVENT_READ
-            else:
-                events = selectors.EVENT_READ | selectors.EVENT_WRITE
-            if link.events != events and not link.closed:
-                link.events = events
-                self.selector.modify(link.fileno(), events, self.selector.get_key(link.fileno()).data)
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
@@ -4839,14 +5509,19 @@ class Launcher:
         self.kill_s = time.monotonic() + 2
         for rank in list(self.broker.members):
             self.kill_worker(rank)
+        if self.broker.status is not None:  # an agent that does not answer costs us its starter
+            for starter in self.starters.values():
+                starter.kill()
         self.broker.end(128 + (self.signalled or signal.SIGTERM))
 
     def end(self) -> int:
         """Wait for the agents' ends and for the last output; return the job's exit status."""
         if self.router is not None:
             self.router.close()
-        for pid in self.agent_pids:
+        for pid in self.local_agents:
             os.waitpid(pid, 0)
+        for starter in self.starters.values():
+            starter.end()
         deadline = time.monotonic() + 2
         while self.writer.lines and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -4901,6 +5576,15 @@ def parser() -> Parser:
                    help="OMP_NUM_THREADS and its kin, unless set (default: CPUs / workers)")  # fmt: skip
     p.add_argument("--heartbeat", type=float, default=1.0, metavar="S", help="seconds between signs of life of a host")
     p.add_argument("--dead-after", type=float, default=5.0, metavar="S", help="seconds of silence that mean death")
+    p.add_argument("--hosts", "--host", nargs="+", default=[], metavar="HOST",
+                   help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 (default: the batch job's, or this one)")  # fmt: skip
+    p.add_argument("--hostfile", default="", metavar="FILE", help="file of hosts, one a line: host, host 4, host slots=4")
+    p.add_argument("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
+                   help="how to reach a host: a name, or a command such as 'qrsh -inherit {host}' (default: auto)")  # fmt: skip
+    p.add_argument("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'")
+    p.add_argument("--rsh", action="store_true", help="reach hosts by rsh")
+    p.add_argument("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)")
+    p.add_argument("--dry-run", action="store_true", help="print the plan and the commands, and stop")
     p.add_argument("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway")
     p.add_argument("--version", action="version", version=f"scoop_lite {__version__}")
     return p
@@ -4939,10 +5623,19 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     for option, value, module, package in (("backend", "zmq", "zmq", "pyzmq"), ("strands", "greenlet", "greenlet", "greenlet")):
         if getattr(options, option) == value and importlib.util.find_spec(module) is None:
             p.error(f"--{option} {value} needs {package}, which is not installed here (pip install {package})")
+    scheduler, hosts = plan_hosts(options, p)
     if options.profile:
         options.profile = os.path.abspath(options.profile)
         os.makedirs(options.profile, exist_ok=True)
+    if not hosts and options.prolog and not os.access(options.prolog, os.R_OK):
+        p.error(f"--prolog {options.prolog}: cannot be read")
+    if not hosts and options.python_interpreter and not shutil.which(options.python_interpreter):
+        p.error(f"--python-interpreter {options.python_interpreter}: there is no such command")
+    if options.prolog and os.path.exists(options.prolog):
+        options.prolog = os.path.abspath(options.prolog)
     return Config(
+        hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), min_hosts=options.min_hosts,
+        root=find_root(kind, program),
         n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
         backend={"tcp": "own", "auto": "own"}.get(options.backend, options.backend), strands=options.strands,
         retries=options.retries, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
@@ -4950,6 +5643,57 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         pythonpath=options.pythonpath, prolog=options.prolog, python=options.python_interpreter,
         profile=options.profile, threads=options.threads_per_worker,
     )  # fmt: skip
+
+
+def find_root(kind: str, program: str) -> str:
+    """Return what `python` would put first on `sys.path` for this program."""
+    if kind != "script":
+        return os.getcwd()
+    return os.path.join(os.getcwd(), program) if is_main_archive(program) else os.path.dirname(os.path.realpath(program))
+
+
+def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]:
+    """Return the scheduler that gave us hosts, if any, and the plan; an empty one means this machine alone."""
+    scheduler, hosts = "", []
+    try:
+        if options.hosts and options.hostfile:
+            p.error("give --hosts or --hostfile, not both")
+        elif options.hosts:
+            hosts = parse_hosts(options.hosts, "--hosts")
+        elif options.hostfile:
+            hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
+        else:
+            scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
+    except HostsError as error:
+        p.error(str(error))
+    own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
+    hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
+    return scheduler, spread(merge_hosts(hosts, "--hosts"), options.n) if hosts else []
+
+
+def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> str:
+    """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
+    name = "rsh" if options.rsh else options.launcher
+    if name == "auto":
+        own = SCHEDULER_STARTERS.get(scheduler, "ssh")
+        name = own if shutil.which(own) else "ssh"
+    template = STARTERS.get(name, name)
+    if "{host}" not in template:
+        p.error(f"--launcher {name}: it needs a place for the host, as in 'qrsh -inherit {{host}}'")
+    try:
+        shlex.split(template), shlex.split(options.ssh_executable)
+    except ValueError as error:
+        p.error(f"--launcher, --ssh-executable: {error}")
+    return options.ssh_executable + template[3:] if name == "ssh" else template
+
+
+def show_plan(config: Config, commands: bool) -> None:
+    """Print the plan on standard error, with the exact commands if these are all that is wanted (--dry-run)."""
+    for place, (name, n) in enumerate(config.hosts or (("localhost", config.n),)):
+        origin = ", the origin among them" if not place else ""
+        print(f"scoop_lite: {name}: {n or 'as many workers as CPUs'}{' worker(s)' if n else ''}{origin}", file=sys.stderr)
+        if commands and not is_here(name):
+            print(shlex.join(starter_command(name, config)))
 
 
 def check_script(path: str, p: Parser) -> None:
@@ -4972,6 +5716,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)
+    if options.verbose or options.dry_run:
+        show_plan(config, options.dry_run)
+    if options.dry_run:
+        sys.exit(0)
     if options.tunnel:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
     raise_file_limit()

@@ -18,10 +18,14 @@ from faults.fixtures import PACES, limit, root
 from faults.jobs import DEAD_AFTER_S, QUICK, Job, order_link, resume, stop
 from faults.processes import process, processes_of, wait_until
 
-#: Tasks that hang on one of two hosts, until there is calm; elsewhere they are quick.
+#: Tasks that hang on one of two hosts, until there is calm; elsewhere they are quick once two of them hang.
 HANG_THERE = """
     def hang(i):
         note("run", i)
+        if host() != {far!r} and not given("calm"):
+            await_notes("far", 2)
+        if host() == {far!r}:
+            note("far", i)
         while host() == {far!r} and not given("calm"):
             {grip}
         return host()
