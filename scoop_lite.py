@@ -148,36 +148,37 @@ class Kind(NamedTuple):
     answer: str
 
 
-MESSAGES = [
-    Kind(1, "HELLO", "worker > broker", "facts", "a worker is up", "WELCOME, CONST"),
-    Kind(2, "WELCOME", "broker > worker", "facts", "answers HELLO", ""),
-    Kind(3, "HUNGRY", "worker > broker", "count", "it can take in one more batch; count of all it ever wanted", "BATCH"),
-    Kind(4, "ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
-    Kind(5, "BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
-    Kind(24, "RETURNED", "broker > worker", "function, (chunk, payload…)…", "a BATCH that nobody wants any more", "BATCH"),
-    Kind(6, "RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
-    Kind(7, "UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
-    Kind(8, "CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
-    Kind(9, "LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
-    Kind(10, "PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
-    Kind(11, "CONST", "worker > broker > all", "to, count, name, payload…", "setConst; echoed to the setter too", "CONST"),
-    Kind(12, "REFUSED", "broker > worker", "count", "the constant of this CONST exists already", ""),
-    Kind(13, "POOL", "broker > worker", "facts", "the number of workers changed", ""),
-    Kind(14, "BYE", "worker > broker", "facts", "the origin's script has ended; another worker retires", "STOP"),
-    Kind(15, "STOP", "broker > worker, agent", "", "the job is over", ""),
-    Kind(16, "INTERRUPT", "broker > agent", "facts", "the user wants the script to end", "BYE"),
-    Kind(26, "JOIN", "agent > launcher", "facts", "a host is there; how many CPUs it offers", "START"),
-    Kind(17, "START", "broker > agent", "facts", "start these workers", "STARTED"),
-    Kind(18, "STARTED", "agent > broker", "facts", "a worker runs (its link follows as a descriptor)", ""),
-    Kind(19, "DIED", "agent > broker", "facts", "a worker has ended, and how", "START"),
-    Kind(20, "KILL", "broker > agent", "facts", "end this worker", "DIED"),
-    Kind(21, "OUTPUT", "agent > broker", "facts, bytes", "what a worker printed, whole lines", ""),
-    Kind(22, "WRITTEN", "broker > agent", "count", "bytes of OUTPUT that have reached the user so far", ""),
-    Kind(25, "BROKEN", "worker > broker > worker", "facts", "an initializer failed: nobody can run anything", ""),
-    Kind(26, "ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
-    Kind(27, "SPREAD", "broker > worker", "ref", "how many workers got the task of ALL", ""),
-    Kind(23, "OPENED", "worker > broker", "to, ref", "a task suspected of killing workers begins", "RESULT"),
+_ROWS = [
+    ("HELLO", "worker > broker", "facts", "a worker is up", "WELCOME, CONST"),
+    ("WELCOME", "broker > worker", "facts", "answers HELLO", ""),
+    ("HUNGRY", "worker > broker", "count", "it can take in one more batch; count of all it ever wanted", "BATCH"),
+    ("ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
+    ("BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
+    ("RETURNED", "broker > worker", "function, (chunk, payload…)…", "a BATCH that nobody wants any more", "BATCH"),
+    ("RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
+    ("UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
+    ("CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
+    ("LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
+    ("PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
+    ("CONST", "worker > broker > all", "to, count, name, payload…", "setConst; echoed to the setter too", "CONST"),
+    ("REFUSED", "broker > worker", "count", "the constant of this CONST exists already", ""),
+    ("POOL", "broker > worker", "facts", "the number of workers changed", ""),
+    ("BYE", "worker > broker", "facts", "the origin's script has ended; another worker retires", "STOP"),
+    ("STOP", "broker > worker, agent", "", "the job is over", ""),
+    ("INTERRUPT", "broker > agent", "facts", "the user wants the script to end", "BYE"),
+    ("JOIN", "agent > launcher", "facts", "a host is there; how many CPUs it offers", "START"),
+    ("START", "broker > agent", "facts", "start these workers", "STARTED"),
+    ("STARTED", "agent > broker", "facts", "a worker runs (its link follows as a descriptor)", ""),
+    ("DIED", "agent > broker", "facts", "a worker has ended, and how", "START"),
+    ("KILL", "broker > agent", "facts", "end this worker", "DIED"),
+    ("OUTPUT", "agent > broker", "facts, bytes", "what a worker printed, whole lines", ""),
+    ("WRITTEN", "broker > agent", "count", "bytes of OUTPUT that have reached the user so far", ""),
+    ("BROKEN", "worker > broker > worker", "facts", "an initializer failed: nobody can run anything", ""),
+    ("ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
+    ("SPREAD", "broker > worker", "ref", "how many workers got the task of ALL", ""),
+    ("OPENED", "worker > broker", "to, ref", "a task suspected of killing workers begins", "RESULT"),
 ]
+MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
 # Handled by whichever thread reads the link: they touch queues and counters only.
 URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "LOST", "POOL")
 CODES = {row.name: row.code for row in MESSAGES}
@@ -3196,7 +3197,10 @@ class Runtime:
         if isinstance(error, Stopped):
             raise error
         if isinstance(error, KeyboardInterrupt) and self.interrupting:
-            self.interrupt_script()  # raises, if the script's own strand runs this task
+            if self.current is self.strands.main:
+                self.interrupting = False
+                raise error  # the script's own strand runs this task
+            self.interrupt_script()
         return Failure(error, self.unseen)
 
     def run_block(self, block: Block) -> None:
@@ -4832,7 +4836,8 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         if module.__name__ == "__main__":
             sys.argv[0] = spec.origin
     elif is_main_archive(config.program):
-        spec = pkgutil.get_importer(config.program).find_spec("__main__")  # type: ignore[union-attr]
+        path = os.path.join(os.getcwd(), config.program)
+        spec = pkgutil.get_importer(path).find_spec("__main__")  # type: ignore[union-attr]
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__="")
         code = spec.loader.get_code("__main__")
     else:
@@ -5082,6 +5087,7 @@ class Agent:
         self.link, self.config, self.local, self.direct = link, config, local, direct
         self.children: Dict[int, Child] = {}  # by pid
         self.signals: Dict[int, int] = {}  # how often each came to us (and so to our whole foreground group)
+        self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
         self.selector = selectors.DefaultSelector()
         self.handlers = handlers_of((self,), "> agent", ", agent")
         self.stop_s: Optional[float] = None  # when to kill who has not left
@@ -5095,7 +5101,9 @@ class Agent:
         for fd in (wake_out, wake_in):
             os.set_blocking(fd, False)
         self.wake = (wake_out, wake_in)
-        self.old_handlers = {number: signal.signal(number, self.on_signal) for number in AGENT_SIGNALS}
+        for number in AGENT_SIGNALS:
+            handler = signal.signal(number, self.on_signal)
+            self.old_handlers.setdefault(number, handler)
         signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
         self.selector.register(wake_out, selectors.EVENT_READ, lambda: os.read(wake_out, 4096))
         self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
@@ -5984,6 +5992,7 @@ class Launcher:
                 os.close(self.config.serve)
             gc.freeze()
             agent = Agent(StreamLink(theirs), self.config, local=True, direct=self.config.backend == "own")
+            agent.old_handlers = self.old_handlers
             agent.run()
             os._exit(0)
         theirs.close()
@@ -6209,8 +6218,9 @@ class Launcher:
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
-        for number in LAUNCHER_SIGNALS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
+        self.old_handlers = {number: signal.getsignal(number) for number in LAUNCHER_SIGNALS}
+        for number, handler in self.old_handlers.items():
+            if handler is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
         self.start_hosts()
         signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)

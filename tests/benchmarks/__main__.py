@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import hashlib
 import json
 import os
 import pathlib
 import platform
+import statistics
 import subprocess
 import sys
 import time
@@ -97,6 +99,8 @@ class Benchmark:
         if not self.ours:
             self.tell("%s does not exist: only peers and floors are measured" % self.options.file)
         self.environment.prepare(self.ours + self.peers, self.tell)
+        if self.ours:
+            self.snapshot()
         if self.load > BUSY:
             self.tell("others keep this machine busy (load %.1f): efficiencies and latencies will suffer" % self.load)
         for workload in self.workloads:
@@ -105,6 +109,13 @@ class Benchmark:
                 order = self.entrants(workload)
                 for system, best in order if index % 2 == 0 else order[::-1]:
                     self.measure(workload, system, best, index)
+
+    def snapshot(self):
+        """Measure a copy: the file may be edited while this runs, and all rounds must be about the same one."""
+        copy = self.environment.directory / "measured" / "scoop_lite.py"
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_bytes(self.options.file.read_bytes())
+        self.options.file = copy
 
     def entrants(self, workload):
         """Return the systems of one round in order: (class, or None for the floors; whether at its best setting)."""
@@ -170,7 +181,8 @@ class Benchmark:
     def starts(self, workload, system, best):
         """Return the seconds from the command to its exit, by number of workers."""
         if system is None:
-            return {"bare interpreter": {"start_%d" % n: self.bare(1) for n in workload.counts},
+            one_s = statistics.median(self.bare(1) for _ in range(9))
+            return {"bare interpreter": {"start_%d" % n: one_s for n in workload.counts},
                     "n bare interpreters": {"start_%d" % n: self.bare(n) for n in workload.counts}}
         found = {}
         for n in workload.counts:
@@ -200,7 +212,7 @@ class Benchmark:
                 "python": platform.python_version(), "date": datetime.date.today().isoformat(),
                 "machine": platform.platform(), "cpu": cpu_model(),
                 "cpus": len(os.sched_getaffinity(0)), "workers": self.options.workers, "rounds": self.options.rounds,
-                "load before": self.load, "minutes": round((time.monotonic() - self.started) / 60, 1), "versions": self.environment.versions(),
+                "sha256": digest(self.options.file), "load before": self.load, "minutes": round((time.monotonic() - self.started) / 60, 1), "versions": self.environment.versions(),
                 "best settings": {one.name: one.best_text for one in self.peers if one.best_text},
                 "not installed": self.environment.failures}
 
@@ -216,6 +228,11 @@ def said(entry):
         return entry["failure"]
     numbers = ", ".join("%s %s" % (key, report.number(value)) for key, value in entry.items() if key[0] != "_")
     return "; ".join([numbers] + [entry[key] for key in ("_failure", "_note") if key in entry])
+
+
+def digest(path):
+    """Return the start of a file's SHA-256, or nothing when there is no file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else ""
 
 
 def cpu_model():
