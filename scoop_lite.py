@@ -2821,8 +2821,8 @@ class Runtime:
                     self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
                 finally:
                     self.holding -= 1
-                scheduler.cancelling.pop((chunk_id, first), None)
-                waiter.strand = None  # type: ignore[assignment]
+                    scheduler.cancelling.pop((chunk_id, first), None)
+                    waiter.strand = None  # type: ignore[assignment]
 
     def abandon(self, job: MapJob) -> None:
         """Drop what has not started of a map whose consumer is gone.

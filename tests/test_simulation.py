@@ -14,6 +14,7 @@ FOUND = [
     (17, 100, 20_000, False, "OPENED for a chunk of which all was cancelled; such chunks could also be passed on, with the cancelled tasks"),
     (70, 8, 2000, True, "the origin kept a task suspected of a death for ever: hungry itself, it got no order for it"),
     (52, 8, 2000, True, "the broker remembered for ever the OPENED of a chunk whose owner had died"),
+    (2221, 60, 8000, None, "a strand that ended while it waited for the answer to a cancellation left its note behind"),
 ]
 
 
