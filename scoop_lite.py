@@ -817,6 +817,8 @@ class Broker:
         for constant in self.constants.values():
             self.to(member, "CONST", *constant)
         self.suppliers[member.rank] = None
+        if self.status is not None:  # it was started just before the job ended
+            self.to(member, "STOP")
 
     def to(self, member: Member, kind: str, *frames: Any) -> None:
         self.send(member.rank, message(kind, member.rank, member.incarnation, *frames))
