@@ -749,7 +749,6 @@ class Broker:
         self.need = 0  # batches that they want together
         # ranks that are not hungry; those that filled orders lately come first
         self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
-        self.asked: Dict[int, None] = {}  # ranks with an order that is not filled
         self.width = 2  # suppliers that hold an order at once; doubles while none of them fills it
         self.widen_s = 0.0  # when to double it
         self.restarted_s: Deque[float] = collections.deque()
@@ -825,6 +824,8 @@ class Broker:
         for constant in self.constants.values():
             self.to(member, "CONST", *constant)
         self.suppliers[member.rank] = None
+        if self.status is not None:  # it was started just before the job ended
+            self.to(member, "STOP")
 
     def to(self, member: Member, kind: str, *frames: Any) -> None:
         self.send(member.rank, message(kind, member.rank, member.incarnation, *frames))
@@ -852,16 +853,13 @@ class Broker:
         if member.ordered != member.filled + n:
             member.ordered = member.filled + n
             self.to(member, "ORDER", COUNT.pack(member.ordered))
-        if n:
-            self.asked[member.rank] = None
-        else:
-            self.asked.pop(member.rank, None)
 
     def end_turn(self, now_s: float) -> Optional[float]:
-        """Place, widen or withdraw orders; call after each round of messages.
+        """Place, widen or change orders; call after each round of messages.
 
-        Orders first go to few suppliers: asking all of them for each hungry worker would cost n² messages. A supplier
-        that has twice what is needed on order is told so; a surplus below that costs less than the message.
+        What would cost n² messages, and is not done: ask all suppliers for each hungry worker (few are, then twice as
+        many …); tell all of them each time one more is hungry (orders are powers of two); withdraw orders when nobody
+        is hungry any more (one batch too many from each comes back to it, RETURNED, and that order is filled).
 
         Returns:
             Seconds after which to be called again even if nothing comes, or None.
@@ -870,23 +868,19 @@ class Broker:
         if self.for_all:
             self.spread()
         if not need:
-            for rank in list(self.asked):
-                self.order(self.members[rank], 0)
             self.width, self.widen_s = 2, now_s + 0.002
             return None
         if now_s >= self.widen_s and self.width < len(self.suppliers):
             self.width, self.widen_s = self.width * 2, now_s + 0.004
         for rank in itertools.islice(self.suppliers, self.width):
             member = self.members[rank]
-            if not need <= member.ordered - member.filled <= 2 * need:
-                self.order(member, need)
+            if not need <= member.ordered - member.filled <= 3 * need:
+                self.order(member, 1 << (need - 1).bit_length())
         return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
 
     def on_batch(self, member: Member, frames: Frames) -> None:
         """Pass a carved batch to the worker that has been hungry longest, or back when nobody is."""
         member.filled += 1
-        if member.filled >= member.ordered:
-            self.asked.pop(member.rank, None)
         chunks, parts = [], [frames[1]]
         at = 2
         while at < len(frames):
@@ -1059,7 +1053,7 @@ class Broker:
         rank = member.rank
         del self.members[rank]
         self.need -= max(0, member.wants - member.given)
-        for ranks in (self.hungry, self.suppliers, self.asked):
+        for ranks in (self.hungry, self.suppliers):
             ranks.pop(rank, None)
         for holder in {r for key in member.owns for r in self.chunks.get(key, ())}:
             self.to(self.members[holder], "PURGE", OWNER.pack(rank, member.incarnation))
@@ -2943,8 +2937,8 @@ class Runtime:
                     self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
                 finally:
                     self.holding -= 1
-                scheduler.cancelling.pop((chunk_id, first), None)
-                waiter.strand = None  # type: ignore[assignment]
+                    scheduler.cancelling.pop((chunk_id, first), None)
+                    waiter.strand = None  # type: ignore[assignment]
 
     def abandon(self, job: MapJob) -> None:
         """Drop what has not started of a map whose consumer is gone.

@@ -388,7 +388,7 @@ class Simulation:
         restarts = rng.choice((100, 100, 3, 0))
         self.broker = SimBroker(self.from_broker, self.to_agent, lambda text: None, restarts, {"size": self.n})
         self.n_hosts = min(self.n, rng.choice((1, 1, 2, 5, 20)))
-        self.host_lines = {}
+        self.dead_hosts = set()
 
     # -- time -----------------------------------------------------------------------------------------------------------
 
@@ -480,7 +480,7 @@ class Simulation:
                 self.after(self.delay_s(), self.start_worker, worker)
 
     def start_worker(self, worker):
-        if worker.alive and worker.host in self.broker.host_names:
+        if worker.alive and worker.host not in self.dead_hosts:
             worker.start()
         else:
             worker.alive = False
@@ -519,6 +519,7 @@ class Simulation:
             self.after(self.rng.expovariate(1 / self.kill_every_s), self.kill_some)
 
     def kill_host(self, host):
+        self.dead_hosts.add(host)
         for worker in list(self.workers.values()):
             if worker.host == host and worker.alive:
                 worker.alive, worker.link.closed, worker.up.cut = False, "dead", True
@@ -628,7 +629,7 @@ class Simulation:
                     )
         b = self.broker
         lines.append(f"  broker: need {b.need} hungry {list(b.hungry)[:9]} suppliers {list(b.suppliers)[:9]}"
-                     f" asked {list(b.asked)[:9]} chunks {list(b.chunks.items())[:9]}")
+                     f" chunks {list(b.chunks.items())[:9]}")
         return "\n".join(lines[:14])
 
     # -- what must hold -------------------------------------------------------------------------------------------------
@@ -646,9 +647,6 @@ class Simulation:
         self.expect(set(b.hungry) == hungry, "hungry is %s, should be %s", set(b.hungry), hungry)
         suppliers = {r for r, m in members.items() if m.up and r not in hungry}
         self.expect(set(b.suppliers) == suppliers, "suppliers are %s, should be %s", set(b.suppliers), suppliers)
-        for rank in b.asked:
-            m = members[rank]
-            self.expect(rank in suppliers and m.ordered > m.filled, "asked %s, which has no order", rank)
         holds = {(m.rank, key) for m in members.values() for key in m.holds}
         held = {(rank, key) for key, holders in b.chunks.items() for rank in holders}
         self.expect(holds == held, "holds and chunks differ: %s", list(holds ^ held)[:5])
@@ -679,7 +677,6 @@ class Simulation:
         """When all is done, nobody remembers anything of it."""
         b = self.broker
         self.expect(not b.chunks, "the broker still has chunks: %s", list(b.chunks.items())[:5])
-        self.expect(not b.asked, "orders are left at %s", b.asked)
         for worker in self.workers.values():
             if not worker.alive:
                 continue
@@ -707,7 +704,7 @@ class Simulation:
         """Messages are few: in particular, hunger and orders are bounded by what is moved."""
         c = self.counts
         moved = c["up BATCH"] + c["up HUNGRY"] + self.n
-        self.expect(c["down ORDER"] <= 20 * moved, "%s orders for %s batches and hungers of %s workers",
+        self.expect(c["down ORDER"] <= 8 * moved, "%s orders for %s batches and hungers of %s workers",
                     c["down ORDER"], moved, self.n)  # fmt: skip
 
 

@@ -14,6 +14,9 @@ FOUND = [
     (17, 100, 20_000, False, "OPENED for a chunk of which all was cancelled; such chunks could also be passed on, with the cancelled tasks"),
     (70, 8, 2000, True, "the origin kept a task suspected of a death for ever: hungry itself, it got no order for it"),
     (52, 8, 2000, True, "the broker remembered for ever the OPENED of a chunk whose owner had died"),
+    (2221, 60, 8000, None, "a strand that ended while it waited for the answer to a cancellation left its note behind"),
+    (2605, 60, 8000, None, "workers that came up when the job had just ended were not told"),
+    (6574, 60, 8000, None, "each hungry worker cost some forty orders: given to all, and withdrawn from all"),
 ]
 
 
