@@ -3978,17 +3978,47 @@ def __getattr__(name: str) -> Any:
     """Process facts under the names that SCOOP gave them, right at the time of reading."""
     found: Optional[Runtime] = _state["runtime"] or _state["importing"]
     running = found is not None and found.link is not None
+    rank = found.rank if found is not None else ORIGIN
     values: Dict[str, Any] = {
         "IS_RUNNING": running,
-        "IS_ORIGIN": found is None or found.rank == ORIGIN,
+        "IS_ORIGIN": rank == ORIGIN,
         "SIZE": found.config.n if running and found else 1,
-        "worker": found.rank if found is not None else ORIGIN,
+        "worker": rank,
         "DEBUG": bool(found and found.config.verbose > 1),
         "MAIN_MODULE": found.config.main_name if found is not None else None,
+        "WORKER_NAME": b"%d" % rank,
+        "BROKER_NAME": b"broker",
+        "BROKER": None,  # it has no address
+        "CONFIGURATION": {"headless": False, "backend": found.config.backend if found is not None else None},
+        "VALID": True,
     }
     if name not in values:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return values[name]
+
+
+def shared_getattr(name: str) -> Any:
+    """Give `shared.elements`: the constants that are here, by who set them, as SCOOP keeps them; a copy."""
+    if name != "elements":
+        raise AttributeError(f"module {shared.__name__!r} has no attribute {name!r}")
+    found = runtime()
+    return {found.rank: {name: found.get_constant(name, 0) for name in list(found.constants)}}
+
+
+shared.__dict__["__getattr__"] = shared_getattr
+
+
+def alias_scoop() -> None:
+    """Let the names of SCOOP mean this module, so that programs written for it run as they are.
+
+    In the launcher's processes only, and whether or not SCOOP is installed. Some programs look into
+    ``scoop.futures.__dict__["_controller"]`` to find out whether they were launched.
+    """
+    module = sys.modules["scoop_lite"]
+    if module.__spec__ is None:  # run as a script: without one, `importlib.util.find_spec("scoop")` fails
+        module.__spec__ = importlib.machinery.ModuleSpec("scoop_lite", None, origin=__file__)
+    futures.__dict__["_controller"] = _state["runtime"]
+    sys.modules.update({"scoop": module, "scoop.futures": futures, "scoop.shared": shared})
 
 
 # ======================================================================================================================
@@ -4165,6 +4195,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
     if config.kind == "code":
         found.scheduler.by_value = ALL_NAMES
     set_up_path(config)
+    alias_scoop()
     if config.profile:
         start_profile(config, found)
     gc.freeze()
