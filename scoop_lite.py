@@ -61,7 +61,7 @@ if _run_as_script:  # one module under one name, whatever the file is called: so
     __name__ = "scoop_lite"
     sys.modules[os.path.splitext(os.path.basename(__file__))[0]] = sys.modules["__main__"]
 sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script else __name__])
-__all__ = ["futures", "shared", "main", "ScoopError", "MisuseError", "PeerError", "WorkerLost"]
+__all__ = ["futures", "shared", "Executor", "main", "ScoopError", "MisuseError", "PeerError", "WorkerLost"]
 
 # Durations are seconds and end in _s. Every constant says what it costs to change it.
 LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less costs time
@@ -77,6 +77,7 @@ WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers s
 MAX_WINDOW = 1 << 18
 MAX_INLINE = 32  # tasks run on top of each other on one strand; deeper ones get a strand (and stack) of their own
 MAX_PARKED = {"greenlet": 100_000, "thread": 1_000}  # parked strands from which a worker takes no more foreign tasks
+INITIALIZER = "scoop_lite.initializer"  # the name of the constant that an Executor gives its workers first
 AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
 ORIGIN = 0  # the rank of the worker that runs the user's script
 
@@ -161,7 +162,7 @@ MESSAGES = [
     Kind(11, "CONST", "worker > broker > all", "to, count, name, payload…", "setConst; echoed to the setter too", "CONST"),
     Kind(12, "REFUSED", "broker > worker", "count", "the constant of this CONST exists already", ""),
     Kind(13, "POOL", "broker > worker", "facts", "the number of workers changed", ""),
-    Kind(14, "BYE", "worker > broker", "facts", "the origin's script has ended", "STOP"),
+    Kind(14, "BYE", "worker > broker", "facts", "the origin's script has ended; another worker retires", "STOP"),
     Kind(15, "STOP", "broker > worker, agent", "", "the job is over", ""),
     Kind(16, "INTERRUPT", "broker > agent", "facts", "the user wants the script to end", "BYE"),
     Kind(26, "JOIN", "agent > launcher", "facts", "a host is there; how many CPUs it offers", "START"),
@@ -171,6 +172,9 @@ MESSAGES = [
     Kind(20, "KILL", "broker > agent", "facts", "end this worker", "DIED"),
     Kind(21, "OUTPUT", "agent > broker", "facts, bytes", "what a worker printed, whole lines", ""),
     Kind(22, "WRITTEN", "broker > agent", "count", "bytes of OUTPUT that have reached the user so far", ""),
+    Kind(25, "BROKEN", "worker > broker > worker", "facts", "an initializer failed: nobody can run anything", ""),
+    Kind(26, "ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
+    Kind(27, "SPREAD", "broker > worker", "ref", "how many workers got the task of ALL", ""),
     Kind(23, "OPENED", "worker > broker", "to, ref", "a task suspected of killing workers begins", "RESULT"),
 ]
 # Handled by whichever thread reads the link: they touch queues and counters only.
@@ -710,6 +714,7 @@ class Member:
         self.holds: Dict[ChunkKey, None] = {}  # chunks of which it has tasks, in the order of their coming
         self.owns: Dict[ChunkKey, None] = {}  # its own chunks that others have
         self.opened: Dict[ChunkKey, int] = {}  # of chunks that are run carefully: the task that has begun
+        self.retires = False  # it said BYE after as many tasks as --max-tasks-per-child allows
 
 
 class Broker:
@@ -750,6 +755,7 @@ class Broker:
         self.said_bye = False
         self.incarnations: Dict[int, int] = {}
         self.n_died = self.n_rerun = 0
+        self.for_all: List[Tuple[Member, Frames]] = []  # tasks for each worker, until all are up
         self.now_s = 0.0
         self.handlers = handlers_of((self,), "> broker")
 
@@ -859,6 +865,8 @@ class Broker:
             Seconds after which to be called again even if nothing comes, or None.
         """
         self.now_s, need = now_s, self.need
+        if self.for_all:
+            self.spread()
         if not need:
             for rank in list(self.asked):
                 self.order(self.members[rank], 0)
@@ -975,6 +983,33 @@ class Broker:
         if key in member.holds:  # else its owner has died meanwhile
             member.opened[key] = first
 
+    def on_all(self, member: Member, frames: Frames) -> None:
+        self.for_all.append((member, frames))
+
+    def spread(self) -> None:
+        """Give the tasks that are for each worker to each, once all of them are up; their indexes tell them apart."""
+        workers = [m for m in self.members.values() if m.capacity]
+        if not all(m.up for m in workers):
+            return
+        for owner, (_, function, head, *payload) in self.for_all:
+            if self.members.get(owner.rank) is owner:
+                chunk = CHUNK.unpack(head)
+                self.to(owner, "SPREAD", REF.pack(chunk[2], 0, len(workers)))
+                for i, worker in enumerate(workers):
+                    chunk = (*chunk[:3], i, 1, *chunk[5:])
+                    self.move(chunk, owner, worker)
+                    self.to(worker, "ALL", function, CHUNK.pack(*chunk), *payload)
+        self.for_all.clear()
+
+    def on_broken(self, member: Member, frames: Frames) -> None:
+        """Tell the user and the origin that an initializer failed; to start more workers would not help."""
+        why = json.loads(bytes(frames[1]))["why"]
+        if self.restarts >= 0:
+            self.report(f"the initializer failed in worker {member.rank}:\n{why}")
+            self.restarts = -1
+            if member.rank != ORIGIN and ORIGIN in self.members:
+                self.to(self.members[ORIGIN], "BROKEN", *frames[1:])
+
     def on_const(self, member: Member, frames: Frames) -> None:
         """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
         name = bytes(frames[3])
@@ -991,6 +1026,12 @@ class Broker:
     def on_bye(self, member: Member, frames: Frames) -> None:
         if member.rank == ORIGIN:
             self.said_bye = True
+        else:
+            member.retires = True
+            self.need -= max(0, member.wants - member.given)
+            member.wants = member.given
+            for ranks in (self.hungry, self.suppliers, self.asked):
+                ranks.pop(member.rank, None)
 
     def on_started(self, host: int, frames: Frames) -> None:
         for rank, incarnation, pid in json.loads(bytes(frames[1]))["workers"]:
@@ -1040,16 +1081,18 @@ class Broker:
 
     def mourn(self, member: Member, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
         """Tell everyone concerned, and start a successor unless workers die faster than that makes sense."""
-        self.n_died += 1
         recent = self.restarted_s
         while recent and recent[0] < self.now_s - 60:
             recent.popleft()
-        again = member.host >= 0 and member.host in self.host_names and len(recent) < self.restarts
-        text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
-        left = f"{self.live()} left" if self.live() > 1 else "no other worker is left, the origin goes on alone"
-        self.report(text + ("; starting another" if again else f"; {left} (--restarts {self.restarts})"))
+        again = member.host in self.host_names and (len(recent) < self.restarts or member.retires and self.restarts >= 0)
+        if not member.retires:
+            text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
+            alone = self.live() == 1 and self.members[ORIGIN].capacity
+            left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
+            self.report(text + ("; starting another" if again else f"; {left} (--restarts {self.restarts})"))
+            recent.extend([self.now_s] * again)
+        death["retired"] = member.retires
         if again:
-            recent.append(self.now_s)
             self.start(member.host, [member.rank])
         for other in list(self.members.values()):
             if other.up and not again:
@@ -1740,6 +1783,40 @@ class Parcel(Job):
             future.settle(outcome)
 
 
+class Everywhere(Job):
+    """One call on each worker (`run_on_all`). `results` is by rank; `n` is how many there are to be, once known."""
+
+    __slots__ = ("args", "n", "results", "waiter")
+
+    def __init__(self, func: Any, args: Tuple[Any, ...], waiter: Callable[[], None]) -> None:
+        super().__init__(functools.partial(with_rank, func), CALLS, 0, 0, 0)
+        self.args, self.waiter = args, waiter
+        self.n = -1
+        self.results: Dict[int, Any] = {}
+
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        for i, outcome in enumerate(outcomes, first):
+            rank, value = (-1 - i, outcome) if type(outcome) is Failure else outcome
+            self.results[rank] = value
+        self.waiter()
+
+    def fail(self, error: BaseException) -> None:
+        self.n, self.results = 1, {0: Failure(error)}
+        self.waiter()
+
+    def value(self) -> Dict[int, Any]:
+        """Return the results by rank, or raise the first failure."""
+        for outcome in self.results.values():
+            if type(outcome) is Failure:
+                raise outcome.look()
+        return dict(sorted(self.results.items()))
+
+
+def with_rank(func: Callable[..., Any], *args: Any) -> Tuple[int, Any]:
+    """Call a function for `run_on_all`; return the worker's rank too."""
+    return _state["runtime"].rank, func(*args)
+
+
 class Visit(Job):
     """Tasks of another worker that run here; their results are sent home in parts."""
 
@@ -1968,6 +2045,9 @@ class Scheduler:
     ) -> None:
         self.rank, self.incarnation, self.emit, self.later = rank, incarnation, emit, later
         self.lock, self.live, self.retries, self.clock = lock, live, retries, clock
+        self.runs_script = rank == ORIGIN  # so what may kill this process is better run elsewhere
+        self.n_visits = 0  # tasks of others that were run here
+        self.max_tasks = 0  # that a worker runs before it retires; 0 for no limit
         self.shipping = threading.Lock()  # held while carved work is pickled and sent
         self.levels: List[Level] = [Level()]
         self.top = 0  # no level above it holds anything, as far as the scheduler's thread knows; the pump never writes it
@@ -2000,7 +2080,7 @@ class Scheduler:
 
     def put_back(self, block: Block) -> None:
         """Return a block to the front of its queue (lock held); a suspected one is kept from the origin."""
-        if block.deaths and self.rank == ORIGIN and self.live > 1:
+        if block.deaths and self.runs_script and self.live > 1:
             self.away.append(block)
         else:
             self.level(block.job.depth).appendleft(block)
@@ -2092,7 +2172,8 @@ class Scheduler:
             return 1
         cost = self.costs.get(cost_key(block.job.func))
         budget_s = LOCAL_SLICE_S if block.job.fold is None else FOLD_CHUNK_S
-        return 1 if cost is None else max(1, int(budget_s / (cost + 1e-9)))
+        size = 1 if cost is None else max(1, int(budget_s / (cost + 1e-9)))
+        return min(size, max(1, self.max_tasks - self.n_visits)) if self.max_tasks else size
 
     def chunk_size(self, n: int, func: Any, budget_s: float = CHUNK_S) -> int:
         """Return how many of `n` waiting tasks make a chunk: guided self-scheduling, within bounds of measured time."""
@@ -2101,6 +2182,7 @@ class Scheduler:
         if cost is None:
             return 1
         cost += 1e-9
+        n = min(n, self.max_tasks or n)
         return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(budget_s / cost))))
 
     def claim(self, future: Future) -> bool:
@@ -2383,18 +2465,24 @@ class Scheduler:
             sent = self.sent[chunk_id]
             self.account(chunk_id, count)
             block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
-            if not (sent.block.alone or not self.retries) or opened:
+            if not death.get("retired") and (opened or not (sent.block.alone or not self.retries)):
                 block.deaths += 1
                 block.alone = True
             if block.job.dropped():
                 continue
-            if block.deaths > self.retries or (block.deaths > 1 and self.rank == ORIGIN and self.live <= 1):
+            if type(block.job) is Everywhere:
+                block.deaths = self.retries + 1
+            if block.deaths > self.retries or (block.deaths > 1 and self.runs_script and self.live <= 1):
                 self.later(functools.partial(self.give_up, block, death))
             else:
                 self.put_back(block)
 
     def give_up(self, block: Block, death: Dict[str, Any]) -> None:
         """Fail tasks that were present at too many deaths."""
+        if type(block.job) is Everywhere:
+            text = f"worker {death['rank']} on {death['host']} (pid {death['pid']}) {death['how']} during run_on_all()"
+            block.job.deliver(block.lo, 1, [Failure(self.lost_error()(text))])
+            return
         text = (
             f"{describe(block.job, block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
             f"the last one, worker {death['rank']} on {death['host']} (pid {death['pid']}), {death['how']}. "
@@ -2402,7 +2490,10 @@ class Scheduler:
             "in native code, memory that runs out, or os._exit in this task"
         )
         for i in range(block.lo, block.hi):
-            block.job.deliver(i, 1, [Failure(WorkerLost(text))])
+            block.job.deliver(i, 1, [Failure(self.lost_error()(text))])
+
+    def lost_error(self) -> Any:
+        return WorkerLost
 
     def account(self, chunk_id: int, count: int) -> None:
         """Note that `count` tasks of a chunk are no longer under way."""
@@ -2452,6 +2543,32 @@ class Scheduler:
             return []
         return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in chunk.left]
 
+    def on_all(self, frames: Frames) -> None:
+        """Open a task that is for each worker; no other can have it from the queue that it waits in."""
+        head = CHUNK.unpack(frames[2])
+        if head[:2] == (self.rank, self.incarnation):
+            job: Any = self.sent[head[2]].block.job
+            self.home.append(Block(job, [[job.args]], head[3], head[3], head[3] + 1))
+            self.account(head[2], 1)
+        else:
+            self.home.extend(self.open(Chunk(head, frames[1], frames[3:])))
+
+    def on_spread(self, frames: Frames) -> None:
+        chunk_id, _, count = REF.unpack(frames[1])
+        sent = self.sent[chunk_id]
+        sent.block.hi = sent.left[0] = sent.block.job.n = count  # type: ignore[attr-defined]
+
+    def run_on_all(self, job: Everywhere) -> None:
+        """Send a task that each worker is to run once."""
+        block = Block(job, [[job.args]], 0, 0, 1)
+        block.alone = True
+        function = join(dumps((job.func, None), self.by_value | main_names(job.func.args[0])))
+        payload = dumps([[job.args]], self.by_value)
+        head = CHUNK.pack(self.rank, self.incarnation, self.n_chunks, 0, 1, 0, 0, CALLS, job.place, 0, len(payload))
+        self.sent[self.n_chunks] = Sent(block, [1])
+        self.n_chunks += 1
+        self.emit(self.message("ALL", function, head, *payload))
+
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
         missing = isinstance(error, AttributeError) and "__m" in str(error)
@@ -2466,7 +2583,7 @@ class Scheduler:
         block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
         self.account(chunk_id, count)
         names = main_names(block.job.func) - self.by_value if reason["missing"] else set()
-        if names:
+        if names and type(block.job) is not Everywhere:
             self.by_value |= names
         elif count == 1:
             text = f"worker could not unpickle {describe(block.job, block)}:\n{reason['error']}"
@@ -2623,6 +2740,8 @@ class Runtime:
     `inbox`, carves and flushes. Foreign threads may not call in (`check_thread`).
     """
 
+    scheduler_class = Scheduler
+
     def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
         self.config, self.rank, self.incarnation, self.link = config, rank, incarnation, link
         self.pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
@@ -2633,9 +2752,10 @@ class Runtime:
         self.pid = os.getpid()
         self.later: Deque[Callable[[], None]] = collections.deque()
         live = config.n if link is not None else 1
-        self.scheduler = Scheduler(
+        self.scheduler = self.scheduler_class(
             rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
         )
+        self.scheduler.max_tasks = config.max_tasks
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
         self.scope: Optional[Scope] = self.root  # of the running code, once it has created a task
@@ -2665,7 +2785,7 @@ class Runtime:
         self.interrupting = False  # a KeyboardInterrupt is on its way to the script
         self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
-        self.pump = Pump(self) if link is not None else None
+        self.pump = Pump(self) if link is not None and config.capacity else None
         self.wake_out, self.wake_in = os.pipe() if link is not None else (-1, -1)
         if link is not None:
             os.set_blocking(self.wake_out, False)
@@ -2921,13 +3041,16 @@ class Runtime:
         elif self.deadlines and self.deadlines[0][0] <= time.monotonic():
             heapq.heappop(self.deadlines)[2]()
         else:
+            if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
+                self.retire()
             run, n_received = self.config.capacity and not self.holding, self.n_received
             item = self.scheduler.take(self.time_limit()) if run else None
             if item is None:
                 self.idle(n_received)
             else:
                 self.execute(item)
-                self.glance()
+                if type(item) is not Chunk:  # else what it held would be carved again before it runs here
+                    self.glance()
 
     def time_limit(self) -> Optional[float]:
         """Return how long the next task may take at most: the time left of the nearest timed wait.
@@ -3131,6 +3254,7 @@ class Runtime:
             self.scheduler.note_cost(job.func, seconds, n)
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
+            self.scheduler.n_visits += n
             self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
             if now() - self.scheduler.flushed_s > FLUSH_S or block.alone:
                 self.scheduler.flush()
@@ -3240,6 +3364,10 @@ class Runtime:
     def on_const(self, frames: Frames) -> None:
         """Keep a constant, pickled until somebody asks for it."""
         name = bytes(frames[3]).decode()
+        if name == INITIALIZER:
+            if self.config.capacity:
+                self.initialize(lambda: loads(frames[4:]))
+            return
         self.constants[name] = Pickled(frames[4:])
         for waiter in self.waiting_for.pop(name, ()):
             waiter()
@@ -3248,6 +3376,42 @@ class Runtime:
 
     def on_refused(self, frames: Frames) -> None:
         self.verdicts.pop(bytes(frames[1]))(False)
+
+    def initialize(self, find: Callable[[], Tuple[Callable[..., Any], Tuple[Any, ...]]]) -> None:
+        """Call this worker's initializer; if it fails, say so and leave. `find` returns it and its arguments."""
+        try:
+            func, args = find()
+            func(*args)
+        except BaseException as error:
+            if self.rank == ORIGIN:
+                raise
+            self.emit(message("BROKEN", self.rank, self.incarnation, facts(why=traceback_text(error))))
+            self.link.drain()
+            self.leave(1)
+
+    def on_broken(self, frames: Frames) -> None:
+        """No worker can be initialized: raise that in the script."""
+        self.interrupt_script(MisuseError(f"the initializer failed:\n{json.loads(bytes(frames[1]))['why']}"))
+
+    def retire(self) -> None:
+        """Leave after `max_tasks` tasks of others, unless something of this worker's own is not finished."""
+        if self.rank == ORIGIN or self.n_parked or self.has_own_tasks():
+            return
+        self.scheduler.flush()
+        self.emit(message("BYE", self.rank, self.incarnation, facts(tasks=self.scheduler.n_visits)))
+        self.link.drain()
+        self.leave(0)
+
+    def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Dict[int, Any]:
+        """Call a function once on each worker (see `futures.run_on_all`)."""
+        self.check_thread()
+        if self.link is None:
+            return {self.rank: func(*args)}
+        waiter = Waiter(self, self.current)
+        job = Everywhere(func, args, waiter)
+        self.scheduler.run_on_all(job)
+        self.wait_until(lambda: len(job.results) == job.n, None, waiter)
+        return job.value()
 
     def on_stop(self, frames: Frames) -> None:
         """The job is over, or the launcher is gone: leave."""
@@ -3412,13 +3576,13 @@ class Runtime:
             self.current, self.interrupting = self.strands.main, False
             raise KeyboardInterrupt
 
-    def interrupt_script(self) -> None:
-        """Raise KeyboardInterrupt where the script waits."""
+    def interrupt_script(self, error: Optional[BaseException] = None) -> None:
+        """Raise KeyboardInterrupt, or another error, where the script waits."""
         self.interrupting = False
-        main = self.strands.main
+        main, error = self.strands.main, error or KeyboardInterrupt()
         if self.current is main:
-            raise KeyboardInterrupt
-        main.error = KeyboardInterrupt()
+            raise error
+        main.error = error
         if not main.ready:
             main.ready = True
             self.ready.appendleft(main)
@@ -3923,6 +4087,26 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
         found.wait_rest(lambda: not found.has_own_tasks())
 
 
+@public(futures, "run_on_all", "runOnAll")
+def run_on_all(func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
+    """Call a function once on each worker there is now, this one included; wait for all.
+
+    Args:
+        func, args: see `submit`.
+
+    Returns:
+        The results by worker (rank).
+
+    Raises:
+        WorkerLost: one died meanwhile. Else what the function raised.
+
+    Example:
+        >>> futures.run_on_all(len, "abc")
+        {0: 3}
+    """
+    return runtime().run_on_all(func, args)
+
+
 @public(futures, "task_seed")
 def task_seed() -> int:
     """Return a 64-bit seed for the running task, from the run's seed (``--seed``) and the task's place in the program.
@@ -3992,6 +4176,8 @@ def __getattr__(name: str) -> Any:
         "CONFIGURATION": {"headless": False, "backend": found.config.backend if found is not None else None},
         "VALID": True,
     }
+    if name in POOL_ERRORS:
+        return pool_error(name)
     if name not in values:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return values[name]
@@ -4022,6 +4208,542 @@ def alias_scoop() -> None:
 
 
 # ======================================================================================================================
+# Executor: a pool for programs that run without the launcher                (any thread; a thread of its own does the I/O)
+# ======================================================================================================================
+# submit/map (any thread) -> intake -> the client's thread: queue, carve -> BATCH -> broker, in a launcher that the
+# Executor has started as a subprocess -> workers -> RESULT -> the client's thread -> concurrent.futures.Future.
+# Only that thread touches queue and link: a KeyboardInterrupt, which hits the main thread anywhere, breaks neither.
+
+
+class Ticket:
+    """Joins a task of a client to the future that `Executor.submit` gave out."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, future: concurrent.futures.Future[Any]) -> None:
+        self.future = future
+
+    def __call__(self, task: Future) -> None:
+        try:
+            if task.state == FINISHED:
+                self.future.set_result(task.value)
+            else:
+                self.future.set_exception(task.value.look())
+        except concurrent.futures.InvalidStateError:
+            logger.debug("%r was cancelled before its outcome came", self.future)
+
+
+class ClientScheduler(Scheduler):
+    """The scheduler of a process that runs no tasks itself."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.runs_script = False
+
+    def gather(self, level: Level) -> Any:
+        """Take futures as ever, but without those that their holders have cancelled meanwhile."""
+        while type(level[0]) is Future and level[0].waiters[0].future.cancelled():
+            task = level.popleft()
+            task.waiters[0].future.set_running_or_notify_cancel()
+            task.state = CANCELLED
+            if not level:
+                return self.take_away()
+        if type(level[0]) is not Future:
+            return self.take_away()
+        block = super().gather(level)
+        started = [task.waiters[0].future.set_running_or_notify_cancel() for task in block.job.futures]
+        if all(started):
+            return block  # else somebody has cancelled one this very moment
+        ends = [i for i, ok in enumerate(started) if ok and (i + 1 == len(started) or not started[i + 1])]
+        begins = [i for i, ok in enumerate(started) if ok and (i == 0 or not started[i - 1])]
+        for first, last in reversed(list(zip(begins, ends))):
+            self.put_back(block.part(first, last + 1))
+        return self.take_away()
+
+    def lost_error(self) -> Any:
+        return pool_error("PoolWorkerLost")
+
+    def not_shipped(self, block: Block, error: Exception) -> None:
+        """Fail what cannot be pickled: there is no other place where it could run."""
+        if block.hi - block.lo > 1:
+            super().not_shipped(block, error)
+            return
+        self.filled -= 1
+        problem = explain_unpicklable((block.job.func, *block.rows()), "(function, arguments)", error, self.by_value)
+        error.__cause__ = MisuseError(problem)
+        block.job.deliver(block.lo, 1, [Failure(error)])
+
+
+class PoolMap(MapJob):
+    """A map whose results go to a consumer on any thread: as (first index, outcomes), or (-1, error)."""
+
+    __slots__ = ("arrived",)
+
+    def __init__(self, func: Any, iterables: Sequence[Any], window: int, chunk: Optional[int]) -> None:
+        import queue
+
+        super().__init__(func, iterables, Scope(0, 0, Level()), window, chunk)
+        self.arrived: queue.SimpleQueue[Tuple[int, Any]] = queue.SimpleQueue()
+
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        self.arrived.put((first, outcomes))
+
+    def next_run(self, deadline: Optional[float]) -> List[Any]:
+        """Wait for the next outcomes in order; return them in reverse, so that each is let go when it is popped."""
+        import queue
+
+        while self.done not in self.ready:
+            try:
+                first, outcomes = self.arrived.get(timeout=time_left(deadline))
+            except queue.Empty:
+                raise FutureTimeout("a result of map() was not there in time") from None
+            if first < 0:
+                raise outcomes
+            self.ready[first] = len(outcomes), outcomes
+        return self.ready.pop(self.done)[1][::-1]
+
+
+class Client(Runtime):
+    """An Executor's link to its pool: rank 0, as the origin, but of capacity 0.
+
+    Any thread appends to `intake` and calls `wake` if the client is `asleep`; all else belongs to the client's thread.
+
+    Args:
+        owner: the Executor. options: words of the launcher's command line.
+    """
+
+    scheduler_class = ClientScheduler
+
+    def __init__(self, owner: Executor, options: Sequence[str], n: int, max_tasks: int) -> None:
+        import subprocess
+
+        program = program_facts()
+        config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            words = [*subprocess._args_from_interpreter_flags(), __file__, "-n", str(n), *options]  # type: ignore[attr-defined]
+            fd = theirs.fileno()
+            self.process = subprocess.Popen(
+                [sys.executable, *words, "--serve", str(fd)], stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True
+            )
+        super().__init__(config, ORIGIN, 1, StreamLink(ours))
+        assert self.process.stdin is not None
+        with self.process.stdin as stdin:  # not in the arguments, which everybody can see
+            stdin.write(json.dumps(program).encode())
+        if program["kind"] == "prompt":
+            self.scheduler.by_value = ALL_NAMES
+        self.intake: Deque[Tuple[Any, ...]] = collections.deque()
+        self.asleep = self.closing = self.ended = False
+        self.broken: Optional[BaseException] = None
+        self.owner = weakref.ref(owner, lambda _: self.close())
+        self.link.send(hello(ORIGIN, 1))
+        _state["clients"].add(self)
+        self.thread = threading.Thread(target=self.serve, name="scoop_lite executor", daemon=True)
+        self.thread.start()
+
+    # -- any thread -----------------------------------------------------------------------------------------------------
+
+    def call(self, *item: Any) -> None:
+        """Have the client's thread start a task (future, func, args, kwargs), or call (None, func, args)."""
+        self.intake.append(item)
+        if self.ended:
+            self.fail_all()
+        if self.asleep:
+            self.asleep = False
+            self.wake()
+
+    def close(self) -> None:
+        """End when nothing is left to do. Weak references and exit functions call this."""
+        self.closing = True
+        self.wake()
+
+    # -- the client's thread --------------------------------------------------------------------------------------------
+
+    def serve(self) -> None:
+        """Serve the pool until it is closed and idle, or broken."""
+        try:
+            while not (self.broken or self.closing and not self.is_busy()):
+                self.take_in()
+                self.dispatch()
+                self.scheduler.carve()
+                self.asleep = True
+                if not (self.intake or self.inbox or self.later or self.closing and not self.is_busy()):
+                    self.wait_link(None)
+                self.asleep = False
+                self.receive()
+        except BaseException as error:
+            self.broken = broken_pool(f"the pool's client failed: {error!r}")
+            self.broken.__cause__ = error
+        self.end()
+
+    def is_busy(self) -> bool:
+        queues = (*self.scheduler.levels, self.scheduler.away)
+        return bool(self.intake or self.later or self.scheduler.sent) or any(
+            item.state == PENDING if type(item) is Future else not item.job.dropped() for q in queues for item in q
+        )
+
+    def take_in(self) -> None:
+        """Queue what other threads have handed in; at most so much that orders need not wait long."""
+        root, level = self.root, self.root.level
+        for _ in range(min(1000, len(self.intake))):
+            future, func, args, *kwargs = self.intake.popleft()
+            if future is None:
+                func(*args)
+                continue
+            task = Future(func, args, kwargs[0] or None, root, root.n)
+            task.waiters = [Ticket(future)]
+            root.n += 1
+            level.append(task)
+
+    def start_map(self, job: PoolMap, block: Block) -> None:
+        job.place = place_of(self.root.place, self.root.n)
+        self.root.n += 1
+        self.scheduler.put(block)
+
+    def start_on_all(self, future: concurrent.futures.Future[Any], func: Any, args: Tuple[Any, ...]) -> None:
+        def note() -> None:
+            if len(job.results) == job.n and not future.done():
+                settle_with(future, job.value)
+
+        job = Everywhere(func, args, note)
+        try:
+            self.scheduler.run_on_all(job)
+        except Exception as error:
+            future.set_exception(error)
+
+    def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
+        """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
+        try:
+            frames = dumps((func, args), self.scheduler.by_value)
+        except Exception as error:
+            self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
+            return
+        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames))
+
+    def set_constants(self, future: concurrent.futures.Future[Any], constants: Dict[str, Any]) -> None:
+        """Send constants; `future` is done when the broker has them, or refuses one."""
+        verdicts: List[bool] = []
+
+        def note(accepted: bool) -> None:
+            verdicts.append(accepted)
+            if len(verdicts) == len(constants) and all(verdicts):
+                future.set_result(None)
+            elif len(verdicts) == len(constants):
+                future.set_exception(TypeError("a constant is set already; constants can be set once"))
+
+        try:
+            packed = [(name.encode(), dumps(value, self.scheduler.by_value)) for name, value in constants.items()]
+        except Exception as error:
+            future.set_exception(error)
+            return
+        for name, frames in packed:
+            self.n_constants += 1
+            serial = COUNT.pack(self.n_constants)
+            self.verdicts[serial] = note
+            self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name, *frames))
+
+    def cancel_all(self) -> None:
+        """Cancel all that has not been sent to a worker."""
+        for level in self.scheduler.levels:
+            for item in list(level):
+                if type(item) is Future:
+                    item.waiters[0].future.cancel()
+                    item.waiters[0].future.set_running_or_notify_cancel()
+                    item.state = CANCELLED
+                elif isinstance(item.job, PoolMap):
+                    item.job.arrived.put((-1, CancelledError()))
+                    self.abandon(item.job)
+
+    def on_pool(self, frames: Frames) -> None:
+        self.scheduler.on_pool(frames)
+        if not self.scheduler.live:
+            self.broken = self.broken or broken_pool("all workers of the pool have died, too many in a minute")
+
+    def on_broken(self, frames: Frames) -> None:
+        why = json.loads(bytes(frames[1]))["why"]
+        logging.getLogger("concurrent.futures").critical("Exception in initializer:\n%s", why)
+        self.broken = broken_pool(f"the initializer failed in a worker:\n{why}")
+
+    def on_stop(self, frames: Frames) -> None:
+        self.broken = self.broken or broken_pool(f"the pool's launcher has ended: {self.link.closed or 'it was stopped'}")
+
+    def fail_all(self) -> None:
+        """Fail what is not done and never will be."""
+        error = self.broken or broken_pool("the pool is closed")
+        while self.intake:
+            self.take_in()
+        queues = (*self.scheduler.levels, self.scheduler.away)
+        items = [item for q in queues for item in q] + [sent.block for sent in self.scheduler.sent.values()]
+        for item in items:
+            job = None if type(item) is Future else item.job
+            if isinstance(job, PoolMap):
+                job.arrived.put((-1, error))
+            elif isinstance(job, Everywhere):
+                job.fail(error)
+            for task in [item] if job is None else getattr(job, "futures", ()):
+                task.settle(Failure(error))
+
+    def end(self) -> None:
+        """Fail what is not done, close the link, wait for the pool's processes."""
+        self.closing = self.ended = True
+        if self.broken is not None:
+            self.fail_all()
+        self.emit(message("BYE", ORIGIN, 1, facts(code="0")))
+        self.link.drain(1.0)
+        self.link.close()
+        self.process.wait()
+        _state["clients"].discard(self)
+
+    def __del__(self) -> None:
+        for fd in (self.wake_out, self.wake_in):
+            os.close(fd)
+
+
+def settle_with(future: concurrent.futures.Future[Any], value: Callable[[], Any]) -> None:
+    """Set a future to what a call returns or raises."""
+    try:
+        future.set_result(value())
+    except BaseException as error:
+        future.set_exception(error)
+@functools.lru_cache(maxsize=None)
+def pool_error(name: str) -> Any:
+    """Return the class of an error of a pool, made at its first use: what it inherits from takes long to import."""
+    from concurrent.futures.process import BrokenProcessPool
+
+    base, doc = POOL_ERRORS[name]
+    return type(name, (base, BrokenProcessPool), {"__doc__": doc, "__module__": __name__})
+
+
+POOL_ERRORS = {
+    "PoolBroken": (ScoopError, "An Executor's pool cannot go on: its launcher, its workers or its initializer failed."),
+    "PoolWorkerLost": (WorkerLost, "WorkerLost, as a future of an Executor raises it; the pool goes on."),
+}
+
+
+def broken_pool(text: str) -> Any:
+    return pool_error("PoolBroken")(text)
+
+
+def program_facts() -> Dict[str, Any]:
+    """Tell workers what to import to find what this process's `__main__` defines, if that can be imported at all."""
+    main, found = sys.modules["__main__"], _state["runtime"]
+    path, spec = vars(main).get("__file__"), getattr(vars(main).get("__spec__"), "name", None)
+    kind, program = "prompt", ""
+    if found is not None and found.link is not None:
+        kind, program = found.config.kind, found.config.program
+    elif path and not hasattr(sys, "ps1"):
+        if spec not in (None, "__main__"):
+            kind, program = "module", spec
+        elif spec is None and os.path.isfile(path):
+            kind, program = "script", os.path.abspath(path)
+    paths = [p or os.getcwd() for p in sys.path]
+    return {"kind": kind, "program": program, "args": sys.argv[1:], "paths": paths}
+
+
+def end_pools() -> None:
+    """At the interpreter's exit: finish what was submitted, end all pools."""
+    _state["exiting"] = True
+    clients = list(_state["clients"])
+    for client in clients:
+        client.close()
+    for client in clients:
+        client.thread.join()
+
+
+def forget_pools() -> None:
+    """In a forked child: let go of the parent's pools, whose threads are not here; an Executor makes itself a new one."""
+    for client in list(_state["clients"]):
+        client.link.close()
+        executor = client.owner()
+        if executor is not None:
+            executor._lock, executor._client = threading.Lock(), None
+    _state["clients"].clear()
+
+
+class Executor(concurrent.futures.Executor):
+    """A pool of processes, here and on other hosts: `concurrent.futures.Executor` to the letter, for any program.
+
+    Tasks may use `futures` and `shared` to any depth. A task that kills its worker raises a BrokenProcessPool of its
+    own, after --retries attempts elsewhere; the pool goes on.
+
+    Args:
+        max_workers: processes; by default the CPUs that this process may really use.
+        hosts: names of hosts to run workers on, as for the launcher.
+        initializer, initargs: called first in each worker. max_tasks_per_child: a worker is replaced after so many.
+        options: the launcher's other options, as keywords: ``retries=2``, ``seed=1``, ``dead_after=5``, ``quiet=True``…
+
+    Example:
+        >>> with scoop_lite.Executor(4) as pool:
+        ...     print(sum(pool.map(abs, range(-3, 3))))
+        9
+    """
+
+    def __init__(
+        self,
+        max_workers: Optional[int] = None,
+        *,
+        hosts: Optional[Sequence[str]] = None,
+        initializer: Optional[Callable[..., Any]] = None,
+        initargs: Tuple[Any, ...] = (),
+        max_tasks_per_child: Optional[int] = None,
+        **options: Any,
+    ) -> None:
+        if _state["importing"]:
+            raise MisuseError(
+                "an Executor was made while a worker imports the program: put what starts the work under "
+                "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
+            )
+        if max_workers is not None and max_workers <= 0:
+            raise ValueError("max_workers must be greater than 0")
+        if initializer is not None and not callable(initializer):
+            raise TypeError("initializer must be a callable")
+        if not isinstance(max_tasks_per_child or 1, int):
+            raise TypeError("max_tasks_per_child must be an integer")
+        if max_tasks_per_child is not None and max_tasks_per_child <= 0:
+            raise ValueError("max_tasks_per_child must be >= 1")
+        self._max_workers = max_workers or usable_cpus()
+        self._initializer, self._initargs, self._max_tasks = initializer, initargs, max_tasks_per_child or 0
+        self._options = option_words(hosts=hosts, max_tasks_per_child=max_tasks_per_child, **options)
+        self._lock, self._shutdown = threading.Lock(), False
+        self._client: Optional[Client] = None
+        with self._lock:
+            self._start()
+
+    def _start(self) -> Client:
+        """Start the pool: at once, and again in a forked child that uses it (lock held)."""
+        if "clients" not in _state:
+            _state["clients"], _state["exiting"] = set(), False
+            os.register_at_fork(after_in_child=forget_pools)
+            getattr(threading, "_register_atexit", atexit.register)(end_pools)  # before daemon threads are frozen
+        self._client = Client(self, self._options, self._max_workers, self._max_tasks)
+        if self._initializer is not None:
+            self._client.call(None, self._client.start_initializer, (self._initializer, self._initargs))
+        return self._client
+
+    def _ready(self) -> Client:
+        """Return the client, if tasks can be submitted (lock held)."""
+        if self._shutdown:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        if _state["exiting"]:
+            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        client = self._client or self._start()
+        if client.broken is not None:
+            raise broken_pool(f"the pool is broken: {client.broken}")
+        return client
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
+        """Have ``fn(*args, **kwargs)`` called by a worker; return a `concurrent.futures.Future`."""
+        with self._lock:
+            client = self._ready()
+            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            client.call(future, fn, args, kwargs)
+        return future
+
+    def map(  # type: ignore[override]
+        self,
+        fn: Callable[..., Any],
+        *iterables: Iterable[Any],
+        timeout: Optional[float] = None,
+        chunksize: Optional[int] = None,
+        buffersize: Optional[int] = None,
+    ) -> Iterator[Any]:
+        """Return an iterator over the results of calling `fn` with the items of the iterables, in order.
+
+        Args:
+            timeout: seconds from now. chunksize: tasks that travel together; by default chosen by measurement.
+            buffersize: items drawn ahead of the results taken; by default all are drawn at once.
+        """
+        deadline = deadline_in(timeout)
+        if chunksize is not None and chunksize < 1:
+            raise ValueError("chunksize must be >= 1.")
+        if buffersize is not None and not isinstance(buffersize, int):
+            raise TypeError("buffersize must be an integer or None")
+        if buffersize is not None and buffersize < 1:
+            raise ValueError("buffersize must be None or > 0")
+        job = PoolMap(fn, iterables or ((),), buffersize or sys.maxsize, None if chunksize == 1 else chunksize)
+        block = job.draw()
+        if job.input_error is not None and buffersize is None:
+            raise job.input_error
+        with self._lock:
+            client = self._ready()
+            if block is not None:
+                client.call(None, client.start_map, (job, block))
+        return pool_results(client, job, deadline)
+
+    def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
+        """Call a function once on each worker; wait; return the results by worker (see `futures.run_on_all`)."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        with self._lock:
+            client = self._ready()
+            client.call(None, client.start_on_all, (future, func, args))
+        return future.result()
+
+    def set_const(self, **constants: Any) -> None:
+        """Give the tasks constants (`shared.getConst`); return when every task submitted from now on will see them."""
+        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        with self._lock:
+            client = self._ready()
+            client.call(None, client.set_constants, (future, constants))
+        future.result()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Let the pool end when its tasks are done.
+
+        Args:
+            wait: until it has ended. cancel_futures: cancel what no worker has got yet.
+        """
+        with self._lock:
+            self._shutdown, client = True, self._client
+        if client is None:
+            return
+        if cancel_futures:
+            client.call(None, client.cancel_all, ())
+        client.close()
+        if wait:
+            client.thread.join()
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an Executor cannot travel; its tasks submit others with scoop_lite.futures")
+
+
+def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Iterator[Any]:
+    """Yield a map's results; drop what has not started when nobody wants more."""
+    try:
+        while job.length is None or job.done < job.length:
+            outcomes = job.next_run(deadline)
+            while outcomes:
+                job.done += 1
+                block = job.draw() if job.fixed else None
+                if block is not None:
+                    client.call(None, client.scheduler.put, (block,))
+                if type(outcomes[-1]) is Failure:
+                    raise outcomes.pop().look()
+                yield outcomes.pop()
+        if job.input_error is not None:
+            raise job.input_error
+    finally:
+        if job.length is None or job.done < job.length:
+            client.call(None, client.abandon, (job,))
+
+
+def option_words(**options: Any) -> List[str]:
+    """Turn keywords into words of the launcher's command line.
+
+    Raises:
+        TypeError: there is no such option.
+    """
+    known, words = {flag for action in parser()._actions for flag in action.option_strings}, []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            flag = "--" + name.replace("_", "-")
+            if flag not in known or name in ("serve", "version", "help"):
+                raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
+            values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
+            words += [flag, *map(str, values)]
+    return words
+
+
+# ======================================================================================================================
 # Worker process: the user's script, as the origin's __main__ and as every worker's import               (each worker)
 # ======================================================================================================================
 
@@ -4048,11 +4770,16 @@ class Config(NamedTuple):
     python: str = ""
     profile: str = ""
     threads: int = 0
-    capacity: int = 1
+    capacity: int = 1  # tasks it runs at once: 0 in an Executor's client
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
     launcher: str = ""  # template of the command that reaches a host
     min_hosts: int = 0  # hosts that suffice; 0: all
     root: str = ""  # directory of the user's modules, on the launcher's host
+    init: str = ""
+    max_tasks: int = 0
+    interactive: bool = False
+    serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
+    paths: Tuple[str, ...] = ()  # `sys.path` of that client
 
     @property
     def main_name(self) -> str:
@@ -4095,7 +4822,7 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     """Run the user's program in a module, as `python` would."""
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
-    if config.kind == "code":
+    if config.kind in ("code", "prompt"):
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
         code = compile(config.program, "<string>", "exec")
     elif config.kind == "module":
@@ -4130,8 +4857,11 @@ def is_main_archive(path: str) -> bool:
 
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
-    sys.argv = [{"script": config.program, "module": "-m", "code": "-c"}[config.kind], *config.args]
-    first = "" if config.kind == "code" else config.root
+    sys.argv = [{"script": config.program, "module": "-m", "code": "-c", "prompt": ""}[config.kind], *config.args]
+    if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
+        sys.path[:] = config.paths
+        return
+    first = "" if config.kind in ("code", "prompt") else config.root
     if not sys.flags.isolated:
         sys.path[:1] = [first]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
@@ -4145,7 +4875,10 @@ def run_script(config: Config) -> Any:
     found = _state["runtime"]
     code: Any = 0
     try:
+        call_init(config, found)
         run_program(config, module)
+        if config.interactive:
+            prompt(module)
     except SystemExit as error:
         code = error.code
         if not code and isinstance(error.__cause__, RemoteTraceback):
@@ -4192,7 +4925,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
     link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
     found = _state["runtime"] = Runtime(config, rank, incarnation, link)
     found.pipe = pipe
-    if config.kind == "code":
+    if config.kind in ("code", "prompt"):
         found.scheduler.by_value = ALL_NAMES
     set_up_path(config)
     alias_scoop()
@@ -4212,8 +4945,34 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         pipe.close()
         return code
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
+    call_init(config, found)
     found.schedule()
     return 0
+
+
+def call_init(config: Config, found: Runtime) -> None:
+    """Call the function that --init names."""
+    if config.init:
+        module, _, name = config.init.partition(":")
+        found.initialize(lambda: (getattr(importlib.import_module(module), name), ()))
+
+
+def prompt(module: types.ModuleType) -> None:
+    """Read and run what the user types (-i), while the pool stands by."""
+    import code
+
+    try:
+        import readline  # noqa: F401 (line editing, where there is a terminal)
+        import rlcompleter
+
+        readline.set_completer(rlcompleter.Completer(module.__dict__).complete)
+        readline.parse_and_bind("tab: complete")
+    except ImportError:
+        pass
+    workers = "worker" if _state["runtime"].config.n == 1 else "workers"
+    banner = f"Python {sys.version.split()[0]}, scoop_lite {__version__} with {_state['runtime'].config.n} {workers}"
+    module.__dict__.update(futures=futures, shared=shared)
+    code.interact(banner + "; futures and shared are there", local=module.__dict__, exitmsg="")
 
 
 def hello(rank: int, incarnation: int) -> Frames:
@@ -5225,6 +5984,8 @@ class Launcher:
             os.close(life_in)
             self.selector.close()
             tie_life(life_out)
+            if self.config.serve >= 0:
+                os.close(self.config.serve)
             gc.freeze()
             agent = Agent(StreamLink(theirs), self.config, local=True, direct=self.config.backend == "own")
             agent.run()
@@ -5352,7 +6113,10 @@ class Launcher:
                 break
         if link.closed:
             self.drop_peer(rank, link)
-            if self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
+            if rank == ORIGIN and self.config.serve >= 0:
+                self.broker.said_bye = True  # it has nobody left to tell otherwise
+                self.broker.bury(self.broker.members[ORIGIN], {"code": 0})
+            elif self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
                 self.kill_worker(rank)
 
     def drop_peer(self, rank: int, link: Any) -> None:
@@ -5487,7 +6251,7 @@ class Launcher:
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
                 self.open_router("127.0.0.1")
-            first = 0
+            first = ORIGIN if self.config.serve < 0 else self.serve_client()
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
                 first += n
@@ -5498,6 +6262,12 @@ class Launcher:
         self.broker.end(1)
         for number in list(self.joining):
             self.drop_start(number)
+
+    def serve_client(self) -> int:
+        """Take an Executor's client for the origin; return the first rank that is left for workers."""
+        self.broker.join(ORIGIN, 0)
+        self.add_peer([ORIGIN, 1, 0], self.config.serve)
+        return ORIGIN + 1
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         times = [] if delay is None else [delay]
@@ -5617,6 +6387,11 @@ def parser() -> Parser:
     p.add_argument("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)")
     p.add_argument("--dry-run", action="store_true", help="print the plan and the commands, and stop")
     p.add_argument("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway")
+    p.add_argument("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program")
+    p.add_argument("--init", default="", metavar="M:F", help="function F of module M is called first in each worker")
+    p.add_argument("--max-tasks-per-child", type=natural, default=0, metavar="K",
+                   help="a worker is replaced after K tasks (default: never)")  # fmt: skip
+    p.add_argument("--serve", type=int, default=-1, help=argparse.SUPPRESS)  # an Executor's client starts us with it
     p.add_argument("--version", action="version", version=f"scoop_lite {__version__}")
     return p
 
@@ -5637,7 +6412,9 @@ def natural(text: str) -> int:
 
 def configure(options: argparse.Namespace, p: Parser) -> Config:
     """Turn options into the configuration."""
-    if options.module is not None or options.code is not None:
+    if options.serve >= 0 or options.interactive and (options.script, options.module, options.code) == (None,) * 3:
+        kind, program, args = "prompt", "", []
+    elif options.module is not None or options.code is not None:
         kind, words = ("module", options.module) if options.module is not None else ("code", options.code)
         if not words:
             p.error(f"option -{kind[0]} needs an argument")
@@ -5664,7 +6441,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         p.error(f"--python-interpreter {options.python_interpreter}: there is no such command")
     if options.prolog and os.path.exists(options.prolog):
         options.prolog = os.path.abspath(options.prolog)
-    return Config(
+    config = Config(
         hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), min_hosts=options.min_hosts,
         root=find_root(kind, program),
         n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
@@ -5672,8 +6449,10 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         retries=options.retries, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
         dead_after_s=options.dead_after, verbose=-1 if options.quiet else options.verbose, nice=options.nice,
         pythonpath=options.pythonpath, prolog=options.prolog, python=options.python_interpreter,
-        profile=options.profile, threads=options.threads_per_worker,
+        profile=options.profile, threads=options.threads_per_worker, init=options.init,
+        max_tasks=options.max_tasks_per_child, interactive=options.interactive, serve=options.serve,
     )  # fmt: skip
+    return config._replace(**json.load(sys.stdin)) if options.serve >= 0 else config
 
 
 def find_root(kind: str, program: str) -> str:
@@ -5743,7 +6522,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command line; ends the process with the program's exit status."""
     p = parser()
     options = p.parse_args(argv)
-    if options.script is None and options.module is None and options.code is None:
+    program = (options.script, options.module, options.code)
+    if program == (None, None, None) and not options.interactive and options.serve < 0:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)
