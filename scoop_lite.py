@@ -1545,7 +1545,7 @@ class _Probe(_Pickler):
     def error_of(self, value):
         try:
             self.dump(value)
-        except Exception as error:  # anything that a user's __reduce__ may raise
+        except (Exception, SystemExit) as error:  # anything that a user's __reduce__ may raise
             return error
         return None
 
@@ -1564,7 +1564,7 @@ def _parts(value, by_value_names):
         try:
             reduced = _Probe({}, by_value_names).reducer_override(value)
             yield from _reduced_parts(value.__reduce_ex__(5) if reduced is NotImplemented else reduced)
-        except Exception:  # then the value itself is the culprit; what it raised has been told
+        except (Exception, SystemExit):  # then the value itself is the culprit; what it raised has been told
             return
 
 
@@ -1976,11 +1976,12 @@ class Slice:
     ``list(it)`` takes all that remains in one step of the interpreter, and the loop simply ends after its current task.
     """
 
-    __slots__ = ("block", "it", "out", "started_s", "strand")
+    __slots__ = ("block", "it", "out", "started_s", "strand", "n_handed")
 
     def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
         self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
         self.out: List[Any] = []
+        self.n_handed = 0  # tasks whose outcomes are no longer in `out`, nor the tasks in `block`
 
     def index(self) -> int:
         """Return the index, in its job, of the task that runs now."""
@@ -2018,11 +2019,15 @@ def absorb(op: Any, nodes: List[Tuple[int, int, Any]], index: int, size: int, va
 
 def cost_key(func: Any) -> Any:
     """Return what a function's measured cost is filed under."""
-    try:
-        hash(func)
-    except TypeError:
-        return type(func)
-    return func
+    while True:
+        if type(func) is types.FunctionType:  # not the function: its cells may hold big objects, or a pool
+            return func.__code__ if func.__closure__ is None else (func.__code__, func.__qualname__)
+        if type(func) is types.MethodType:
+            func = func.__func__
+        elif type(func) is functools.partial:
+            func = func.func
+        else:
+            return getattr(func, "__qualname__", type(func))
 
 
 class Scheduler:
@@ -2353,6 +2358,7 @@ class Scheduler:
     def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
         """Add results to the message that goes to their owner; see `flush`."""
         form, frames = pack_outcomes(outcomes, self.by_value)
+        self.n_visits += count
         self.add_part(visit.key, first, count, form, frames, seconds)
 
     def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
@@ -2631,9 +2637,10 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
     if type(outcome) is not Failure:
         try:
             return VALUE, dumps(outcome, by_value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = explain_unpicklable(outcome, "result", error)
-            outcome = Failure(MisuseError(f"the task's result cannot travel back: {problem}"))
+            error.__cause__ = MisuseError(f"the task's result cannot travel back: {problem}")
+            outcome = Failure(error)
     error = outcome.look()
     text = traceback_text(error)
     summary = "".join(traceback.format_exception_only(type(error), error)).strip()
@@ -2989,11 +2996,17 @@ class Runtime:
             rest = piece.rob()
             if rest is not None:
                 self.scheduler.put_back(rest)
-        done, job = piece.out[:], piece.block.job
-        if done and job.fold is None:
-            first = piece.block.lo
+        self.hand_in(piece)
+
+    def hand_in(self, piece: Slice) -> None:
+        """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
+        job, first = piece.block.job, piece.block.lo
+        with self.lock:
+            done = piece.out[:] if job.fold is None else []
             del piece.out[: len(done)]
             piece.block.lo += len(done)
+            piece.n_handed += len(done)
+        if done:
             job.deliver(first, len(done), done)
 
     def next_strand(self) -> Strand:
@@ -3249,12 +3262,14 @@ class Runtime:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
         block, job, out = piece.block, piece.block.job, piece.out
         n = block.hi - block.lo
-        self.scheduler.n_done += n
-        if seconds:
-            self.scheduler.note_cost(job.func, seconds, n)
+        self.scheduler.n_done += n + piece.n_handed
+        if seconds and n + piece.n_handed:
+            self.scheduler.note_cost(job.func, seconds, n + piece.n_handed)
+            seconds *= n / (n + piece.n_handed)
+        if not n:
+            return
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
-            self.scheduler.n_visits += n
             self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
             if now() - self.scheduler.flushed_s > FLUSH_S or block.alone:
                 self.scheduler.flush()
@@ -3735,12 +3750,15 @@ class Pump:
             scheduler.carve()
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
             scheduler.flush()
-        with runtime.lock:
-            for piece in scheduler.slices:
-                if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
+        for piece in scheduler.slices[:]:
+            if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
+                with runtime.lock:
                     rest = piece.rob()
                     if rest is not None:
                         scheduler.put_back(rest)
+                if piece.out and type(piece.block.job) is Visit:
+                    runtime.hand_in(piece)  # its owner may wait for just these
+                    scheduler.flush()
 
 
 # ======================================================================================================================
@@ -4228,7 +4246,7 @@ class Ticket:
             if task.state == FINISHED:
                 self.future.set_result(task.value)
             else:
-                self.future.set_exception(task.value.look())
+                self.future.set_exception(pool_failure(task.value))
         except concurrent.futures.InvalidStateError:
             logger.debug("%r was cancelled before its outcome came", self.future)
 
@@ -4335,7 +4353,7 @@ class Client(Runtime):
         self.intake: Deque[Tuple[Any, ...]] = collections.deque()
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
-        self.owner = weakref.ref(owner, lambda _: self.close())
+        self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
         _state["clients"].add(self)
         self.thread = threading.Thread(target=self.serve, name="scoop_lite executor", daemon=True)
@@ -4443,9 +4461,10 @@ class Client(Runtime):
             self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name, *frames))
 
     def cancel_all(self) -> None:
-        """Cancel all that has not been sent to a worker."""
+        """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that still start."""
+        n_start = 0 if self.scheduler.n_carved else self.config.n
         for level in self.scheduler.levels:
-            for item in list(level):
+            for item in list(level)[n_start:]:
                 if type(item) is Future:
                     item.waiters[0].future.cancel()
                     item.waiters[0].future.set_running_or_notify_cancel()
@@ -4493,6 +4512,9 @@ class Client(Runtime):
         self.link.close()
         self.process.wait()
         _state["clients"].discard(self)
+        # These refer back to us; without them all goes at once, with the last reference.
+        self.handlers, self.urgent, self.owner = {}, {}, lambda: None
+        self.scheduler.emit = self.scheduler.later = lambda _: None
 
     def __del__(self) -> None:
         for fd in (self.wake_out, self.wake_in):
@@ -4515,6 +4537,7 @@ def pool_error(name: str) -> Any:
 
 
 POOL_ERRORS = {
+    "PoolTaskBroken": (ScoopError, "A task or its result could not be unpickled; the pool goes on."),
     "PoolBroken": (ScoopError, "An Executor's pool cannot go on: its launcher, its workers or its initializer failed."),
     "PoolWorkerLost": (WorkerLost, "WorkerLost, as a future of an Executor raises it; the pool goes on."),
 }
@@ -4522,6 +4545,12 @@ POOL_ERRORS = {
 
 def broken_pool(text: str) -> Any:
     return pool_error("PoolBroken")(text)
+
+
+def pool_failure(failure: Failure) -> BaseException:
+    """Return a failure's exception as an Executor's future raises it."""
+    error = failure.look()
+    return pool_error("PoolTaskBroken")(*error.args) if type(error) is ScoopError else error
 
 
 def program_facts() -> Dict[str, Any]:
@@ -4536,8 +4565,11 @@ def program_facts() -> Dict[str, Any]:
             kind, program = "module", spec
         elif spec is None and os.path.isfile(path):
             kind, program = "script", os.path.abspath(path)
-    paths = [p or os.getcwd() for p in sys.path]
-    return {"kind": kind, "program": program, "args": sys.argv[1:], "paths": paths}
+    process = sys.modules.get("multiprocessing.process")
+    return {
+        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or os.getcwd() for p in sys.path],
+        "authkey": process.current_process().authkey.hex() if process is not None else "",
+    }  # fmt: skip
 
 
 def end_pools() -> None:
@@ -4702,6 +4734,12 @@ class Executor(concurrent.futures.Executor):
         if wait:
             client.thread.join()
 
+    @property
+    def _broken(self) -> Union[bool, str]:
+        """Say why no more tasks can be submitted, or False; as CPython's executors do."""
+        client = self._client
+        return str(client.broken) if client is not None and client.broken is not None else False
+
     def __reduce__(self) -> Any:
         raise TypeError("an Executor cannot travel; its tasks submit others with scoop_lite.futures")
 
@@ -4717,7 +4755,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
                 if block is not None:
                     client.call(None, client.scheduler.put, (block,))
                 if type(outcomes[-1]) is Failure:
-                    raise outcomes.pop().look()
+                    raise pool_failure(outcomes.pop())
                 yield outcomes.pop()
         if job.input_error is not None:
             raise job.input_error
@@ -4780,6 +4818,7 @@ class Config(NamedTuple):
     interactive: bool = False
     serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
     paths: Tuple[str, ...] = ()  # `sys.path` of that client
+    authkey: str = ""  # of its multiprocessing (hex), so that tasks can use its managers
 
     @property
     def main_name(self) -> str:
@@ -4858,6 +4897,10 @@ def is_main_archive(path: str) -> bool:
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
     sys.argv = [{"script": config.program, "module": "-m", "code": "-c", "prompt": ""}[config.kind], *config.args]
+    if config.authkey:
+        import multiprocessing.process
+
+        multiprocessing.process.current_process().authkey = bytes.fromhex(config.authkey)
     if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
         sys.path[:] = config.paths
         return
