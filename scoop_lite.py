@@ -1082,9 +1082,9 @@ class Broker:
             recent.popleft()
         again = member.host in self.host_names and (len(recent) < self.restarts or member.retires and self.restarts >= 0)
         if not member.retires:
-            self.n_died += 1
             text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
-            left = f"{self.live()} left" if self.live() > 1 else "no other worker is left, the origin goes on alone"
+            alone = self.live() == 1 and self.members[ORIGIN].capacity
+            left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
             self.report(text + ("; starting another" if again else f"; {left} (--restarts {self.restarts})"))
             recent.extend([self.now_s] * again)
         death["retired"] = member.retires
@@ -1541,7 +1541,7 @@ class _Probe(_Pickler):
     def error_of(self, value):
         try:
             self.dump(value)
-        except Exception as error:  # anything that a user's __reduce__ may raise
+        except (Exception, SystemExit) as error:  # anything that a user's __reduce__ may raise
             return error
         return None
 
@@ -1560,7 +1560,7 @@ def _parts(value, by_value_names):
         try:
             reduced = _Probe({}, by_value_names).reducer_override(value)
             yield from _reduced_parts(value.__reduce_ex__(5) if reduced is NotImplemented else reduced)
-        except Exception:  # then the value itself is the culprit; what it raised has been told
+        except (Exception, SystemExit):  # then the value itself is the culprit; what it raised has been told
             return
 
 
@@ -1972,11 +1972,12 @@ class Slice:
     ``list(it)`` takes all that remains in one step of the interpreter, and the loop simply ends after its current task.
     """
 
-    __slots__ = ("block", "it", "out", "started_s", "strand")
+    __slots__ = ("block", "it", "out", "started_s", "strand", "n_handed")
 
     def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
         self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
         self.out: List[Any] = []
+        self.n_handed = 0  # tasks whose outcomes are no longer in `out`, nor the tasks in `block`
 
     def index(self) -> int:
         """Return the index, in its job, of the task that runs now."""
@@ -2014,11 +2015,15 @@ def absorb(op: Any, nodes: List[Tuple[int, int, Any]], index: int, size: int, va
 
 def cost_key(func: Any) -> Any:
     """Return what a function's measured cost is filed under."""
-    try:
-        hash(func)
-    except TypeError:
-        return type(func)
-    return func
+    while True:
+        if type(func) is types.FunctionType:  # not the function: its cells may hold big objects, or a pool
+            return func.__code__ if func.__closure__ is None else (func.__code__, func.__qualname__)
+        if type(func) is types.MethodType:
+            func = func.__func__
+        elif type(func) is functools.partial:
+            func = func.func
+        else:
+            return getattr(func, "__qualname__", type(func))
 
 
 class Scheduler:
@@ -2349,6 +2354,7 @@ class Scheduler:
     def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
         """Add results to the message that goes to their owner; see `flush`."""
         form, frames = pack_outcomes(outcomes, self.by_value)
+        self.n_visits += count
         self.add_part(visit.key, first, count, form, frames, seconds)
 
     def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
@@ -2627,9 +2633,10 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
     if type(outcome) is not Failure:
         try:
             return VALUE, dumps(outcome, by_value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = explain_unpicklable(outcome, "result", error)
-            outcome = Failure(MisuseError(f"the task's result cannot travel back: {problem}"))
+            error.__cause__ = MisuseError(f"the task's result cannot travel back: {problem}")
+            outcome = Failure(error)
     error = outcome.look()
     text = traceback_text(error)
     summary = "".join(traceback.format_exception_only(type(error), error)).strip()
@@ -2985,11 +2992,17 @@ class Runtime:
             rest = piece.rob()
             if rest is not None:
                 self.scheduler.put_back(rest)
-        done, job = piece.out[:], piece.block.job
-        if done and job.fold is None:
-            first = piece.block.lo
+        self.hand_in(piece)
+
+    def hand_in(self, piece: Slice) -> None:
+        """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
+        job, first = piece.block.job, piece.block.lo
+        with self.lock:
+            done = piece.out[:] if job.fold is None else []
             del piece.out[: len(done)]
             piece.block.lo += len(done)
+            piece.n_handed += len(done)
+        if done:
             job.deliver(first, len(done), done)
 
     def next_strand(self) -> Strand:
@@ -3248,9 +3261,12 @@ class Runtime:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
         block, job, out = piece.block, piece.block.job, piece.out
         n = block.hi - block.lo
-        self.scheduler.n_done += n
-        if seconds:
-            self.scheduler.note_cost(job.func, seconds, n)
+        self.scheduler.n_done += n + piece.n_handed
+        if seconds and n + piece.n_handed:
+            self.scheduler.note_cost(job.func, seconds, n + piece.n_handed)
+            seconds *= n / (n + piece.n_handed)
+        if not n:
+            return
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
             self.scheduler.n_visits += n
@@ -3734,12 +3750,15 @@ class Pump:
             scheduler.carve()
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
             scheduler.flush()
-        with runtime.lock:
-            for piece in scheduler.slices:
-                if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
+        for piece in scheduler.slices[:]:
+            if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
+                with runtime.lock:
                     rest = piece.rob()
                     if rest is not None:
                         scheduler.put_back(rest)
+                if piece.out and type(piece.block.job) is Visit:
+                    runtime.hand_in(piece)  # its owner may wait for just these
+                    scheduler.flush()
 
 
 # ======================================================================================================================
@@ -4227,7 +4246,7 @@ class Ticket:
             if task.state == FINISHED:
                 self.future.set_result(task.value)
             else:
-                self.future.set_exception(task.value.look())
+                self.future.set_exception(pool_failure(task.value))
         except concurrent.futures.InvalidStateError:
             logger.debug("%r was cancelled before its outcome came", self.future)
 
@@ -4334,7 +4353,7 @@ class Client(Runtime):
         self.intake: Deque[Tuple[Any, ...]] = collections.deque()
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
-        self.owner = weakref.ref(owner, lambda _: self.close())
+        self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
         _state["clients"].add(self)
         self.thread = threading.Thread(target=self.serve, name="scoop_lite executor", daemon=True)
@@ -4417,29 +4436,35 @@ class Client(Runtime):
         except Exception as error:
             self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
             return
-        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), INITIALIZER.encode(), *frames))
+        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames))
 
     def set_constants(self, future: concurrent.futures.Future[Any], constants: Dict[str, Any]) -> None:
         """Send constants; `future` is done when the broker has them, or refuses one."""
+        verdicts: List[bool] = []
 
-        def check() -> None:
-            if any(name in self.refused for name in constants):
-                future.set_exception(TypeError("a constant of this name is set already; constants can be set once"))
-            elif all(name in self.constants for name in constants) and not future.done():
+        def note(accepted: bool) -> None:
+            verdicts.append(accepted)
+            if len(verdicts) == len(constants) and all(verdicts):
                 future.set_result(None)
+            elif len(verdicts) == len(constants):
+                future.set_exception(TypeError("a constant is set already; constants can be set once"))
 
         try:
-            for name, value in constants.items():
-                frames = dumps(value, self.scheduler.by_value)
-                self.waiting_for.setdefault(name, []).append(check)  # type: ignore[arg-type]
-                self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), name.encode(), *frames))
+            packed = [(name.encode(), dumps(value, self.scheduler.by_value)) for name, value in constants.items()]
         except Exception as error:
             future.set_exception(error)
+            return
+        for name, frames in packed:
+            self.n_constants += 1
+            serial = COUNT.pack(self.n_constants)
+            self.verdicts[serial] = note
+            self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name, *frames))
 
     def cancel_all(self) -> None:
-        """Cancel all that has not been sent to a worker."""
+        """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that still start."""
+        n_start = 0 if self.scheduler.n_carved else self.config.n
         for level in self.scheduler.levels:
-            for item in list(level):
+            for item in list(level)[n_start:]:
                 if type(item) is Future:
                     item.waiters[0].future.cancel()
                     item.waiters[0].future.set_running_or_notify_cancel()
@@ -4487,6 +4512,9 @@ class Client(Runtime):
         self.link.close()
         self.process.wait()
         _state["clients"].discard(self)
+        # These refer back to us; without them all goes at once, with the last reference.
+        self.handlers, self.urgent, self.owner = {}, {}, lambda: None
+        self.scheduler.emit = self.scheduler.later = lambda _: None
 
     def __del__(self) -> None:
         for fd in (self.wake_out, self.wake_in):
@@ -4509,6 +4537,7 @@ def pool_error(name: str) -> Any:
 
 
 POOL_ERRORS = {
+    "PoolTaskBroken": (ScoopError, "A task or its result could not be unpickled; the pool goes on."),
     "PoolBroken": (ScoopError, "An Executor's pool cannot go on: its launcher, its workers or its initializer failed."),
     "PoolWorkerLost": (WorkerLost, "WorkerLost, as a future of an Executor raises it; the pool goes on."),
 }
@@ -4516,6 +4545,12 @@ POOL_ERRORS = {
 
 def broken_pool(text: str) -> Any:
     return pool_error("PoolBroken")(text)
+
+
+def pool_failure(failure: Failure) -> BaseException:
+    """Return a failure's exception as an Executor's future raises it."""
+    error = failure.look()
+    return pool_error("PoolTaskBroken")(*error.args) if type(error) is ScoopError else error
 
 
 def program_facts() -> Dict[str, Any]:
@@ -4530,8 +4565,11 @@ def program_facts() -> Dict[str, Any]:
             kind, program = "module", spec
         elif spec is None and os.path.isfile(path):
             kind, program = "script", os.path.abspath(path)
-    paths = [p or os.getcwd() for p in sys.path]
-    return {"kind": kind, "program": program, "args": sys.argv[1:], "paths": paths}
+    process = sys.modules.get("multiprocessing.process")
+    return {
+        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or os.getcwd() for p in sys.path],
+        "authkey": process.current_process().authkey.hex() if process is not None else "",
+    }  # fmt: skip
 
 
 def end_pools() -> None:
@@ -4696,6 +4734,12 @@ class Executor(concurrent.futures.Executor):
         if wait:
             client.thread.join()
 
+    @property
+    def _broken(self) -> Union[bool, str]:
+        """Say why no more tasks can be submitted, or False; as CPython's executors do."""
+        client = self._client
+        return str(client.broken) if client is not None and client.broken is not None else False
+
     def __reduce__(self) -> Any:
         raise TypeError("an Executor cannot travel; its tasks submit others with scoop_lite.futures")
 
@@ -4711,7 +4755,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
                 if block is not None:
                     client.call(None, client.scheduler.put, (block,))
                 if type(outcomes[-1]) is Failure:
-                    raise outcomes.pop().look()
+                    raise pool_failure(outcomes.pop())
                 yield outcomes.pop()
         if job.input_error is not None:
             raise job.input_error
@@ -4764,16 +4808,17 @@ class Config(NamedTuple):
     python: str = ""
     profile: str = ""
     threads: int = 0
-    init: str = ""
-    max_tasks: int = 0
-    interactive: bool = False
     capacity: int = 1  # tasks it runs at once: 0 in an Executor's client
-    serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
-    paths: Tuple[str, ...] = ()  # `sys.path` of that client
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
     launcher: str = ""  # template of the command that reaches a host
     min_hosts: int = 0  # hosts that suffice; 0: all
     root: str = ""  # directory of the user's modules, on the launcher's host
+    init: str = ""
+    max_tasks: int = 0
+    interactive: bool = False
+    serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
+    paths: Tuple[str, ...] = ()  # `sys.path` of that client
+    authkey: str = ""  # of its multiprocessing (hex), so that tasks can use its managers
 
     @property
     def main_name(self) -> str:
@@ -4853,7 +4898,11 @@ def is_main_archive(path: str) -> bool:
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
     sys.argv = [{"script": config.program, "module": "-m", "code": "-c", "prompt": ""}[config.kind], *config.args]
-    if config.paths:
+    if config.authkey:
+        import multiprocessing.process
+
+        multiprocessing.process.current_process().authkey = bytes.fromhex(config.authkey)
+    if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
         sys.path[:] = config.paths
         return
     first = "" if config.kind in ("code", "prompt") else config.root
@@ -6251,10 +6300,7 @@ class Launcher:
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
                 self.open_router("127.0.0.1")
-            first = 0
-            if self.config.serve >= 0:
-                self.serve_client()
-                first = 1
+            first = ORIGIN if self.config.serve < 0 else self.serve_client()
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
                 first += n
@@ -6266,11 +6312,11 @@ class Launcher:
         for number in list(self.joining):
             self.drop_start(number)
 
-    def serve_client(self) -> None:
-        """Take an Executor's client for the origin."""
+    def serve_client(self) -> int:
+        """Take an Executor's client for the origin; return the first rank that is left for workers."""
         self.broker.join(ORIGIN, 0)
-        os.set_inheritable(self.config.serve, False)
         self.add_peer([ORIGIN, 1, 0], self.config.serve)
+        return ORIGIN + 1
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         times = [] if delay is None else [delay]
@@ -6415,7 +6461,7 @@ def natural(text: str) -> int:
 
 def configure(options: argparse.Namespace, p: Parser) -> Config:
     """Turn options into the configuration."""
-    if options.serve >= 0 or options.interactive and not (options.script or options.module or options.code):
+    if options.serve >= 0 or options.interactive and (options.script, options.module, options.code) == (None,) * 3:
         kind, program, args = "prompt", "", []
     elif options.module is not None or options.code is not None:
         kind, words = ("module", options.module) if options.module is not None else ("code", options.code)
@@ -6525,9 +6571,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command line; ends the process with the program's exit status."""
     p = parser()
     options = p.parse_args(argv)
-    if options.script is None and options.module is None and options.code is None and not (
-        options.interactive or options.serve >= 0
-    ):
+    program = (options.script, options.module, options.code)
+    if program == (None, None, None) and not options.interactive and options.serve < 0:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)

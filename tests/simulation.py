@@ -839,7 +839,7 @@ def outcome(future, size):
         if not SIM.n_killed:
             SIM.violate(f"a task was lost without a death: {error}")
         return size
-    except (scoop_lite.ScoopError, ValueError) as error:
+    except (scoop_lite.ScoopError, ValueError, TypeError) as error:
         if "planned" not in str(error) and "cannot" not in str(error):
             SIM.violate(f"a task failed: {error!r}")
         return size
