@@ -127,6 +127,7 @@ class RemoteTraceback(Exception):
 
 HEADER = struct.Struct("!BII")  # kind, rank, incarnation
 COUNT = struct.Struct("!Q")  # a cumulative count
+HUNGER = struct.Struct("!QQ")  # the batches a worker ever wanted, and how often it has said so
 OWNER = struct.Struct("!II")  # rank and incarnation of the worker whose code created the tasks
 CHUNK = struct.Struct("!IIQIIIBBQQH")  # owner, inc., chunk id, first, count, depth, careful, mode, place, order, frames
 PART = struct.Struct("!QIIQBH")  # chunk id, first, count, nanoseconds they took, form, frames
@@ -151,7 +152,7 @@ class Kind(NamedTuple):
 _ROWS = [
     ("HELLO", "worker > broker", "facts", "a worker is up", "WELCOME, CONST"),
     ("WELCOME", "broker > worker", "facts", "answers HELLO", ""),
-    ("HUNGRY", "worker > broker", "count", "it can take in one more batch; count of all it ever wanted", "BATCH"),
+    ("HUNGRY", "worker > broker", "hunger", "it can take in one more batch, or not any more", "BATCH"),
     ("ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
     ("BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
     ("RETURNED", "broker > worker", "function, (chunk, payload…)…", "a BATCH that nobody wants any more", "BATCH"),
@@ -712,6 +713,7 @@ class Member:
         self.up = False  # it said HELLO
         self.pid = 0
         self.wants = self.given = 0  # batches it ever wanted, and got
+        self.said_hungry = 0  # serial number of the message that said so
         self.ordered = self.filled = 0  # batches ever ordered from it, and received
         self.holds: Dict[ChunkKey, None] = {}  # chunks of which it has tasks, in the order of their coming
         self.owns: Dict[ChunkKey, None] = {}  # its own chunks that others have
@@ -837,7 +839,10 @@ class Broker:
     # -- hunger, orders, batches --------------------------------------------------------------------------------------
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
-        (wants,) = COUNT.unpack(frames[1])
+        wants, serial = HUNGER.unpack(frames[1])
+        if serial <= member.said_hungry:
+            return  # two threads of the worker spoke at once
+        member.said_hungry = serial
         self.need += max(wants, member.given) - max(member.wants, member.given)
         member.wants = wants
         if wants > member.given:
@@ -2057,6 +2062,8 @@ class Scheduler:
         self.slices: List[Slice] = []
         self.sent: Dict[int, Sent] = {}
         self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
+        self.is_hungry = False  # wanted > received
+        self.n_hungry = 0  # HUNGRY messages sent
         self.costs: Dict[Any, float] = {}
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
@@ -2376,7 +2383,10 @@ class Scheduler:
             if self.wanted > self.received:
                 return False
             self.wanted += 1
-        self.emit(self.message("HUNGRY", COUNT.pack(self.wanted)))
+            self.is_hungry = True
+            self.n_hungry += 1
+            said = HUNGER.pack(self.wanted, self.n_hungry)
+        self.emit(self.message("HUNGRY", said))
         return True
 
     def sate(self) -> None:
@@ -2385,7 +2395,10 @@ class Scheduler:
             if self.wanted == self.received or not (self.away or any(self.levels)):
                 return
             self.wanted = self.received
-        self.emit(self.message("HUNGRY", COUNT.pack(self.wanted)))
+            self.is_hungry = False
+            self.n_hungry += 1
+            said = HUNGER.pack(self.wanted, self.n_hungry)
+        self.emit(self.message("HUNGRY", said))
 
     # -- messages that either thread handles (lock held): they touch queues and counters, never user code ---------------
 
@@ -2396,6 +2409,7 @@ class Scheduler:
         """Queue the chunks of a batch that was wanted here."""
         self.received += 1
         self.wanted = max(self.wanted, self.received)  # it may have crossed what `sate` said
+        self.is_hungry = self.wanted > self.received
         self.on_returned(frames)
 
     def on_returned(self, frames: Frames) -> None:
@@ -2781,7 +2795,9 @@ class Runtime:
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
         self.at_leave: List[Callable[[], None]] = []
-        self.last_func: Any = None
+        self.last_func: Any = None  # a short function that ran here last
+        self.n_here = 0
+        self.n_failures = 0
         self.polled_s = 0.0
         self.epoch = 0  # number of switches: a measurement across one is void
         self.progress = 0, time.monotonic()  # tasks run, carved and returned; and when that last changed
@@ -2817,8 +2833,11 @@ class Runtime:
         scheduler = self.scheduler
         if scope.depth > scheduler.top:
             scheduler.top = scope.depth
-        if self.pump is not None and self.pump.asleep:
-            self.pump.kick()
+        if self.pump is not None:
+            if scheduler.is_hungry:
+                scheduler.sate()
+            if self.pump.asleep:
+                self.pump.kick()
         return future
 
     def open_scope(self) -> Scope:
@@ -3169,16 +3188,18 @@ class Runtime:
             scheduler.note_cost(func, now() - start, n)
 
     def run_here(self, future: Future) -> None:
-        """Run a future's task on the spot; time is taken only when the function is not the one before."""
+        """Run a future's task on the spot; of the same short function time is taken only now and then."""
         func = future.func
-        if func is self.last_func:
+        self.n_here += 1
+        if func is self.last_func and self.n_here & 15:
             self.run_future(future)
             return
-        self.last_func = func
         epoch, start = self.epoch, now()
         self.run_future(future)
         if epoch == self.epoch:
-            self.scheduler.note_cost(func, now() - start)
+            seconds = now() - start
+            self.scheduler.note_cost(func, seconds)
+            self.last_func = func if seconds < 50e-6 else None
 
     def run_future(self, future: Future) -> None:
         """Run one task of this worker's own (state RUNNING) and settle its future."""
@@ -3208,6 +3229,7 @@ class Runtime:
                 self.interrupting = False
                 raise error  # the script's own strand runs this task
             self.interrupt_script()
+        self.n_failures += 1
         return Failure(error, self.unseen)
 
     def run_block(self, block: Block) -> None:
@@ -3487,6 +3509,7 @@ class Runtime:
         if block is not None:
             self.scheduler.put(block)
             if self.pump is not None:
+                self.scheduler.sate()
                 self.pump.kick()
 
     def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
@@ -3611,8 +3634,9 @@ class Runtime:
         """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
         if success:
             self.wait_rest(lambda: not self.is_busy())
-        if self.unseen:
-            self.dispatch_unseen()
+        if self.n_failures:
+            gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
+        self.dispatch_unseen()
 
     def detach(self) -> None:
         """Stop using the link: the origin's work is done."""

@@ -52,7 +52,7 @@ def options_from(words):
     add("--markdown", metavar="FILE", type=pathlib.Path, help="write the tables there too")
     add("--svg", metavar="FILE", type=pathlib.Path, help="write the plot of efficiency against task length")
     options = parser.parse_args(words)
-    options.file = options.file.resolve()
+    options.file, options.venv = options.file.resolve(), options.venv.resolve()
     if options.quick:
         options.rounds = QUICK_ROUNDS
     return options
