@@ -1104,7 +1104,7 @@ class Broker:
         for member in [m for m in self.members.values() if m.host == host]:
             if member.rank in self.members:
                 death = {"rank": member.rank, "incarnation": member.incarnation, "pid": member.pid, "code": 1}
-                self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}"))
+                self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}", cut_off=True))
 
     def end(self, status: int, death: Optional[Dict[str, Any]] = None) -> None:
         """End the job with this exit status (negative: the signal that killed the origin)."""
@@ -2296,7 +2296,7 @@ class Scheduler:
             if left and (slow or left * cost > 2 * MIN_CHUNK_S) and not piece.block.job.dropped():
                 rest = piece.rob()
                 if rest is not None:
-                    middle = rest.lo + (rest.hi - rest.lo) // 2
+                    middle = rest.lo + (rest.hi - rest.lo) // 2 if self.retries else rest.hi - 1
                     if middle > rest.lo:
                         self.level(rest.job.depth).appendleft(rest.part(rest.lo, middle))
                     return rest.part(middle, rest.hi)
@@ -2467,7 +2467,8 @@ class Scheduler:
             sent = self.sent[chunk_id]
             self.account(chunk_id, count)
             block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
-            if not death.get("retired") and (opened or not (sent.block.alone or not self.retries)):
+            cut_off = death.get("cut_off") and not self.retries  # OPENED may be lost; these must not run twice
+            if not death.get("retired") and (opened or cut_off or not (sent.block.alone or not self.retries)):
                 block.deaths += 1
                 block.alone = True
             if block.job.dropped():
