@@ -74,6 +74,8 @@ FLUSH_S = 0.002  # results wait this long for company, while short tasks run
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of their own
 MAX_FRAME = 1 << 33  # bytes; a length above it is a broken or hostile peer, never ours
+MAX_FRAMES = 1 << 21  # of one message; likewise
+BIG_STEP = 1 << 26  # bytes of a big frame's buffer until that many have come; more is doubled as it fills
 WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers starve
 MAX_WINDOW = 1 << 18
 MAX_INLINE = 32  # tasks run on top of each other on one strand; deeper ones get a strand (and stack) of their own
@@ -265,8 +267,9 @@ class Codec:
         self.greeted = self.ready = False
         self.rest = b""  # bytes of a frame that is not complete
         self.frames: Frames = []  # frames of a message that is not complete
-        self.big: Optional[memoryview] = None  # what is still to be filled of a big frame
-        self.big_flags = 0
+        self.big: Optional[memoryview] = None  # what is still to be filled of a big frame's buffer `whole`
+        self.whole = bytearray()
+        self.big_flags = self.big_size = 0
 
     def feed(self, data: bytes) -> None:
         """Take in bytes that arrived.
@@ -288,7 +291,7 @@ class Codec:
                 if end - at < 9:
                     break
                 size, body = int.from_bytes(data[at + 1 : at + 9], "big"), at + 9
-            if flags > 7 or size > self.max_frame:
+            if flags > 7 or size > self.max_frame or (flags & COMMAND and size >= BIG_FRAME):
                 raise PeerError(f"not a frame of this protocol: {bytes(data[at : at + 80])!r}")
             if body + size > end:
                 if size >= BIG_FRAME:
@@ -312,16 +315,22 @@ class Codec:
 
     def begin_big(self, flags: int, size: int, start: bytes) -> None:
         """Give a big frame a buffer of its own; the link reads the rest straight into it."""
-        buffer = memoryview(bytearray(size))
-        buffer[: len(start)] = start
-        self.big, self.big_flags = buffer[len(start) :], flags
+        self.whole, self.big_flags, self.big_size = bytearray(min(size, BIG_STEP)), flags, size
+        self.whole[: len(start)] = start
+        self.big = memoryview(self.whole)[len(start) :]
 
     def filled(self, n: int) -> None:
         """Note that `n` bytes were written to the start of `big`."""
         assert self.big is not None
-        self.big, whole = self.big[n:], self.big.obj
-        if not self.big:
-            self.big = None
+        self.big = self.big[n:]
+        if self.big:
+            return
+        self.big, n = None, len(self.whole)  # no view is left, so the buffer may grow
+        if n < self.big_size:
+            self.whole += bytes(min(n, self.big_size - n))
+            self.big = memoryview(self.whole)[n:]
+        else:
+            whole, self.whole = self.whole, bytearray()
             self.end_frame(self.big_flags, whole)
 
     def end_frame(self, flags: int, frame: Any) -> None:
@@ -332,6 +341,8 @@ class Codec:
         if not self.ready:
             raise PeerError(f"a message before the handshake has ended: {bytes(frame[:80])!r}")
         self.frames.append(frame)
+        if len(self.frames) > MAX_FRAMES:
+            raise PeerError(f"a message of more than {MAX_FRAMES} frames")
         if not flags & MORE:
             self.messages.append(self.frames)
             self.frames = []
@@ -1109,7 +1120,7 @@ class Broker:
         for member in [m for m in self.members.values() if m.host == host]:
             if member.rank in self.members:
                 death = {"rank": member.rank, "incarnation": member.incarnation, "pid": member.pid, "code": 1}
-                self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}"))
+                self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}", cut_off=True))
 
     def end(self, status: int, death: Optional[Dict[str, Any]] = None) -> None:
         """End the job with this exit status (negative: the signal that killed the origin)."""
@@ -2303,7 +2314,7 @@ class Scheduler:
             if left and (slow or left * cost > 2 * MIN_CHUNK_S) and not piece.block.job.dropped():
                 rest = piece.rob()
                 if rest is not None:
-                    middle = rest.lo + (rest.hi - rest.lo) // 2
+                    middle = rest.lo + (rest.hi - rest.lo) // 2 if self.retries else rest.hi - 1
                     if middle > rest.lo:
                         self.level(rest.job.depth).appendleft(rest.part(rest.lo, middle))
                     return rest.part(middle, rest.hi)
@@ -2481,7 +2492,8 @@ class Scheduler:
             sent = self.sent[chunk_id]
             self.account(chunk_id, count)
             block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
-            if not death.get("retired") and (opened or not (sent.block.alone or not self.retries)):
+            cut_off = death.get("cut_off") and not self.retries  # OPENED may be lost; these must not run twice
+            if not death.get("retired") and (opened or cut_off or not (sent.block.alone or not self.retries)):
                 block.deaths += 1
                 block.alone = True
             if block.job.dropped():

@@ -17,6 +17,8 @@ FOUND = [
     (2221, 60, 8000, None, "a strand that ended while it waited for the answer to a cancellation left its note behind"),
     (2605, 60, 8000, None, "workers that came up when the job had just ended were not told"),
     (6574, 60, 8000, None, "each hungry worker cost some forty orders: given to all, and withdrawn from all"),
+    (102275, 100, 10_000, None, "without retries a robbed slice travelled whole, and what was run of it was run again"),
+    (100353, 100, 10_000, None, "without retries a task that had begun on a lost host was run again"),
 ]
 
 

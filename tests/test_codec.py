@@ -1,0 +1,397 @@
+"""Our ZMTP 3.1 (Codec, encode, StreamLink) against libzmq in both roles, and against every way to cut or spoil bytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import random
+import socket
+import threading
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import scoop_lite
+from scoop_lite import Codec, PeerError, StreamLink, encode
+
+SIZES = [0, 1, 2, 127, 254, 255, 256, 257, 32767, 32768, 32769, 65535, 65536, 65537, 1 << 20]
+HELLO = scoop_lite.GREETING + scoop_lite.ready(b"DEALER")
+
+needs_zmq = pytest.mark.skipif(importlib.util.find_spec("zmq") is None, reason="pyzmq is not installed")
+
+
+def flat(buffers):
+    return b"".join(bytes(b) for b in buffers)
+
+
+def plain(messages):
+    return [[bytes(frame) for frame in message] for message in messages]
+
+
+def feed_like_a_link(codec, data):
+    """Do what `StreamLink.receive` does with bytes: those of a big frame go straight into its buffer."""
+    view = memoryview(data)
+    while view:
+        if codec.big is not None:
+            n = min(len(codec.big), len(view))
+            codec.big[:n] = view[:n]
+            codec.filled(n)
+        else:
+            n = min(1 << 16, len(view))
+            codec.feed(bytes(view[:n]))
+        view = view[n:]
+
+
+def decode(pieces):
+    codec = Codec()
+    for piece in pieces:
+        feed_like_a_link(codec, piece)
+    return plain(codec.messages)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Bytes cut anywhere
+# ---------------------------------------------------------------------------------------------------------------------
+
+frames = st.one_of(
+    st.binary(max_size=300), st.sampled_from(SIZES[:-1]).map(lambda n: bytes(n)), st.integers(0, 70_000).map(lambda n: b"x" * n)
+)
+messages = st.lists(st.lists(frames, min_size=1, max_size=4), max_size=4)
+
+
+def interleave(batch):
+    """Put a PING before each message, and an unknown command behind: commands may stand between messages."""
+    for message in batch:
+        yield scoop_lite.command(b"PING", b"\0\x0a" + b"context")
+        yield flat(encode(message))
+        yield scoop_lite.command(b"NOVELTY", b"anything")
+
+
+@given(messages, st.lists(st.integers(0, 1 << 20), max_size=30))
+@settings(deadline=None)
+def test_any_cut_gives_the_same_messages(batch, cuts):
+    data = HELLO + b"".join(interleave(batch))
+    edges = sorted({0, len(data), *(c % (len(data) + 1) for c in cuts)})
+    assert decode(data[a:b] for a, b in zip(edges, edges[1:])) == batch
+
+
+@pytest.mark.parametrize("step", (1, 2, 3, 7, 8, 9, 10, 63, 64, 65))
+def test_every_byte_boundary(step):
+    batch = [[b"a"], [b"", b"b" * 255, b""], [b"c" * 256], [b"", b""], [b"d" * 300, b"e"]]
+    data = HELLO + b"".join(interleave(batch))
+    assert decode(data[i : i + step] for i in range(0, len(data), step)) == batch
+
+
+def test_one_cut_at_every_place():
+    batch = [[b"a", b"b" * 256], [b"", b"c" * 255], [b"d" * 600]]
+    data = HELLO + b"".join(interleave(batch))
+    for cut in range(len(data) + 1):
+        assert decode([data[:cut], data[cut:]]) == batch
+
+
+def test_one_cut_at_every_place_near_big_frames():
+    batch = [[b"a", b"b" * 32768, b"c"], [b"d" * 32767], [b"e" * 70000, b"f" * 32768]]
+    data = HELLO + b"".join(map(flat, map(encode, batch)))
+    near = {i + d for i in (0, len(HELLO), len(HELLO) + 32768, len(HELLO) + 65535, len(data)) for d in range(-40, 41)}
+    for cut in sorted(c for c in near if 0 <= c <= len(data)):
+        assert decode([data[:cut], data[cut:]]) == batch
+
+
+def test_pings_are_answered_with_their_context():
+    codec = Codec()
+    codec.feed(HELLO + scoop_lite.command(b"PING", b"\0\x0acontext 16 bytes") + scoop_lite.command(b"PING", b"\0\x0a"))
+    assert codec.replies == [scoop_lite.command(b"PONG", b"context 16 bytes"), scoop_lite.command(b"PONG")]
+    assert not codec.messages
+
+
+def test_encode_joins_small_frames_and_leaves_big_ones_alone():
+    big = bytearray(1 << 20)
+    buffers = encode([b"a", big, b"b" * 300, b""])
+    assert len(buffers) == 3 and buffers[1] is big
+    assert flat(buffers) == b"\1\1a\3" + (1 << 20).to_bytes(8, "big") + big + b"\3" + (300).to_bytes(8, "big") + b"b" * 300 + b"\0\0"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Garbage
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def buffered(codec):
+    """Count the bytes that a codec keeps in its own buffers."""
+    return len(codec.rest) + (len(codec.big.obj) if codec.big is not None else 0)
+
+
+def survive(codec, data):
+    """Feed anything; only PeerError may come of it, and what is kept is bounded by what came."""
+    fed = 0
+    try:
+        for i in range(0, len(data), 50):
+            feed_like_a_link(codec, data[i : i + 50])
+            fed += 50
+            assert len(codec.rest) < scoop_lite.BIG_FRAME + 9
+    except PeerError as error:
+        assert len(str(error)) < 2000
+
+
+@given(st.binary(max_size=2000))
+@settings(deadline=None)
+def test_garbage_is_a_peer_error_at_most(data):
+    survive(Codec(max_frame=1 << 20), data)
+    survive(Codec(max_frame=1 << 20), HELLO + data)
+    survive(Codec(max_frame=1 << 20), scoop_lite.GREETING + data)
+
+
+@given(messages, st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), min_size=1, max_size=5))
+@settings(deadline=None)
+def test_flipped_bytes_are_a_peer_error_at_most(batch, flips):
+    data = bytearray(HELLO + b"".join(interleave(batch)))
+    for at, value in flips:
+        data[at % len(data)] = value
+    survive(Codec(max_frame=1 << 20), bytes(data))
+
+
+@pytest.mark.parametrize(
+    "data, text",
+    [
+        (b"Welcome to node1\n", "expected a ZMTP 3 greeting, got b'Welcome to node1"),
+        (b"\xff" + bytes(8) + b"\x7e", "greeting"),
+        (b"\xff" + bytes(8) + b"\x7f\x01", "greeting"),
+        (scoop_lite.GREETING.replace(b"NULL\0", b"PLAIN"), "NULL mechanism"),
+        (scoop_lite.GREETING + b"\0\1x", "before the handshake"),
+        (HELLO + b"\2" + (1 << 63).to_bytes(8, "big"), "not a frame"),
+        (HELLO + b"\2" + ((1 << 64) - 1).to_bytes(8, "big"), "not a frame"),
+        (HELLO + b"\2" + (scoop_lite.MAX_FRAME + 1).to_bytes(8, "big"), "not a frame"),
+        (HELLO + b"\x08\0", "not a frame"),
+        (HELLO + b"\xff" + bytes(8), "not a frame"),
+        (scoop_lite.GREETING + scoop_lite.command(b"ERROR", b"\x05no no"), "no no"),
+    ],
+)
+def test_what_is_not_the_protocol_is_named(data, text):
+    with pytest.raises(PeerError, match=text):
+        Codec().feed(data)
+
+
+def test_an_announced_big_frame_costs_no_memory_before_it_comes():
+    """A peer that announces 8 GiB and sends nothing must not have us take the memory for them."""
+    import tracemalloc
+
+    tracemalloc.start()
+    try:
+        codec = Codec()
+        started = time.perf_counter()
+        codec.feed(HELLO + b"\2" + scoop_lite.MAX_FRAME.to_bytes(8, "big") + b"x")
+        assert tracemalloc.get_traced_memory()[1] <= scoop_lite.BIG_STEP + (1 << 20)
+        assert time.perf_counter() - started < 1
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_big_frame_grows_as_it_comes(monkeypatch):
+    monkeypatch.setattr(scoop_lite, "BIG_STEP", 40_000)
+    for size in (39_999, 40_000, 40_001, 80_000, 80_001, 1_000_000):
+        body = random.Random(size).getrandbits(8 * size).to_bytes(size, "big")
+        codec = Codec()
+        data = HELLO + flat(encode([b"a", body, b"b"]))
+        for i in range(0, len(data), 30_000):
+            feed_like_a_link(codec, data[i : i + 30_000])
+            assert len(codec.whole) <= max(40_000, 2 * (i + 30_000))
+        assert plain(codec.messages) == [[b"a", body, b"b"]]
+
+
+def test_a_command_may_not_be_big():
+    """Commands are for libraries; one of gigabytes would be kept whole before anyone looked at it."""
+    with pytest.raises(PeerError):
+        Codec().feed(HELLO + bytes([scoop_lite.COMMAND | scoop_lite.LONG]) + (1 << 30).to_bytes(8, "big") + b"x")
+
+
+def test_endless_frames_of_one_message_are_bounded():
+    codec, more = Codec(), b"\1\0" * 32768
+    codec.feed(HELLO)
+    with pytest.raises(PeerError, match="frames"):
+        for _ in range(1000):
+            codec.feed(more)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# StreamLink over sockets and pipes
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def collect(link, n, limit_s=20.0):
+    """Receive `n` messages, writing whatever waits."""
+    found, deadline = [], time.monotonic() + limit_s
+    while len(found) < n and not link.closed and time.monotonic() < deadline:
+        scoop_lite.wait_readable([link.fileno()], link.wants_write(), 0.1)
+        link.flush()
+        arrived = link.receive()
+        while arrived:
+            found.append(arrived.popleft())
+    return plain(found)
+
+
+@pytest.mark.parametrize("family", ("unix", "tcp"))
+def test_two_links_talk(family):
+    a, b = socket.socketpair() if family == "unix" else tcp_pair()
+    one, other = StreamLink(a), StreamLink(b)
+    batch = [[b"n", bytes(size), b""] for size in SIZES]
+    writer = threading.Thread(target=lambda: [one.send(m) for m in batch] and one.drain(20))
+    writer.start()
+    assert collect(other, len(batch)) == batch
+    writer.join()
+    one.receive()  # the greeting: what is left unread makes a reset of the end
+    one.close()
+    assert collect(other, 1) == [] and other.closed == "end of file"
+    other.close()
+
+
+def tcp_pair():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        a = socket.create_connection(server.getsockname())
+        return a, server.accept()[0]
+
+
+def test_a_link_that_gets_garbage_closes_and_says_what_it_got():
+    a, b = socket.socketpair()
+    link = StreamLink(a)
+    b.sendall(b"bash: python3: command not found\n")
+    collect(link, 1, 1)
+    assert "command not found" in link.closed
+    link.close()
+    b.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# libzmq at the other end
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def context():
+    import zmq
+
+    context = zmq.Context()
+    yield context
+    context.destroy(linger=0)
+
+
+def connect(context, transport, role, tmp_path, heartbeat_ms=0):
+    """Join a libzmq DEALER and a StreamLink; `role` says whether libzmq binds or connects."""
+    import zmq
+
+    dealer = context.socket(zmq.DEALER)
+    dealer.linger = 0
+    if heartbeat_ms:
+        dealer.setsockopt(zmq.HEARTBEAT_IVL, heartbeat_ms)
+        dealer.setsockopt(zmq.HEARTBEAT_TIMEOUT, 5 * heartbeat_ms)
+        dealer.setsockopt(zmq.HEARTBEAT_TTL, 10_000)
+    path = str(tmp_path / "s")
+    family = socket.AF_UNIX if transport == "ipc" else socket.AF_INET
+    if role == "binds":
+        if transport == "ipc":
+            dealer.bind("ipc://" + path)
+            address = path
+        else:
+            address = ("127.0.0.1", dealer.bind_to_random_port("tcp://127.0.0.1"))
+        ours = socket.socket(family)
+        ours.connect(address)
+    else:
+        with socket.socket(family) as server:
+            server.bind(path if transport == "ipc" else ("127.0.0.1", 0))
+            server.listen()
+            dealer.connect("ipc://" + path if transport == "ipc" else "tcp://127.0.0.1:%d" % server.getsockname()[1])
+            ours = server.accept()[0]
+    link = StreamLink(ours)
+    link.flush()  # our opening; libzmq's DEALER sends nothing before it
+    return dealer, link
+
+
+both_ways = [
+    needs_zmq,
+    pytest.mark.parametrize("transport", ("tcp", "ipc")),
+    pytest.mark.parametrize("role", ("binds", "connects")),
+]
+
+
+def with_libzmq(test):
+    for mark in both_ways:
+        test = mark(test)
+    return test
+
+
+@with_libzmq
+def test_messages_both_ways(context, transport, role, tmp_path):
+    dealer, link = connect(context, transport, role, tmp_path)
+    rng = random.Random(1)
+    batch = [[rng.randbytes(size) if hasattr(rng, "randbytes") else bytes(size)] for size in SIZES]
+    batch += [[b"", b"x" * 300, b""], [b"a"] * 20, [bytes(40_000), b"", bytes(70_000)]]
+    for message in batch:
+        dealer.send_multipart(message)
+    assert collect(link, len(batch)) == batch
+    echo = threading.Thread(target=lambda: [link.send(m) for m in batch] and link.drain(20))
+    echo.start()
+    dealer.rcvtimeo = 20_000
+    assert [dealer.recv_multipart() for _ in batch] == batch
+    echo.join()
+    link.close()
+    dealer.close()
+
+
+@with_libzmq
+def test_frames_of_64_mb(context, transport, role, tmp_path):
+    dealer, link = connect(context, transport, role, tmp_path)
+    big = bytes(range(256)) * (64 << 12)
+    dealer.send_multipart([b"head", big, b"tail"])
+    assert collect(link, 1, 60) == [[b"head", big, b"tail"]]
+    writer = threading.Thread(target=lambda: (link.send([b"head", big, b"tail"]), link.drain(60)))
+    writer.start()
+    dealer.rcvtimeo = 60_000
+    assert dealer.recv_multipart() == [b"head", big, b"tail"]
+    writer.join()
+    link.close()
+    dealer.close()
+
+
+@with_libzmq
+def test_heartbeats_keep_the_connection(context, transport, role, tmp_path):
+    """libzmq pings each 20 ms and would give up after 100; it reconnects then, which our link would see as its end."""
+    dealer, link = connect(context, transport, role, tmp_path, heartbeat_ms=20)
+    collect(link, 1, 0.5)
+    assert not link.closed
+    read_before = link.n_in
+    collect(link, 1, 0.3)
+    assert link.n_in > read_before, "no PING came"
+    dealer.send(b"still here")
+    assert collect(link, 1) == [[b"still here"]]
+    link.send([b"so are we"])
+    dealer.rcvtimeo = 5000
+    assert dealer.recv() == b"so are we"
+    assert not link.closed
+    link.close()
+    dealer.close()
+
+
+@needs_zmq
+def test_without_answers_to_heartbeats_libzmq_would_have_given_up(context, tmp_path, monkeypatch):
+    """The control: it is the PONGs that keep the connection above."""
+    monkeypatch.setattr(Codec, "obey", lambda self, body: setattr(self, "ready", True))
+    _, link = connect(context, "tcp", "binds", tmp_path, heartbeat_ms=20)
+    collect(link, 1, 1.5)
+    assert link.closed
+
+
+@needs_zmq
+def test_another_mechanism_ends_the_connection(context):
+    """Whoever reads the other's greeting first ends it: libzmq, or we."""
+    import zmq
+
+    dealer = context.socket(zmq.DEALER)
+    dealer.linger = 0
+    dealer.plain_username, dealer.plain_password = b"me", b"secret"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dealer.connect("tcp://127.0.0.1:%d" % server.getsockname()[1])
+        link = StreamLink(server.accept()[0])
+    collect(link, 1, 5)
+    assert link.closed and not link.codec.messages
+    link.close()
+    dealer.close()
