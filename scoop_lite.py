@@ -162,6 +162,8 @@ _ROWS = [
     ("PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
     ("CONST", "worker > broker > all", "to, count, name, payload…", "setConst; echoed to the setter too", "CONST"),
     ("REFUSED", "broker > worker", "count", "the constant of this CONST exists already", ""),
+    ("FETCH", "worker > broker", "facts", "it imports what lies beside the script, on the launcher's host", "MODULE"),
+    ("MODULE", "broker > worker", "facts, content", "answers FETCH; no content if the same is there", ""),
     ("POOL", "broker > worker", "facts", "the number of workers changed", ""),
     ("BYE", "worker > broker", "facts", "the origin's script has ended; another worker retires", "STOP"),
     ("STOP", "broker > worker, agent", "", "the job is over", ""),
@@ -180,7 +182,7 @@ _ROWS = [
 ]
 MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
 # Handled by whichever thread reads the link: they touch queues and counters only.
-URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "LOST", "POOL")
+URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "LOST", "POOL", "MODULE")
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
 
@@ -740,6 +742,7 @@ class Broker:
     ) -> None:
         self.send, self.send_agent, self.report, self.restarts = send, send_agent, report, restarts
         self.welcome = welcome or {}
+        self.library: Callable[[Dict[str, Any]], Frames] = lambda request: [facts(number=request["number"], path=None), b""]
         self.invite: Optional[Callable[[int, int], List[str]]] = None  # to the ØMQ engine
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
@@ -1016,6 +1019,9 @@ class Broker:
         for other in self.members.values():
             if other.up:
                 self.to(other, "CONST", *frames[1:])
+
+    def on_fetch(self, member: Member, frames: Frames) -> None:
+        self.to(member, "MODULE", *self.library(json.loads(bytes(frames[1]))))
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -2772,6 +2778,8 @@ class Runtime:
         self.n_parked = 0
         self.deadlines: List[Tuple[float, int, Waiter]] = []
         self.n_deadlines = 0
+        self.modules: Dict[int, Tuple[Dict[str, Any], bytes]] = {}  # answers to `fetch`, until it takes them
+        self.n_fetched = 0
         self.inbox: Deque[Frames] = collections.deque()
         self.n_received = 0  # messages
         self.unseen = self.scheduler.unseen
@@ -3208,6 +3216,9 @@ class Runtime:
                 self.interrupting = False
                 raise error  # the script's own strand runs this task
             self.interrupt_script()
+        if isinstance(error, ModuleNotFoundError) and self.config.ship:
+            error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable} there (nor beside the script)"
+            error.args = (error.msg,)
         return Failure(error, self.unseen)
 
     def run_block(self, block: Block) -> None:
@@ -3362,6 +3373,29 @@ class Runtime:
         while self.unseen:
             error = self.unseen.popleft()
             logger.error("a task failed and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+
+    def on_module(self, frames: Frames) -> None:
+        """Keep an answer for the thread that waits for it in `fetch` (lock held)."""
+        answer = json.loads(bytes(frames[1]))
+        self.modules[answer["number"]] = answer, bytes(frames[2])
+
+    def fetch(self, paths: Sequence[str], have: Dict[str, str]) -> Tuple[Dict[str, Any], bytes]:
+        """Ask for the first of these paths that the launcher's host has. Any thread; no other strand runs meanwhile.
+
+        (Another strand might import the same module, and would see half of it.)
+
+        Args:
+            have: SHA-256 of what lies here at these paths, in case it is the same.
+        """
+        with self.lock:
+            self.n_fetched = number = self.n_fetched + 1
+        self.emit(message("FETCH", self.rank, self.incarnation, facts(number=number, paths=paths, have=have)))
+        while number not in self.modules:
+            if self.link is None or self.link.closed:
+                raise ImportError(f"cannot ask for {paths[0]}: the job is over")
+            if not self.receive():
+                wait_readable([self.link.fileno()], None, 0.02)  # the pump may read it in our place
+        return self.modules.pop(number)
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn the facts of the pool."""
@@ -4812,6 +4846,8 @@ class Config(NamedTuple):
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
     launcher: str = ""  # template of the command that reaches a host
     min_hosts: int = 0  # hosts that suffice; 0: all
+    ship: bool = False  # modules below `root` come from the launcher's host
+    directory: str = ""  # where the launcher was started
     root: str = ""  # directory of the user's modules, on the launcher's host
     init: str = ""
     max_tasks: int = 0
@@ -4850,7 +4886,7 @@ class MainModule(types.ModuleType):
             self.__dict__["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
             raise ImportError(
                 f"worker {found.rank} on {socket.gethostname()} cannot import {config.program}: "
-                f"{type(error).__name__}: {error} (sys.path there: {sys.path})"
+                f"{type(error).__name__}: {error} (interpreter there: {sys.executable}, sys.path: {sys.path})"
             ) from error
         finally:
             _state.update(runtime=found, importing=None)
@@ -4882,10 +4918,11 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     else:
         path = config.program
         if sys.version_info >= (3, 9):
-            path = os.path.join(os.getcwd(), path)  # not normalized, as python does it
-        namespace.update(__file__=path, __loader__=importlib.machinery.SourceFileLoader(module.__name__, path), __cached__=None)
-        with open(path, "rb") as file:
-            code = compile(file.read(), path, "exec")
+            path = os.path.join(config.directory, path)  # not normalized, as python does it
+        shipper = _state.get("shipper")
+        loader = shipper.loader if shipper else importlib.machinery.SourceFileLoader
+        namespace.update(__file__=path, __loader__=loader(module.__name__, path), __cached__=None)
+        code = compile(namespace["__loader__"].get_data(path), path, "exec")
     exec(code, namespace)
 
 
@@ -4909,6 +4946,93 @@ def set_up_path(config: Config) -> None:
     if not sys.flags.isolated:
         sys.path[:1] = [first]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
+
+
+class Shipper:
+    """Import hook of workers on other hosts: modules below the script's directory come from the launcher's host.
+
+    What lies at the same path here is used if it has the same content. All else is found here, as ever.
+
+    Args:
+        root: the script's directory. fetch: see Runtime.
+    """
+
+    def __init__(self, root: str, fetch: Callable[..., Tuple[Dict[str, Any], bytes]]) -> None:
+        self.root, self.fetch = root, fetch
+        self.names: Optional[Set[str]] = None  # top-level names in `root`
+        self.contents: Dict[str, bytes] = {}
+        self.loader = functools.partial(ShippedLoader, self)
+
+    def find_spec(self, name: str, path: Optional[Sequence[str]] = None, target: Any = None) -> Any:
+        """Find a module below `root`; None leaves it to the finders of this host."""
+        if self.names is None:
+            self.names = {entry.partition(".")[0] for entry in self.look([self.root]).get("names", ())}
+        tail = name.rpartition(".")[2]
+        base = self.root if path is None else next((p for p in path if p.startswith(self.root + os.sep)), None)
+        if base is None or (path is None and tail not in self.names):
+            return None
+        place = os.path.join(base, tail)
+        found = self.look([os.path.join(place, "__init__.py"), place + ".py", place])["path"]
+        if found is None:
+            return None
+        if found != place:
+            package = [place] if found.endswith("__init__.py") else None
+            make = importlib.util.spec_from_file_location
+            return make(name, found, loader=self.loader(name, found), submodule_search_locations=package)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)  # any package wins over a mere directory
+        if spec is None:
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [place]
+        return spec
+
+    def look(self, paths: Sequence[str]) -> Dict[str, Any]:
+        """Return what the launcher says of the first of these paths that it has, and keep its content."""
+        local = {path: read_if_there(path) for path in paths}
+        have = {path: hashlib.sha256(data).hexdigest() for path, data in local.items() if data is not None}
+        found, content = self.fetch(paths, have)
+        if found.get("file"):
+            self.contents[found["path"]] = local[found["path"]] if found["same"] else content  # type: ignore[assignment]
+        return found
+
+    def get(self, path: str) -> bytes:
+        """Return the content of a file below `root`, or else of one here.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        if path not in self.contents and not self.look([path]).get("file"):
+            with open(path, "rb") as file:
+                return file.read()
+        return self.contents[path]
+
+
+class ShippedLoader(importlib.machinery.SourceFileLoader):
+    """Loads what a Shipper found: source for the import system and for tracebacks, files for pkgutil.get_data."""
+
+    def __init__(self, shipper: Shipper, name: str, path: str) -> None:
+        super().__init__(name, path)
+        self.shipper = shipper
+
+    def path_stats(self, path: str) -> Any:
+        raise OSError("no compiled file stands for what came through the link")
+
+    def get_data(self, path: str) -> bytes:
+        """Return the content of a file, and have tracebacks show its lines."""
+        import linecache
+
+        data = self.shipper.get(path)
+        if path.endswith(".py"):
+            lines = data.decode(errors="replace").splitlines(keepends=True)
+            linecache.cache[path] = len(data), None, lines, path
+        return data
+
+
+def read_if_there(path: str) -> Optional[bytes]:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def run_script(config: Config) -> Any:
@@ -4973,6 +5097,9 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         found.scheduler.by_value = ALL_NAMES
     set_up_path(config)
     alias_scoop()
+    if config.ship:
+        _state["shipper"] = shipper = Shipper(config.root, found.fetch)
+        sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
     if config.profile:
         start_profile(config, found)
     gc.freeze()
@@ -5774,7 +5901,7 @@ class Starter:
         Raises:
             OSError: there is no such command.
         """
-        header = {"config": self.config._asdict(), "directory": os.getcwd(), "here": self.here, "life": -1}
+        header = {"config": self.config._asdict(), "here": self.here, "life": -1}
         header["environment"] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         if self.here:
             header["life"] = self.start_here()
@@ -5869,15 +5996,29 @@ class Starter:
             self.process.wait()
 
 
+def read_library(config: Config, request: Dict[str, Any]) -> Frames:
+    """Answer FETCH: the first of some paths that exists and is the program, or below its directory. In the launcher."""
+    for path in request["paths"]:
+        whole = os.path.abspath(os.path.join(config.directory, path))
+        if (whole + os.sep).startswith(config.root.rstrip(os.sep) + os.sep) or path == config.program:
+            if os.path.isdir(whole):
+                return [facts(number=request["number"], path=path, names=os.listdir(whole)), b""]
+            content = read_if_there(whole)
+            if content is not None:
+                same = request["have"].get(path) == hashlib.sha256(content).hexdigest()
+                return [facts(number=request["number"], path=path, file=True, same=same), b"" if same else content]
+    return [facts(number=request["number"], path=None), b""]
+
+
 def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
     order = json.loads(header)
     config = Config(**order["config"])
-    config = config._replace(args=tuple(config.args))
+    config = config._replace(args=tuple(config.args), ship=config.ship and not order["here"])
     for name, value in order["environment"].items():
         os.environ.setdefault(name, value)
     try:
-        os.chdir(order["directory"])
+        os.chdir(config.directory)
     except OSError:
         pass  # JOIN tells where we are instead
     if order["here"]:
@@ -5967,6 +6108,7 @@ class Launcher:
         self.writer = Writer(self.wake)
         self.told_written = 0
         self.router: Optional[ZmqRouter] = None
+        self.broker.library = functools.partial(read_library, config)
         self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
         self.local_agents: List[int] = []  # processes forked from this one
         self.direct: Set[int] = set()  # hosts whose workers have links of their own
@@ -6034,7 +6176,8 @@ class Launcher:
             if self.config.serve >= 0:
                 os.close(self.config.serve)
             gc.freeze()
-            agent = Agent(StreamLink(theirs), self.config, local=True, direct=self.config.backend == "own")
+            config = self.config._replace(ship=False)
+            agent = Agent(StreamLink(theirs), config, local=True, direct=self.config.backend == "own")
             agent.old_handlers = self.old_handlers
             agent.run()
             os._exit(0)
@@ -6434,6 +6577,7 @@ def parser() -> Parser:
     p.add_argument("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'")
     p.add_argument("--rsh", action="store_true", help="reach hosts by rsh")
     p.add_argument("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)")
+    p.add_argument("--no-ship", action="store_true", help="import the script's modules from each host's own disk")
     p.add_argument("--dry-run", action="store_true", help="print the plan and the commands, and stop")
     p.add_argument("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway")
     p.add_argument("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program")
@@ -6492,7 +6636,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         options.prolog = os.path.abspath(options.prolog)
     config = Config(
         hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), min_hosts=options.min_hosts,
-        root=find_root(kind, program),
+        root=find_root(kind, program), directory=os.getcwd(), ship=not options.no_ship,
         n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
         backend={"tcp": "own", "auto": "own"}.get(options.backend, options.backend), strands=options.strands,
         retries=options.retries, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
