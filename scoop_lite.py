@@ -568,6 +568,7 @@ class ZmqLink:
         self.socket.setsockopt(zmq.SNDHWM, 0)  # past a limit libzmq would block or drop; orders bound what is under way
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.LINGER, 2000)
+        self.socket.setsockopt(zmq.IPV6, 1)
         self.socket.curve_serverkey = server_key.encode()
         self.socket.curve_publickey, self.socket.curve_secretkey = public.encode(), secret.encode()
         self.socket.connect(endpoint)
@@ -625,10 +626,10 @@ class ZmqRouter:
     every message with that: so nobody speaks for another worker, nor with a key of a past run.
 
     Args:
-        address: to listen at (an ephemeral port). take: called with (rank, frames) for each message.
+        take: called with (rank, frames) for each message.
     """
 
-    def __init__(self, address: str, take: Callable[[int, Frames], None]) -> None:
+    def __init__(self, take: Callable[[int, Frames], None]) -> None:
         import zmq
         from zmq.utils import z85
 
@@ -638,21 +639,31 @@ class ZmqRouter:
         self.zap.bind("inproc://zeromq.zap.01")
         self.socket = self.context.socket(zmq.ROUTER)
         for option, value in ((zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 1000), (zmq.HANDSHAKE_IVL, 1000),
-                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
+                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1), (zmq.IPV6, 1)):  # fmt: skip
             self.socket.setsockopt(option, value)
         self.socket.curve_server = True
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
         self.socket.zap_domain = b"scoop_lite"
-        self.endpoint = f"tcp://{address}:{self.socket.bind_to_random_port(f'tcp://{address}')}"
+        self.endpoints: Dict[str, str] = {}  # by address that it listens at; "" where that is not possible
         self.users: Dict[bytes, str] = {}  # public key (raw) -> "rank.incarnation"
         self.identities: Dict[int, bytes] = {}  # of the connection that a rank speaks through now
 
-    def invite(self, rank: int, incarnation: int) -> List[str]:
+    def listen(self, address: str) -> str:
+        """Listen at an address of this machine (an ephemeral port); return the endpoint, or "" if it is not ours."""
+        if address not in self.endpoints:
+            place = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
+            try:
+                self.endpoints[address] = f"{place}:{self.socket.bind_to_random_port(place)}"
+            except self.zmq.ZMQError:
+                self.endpoints[address] = ""
+        return self.endpoints[address]
+
+    def invite(self, rank: int, incarnation: int, endpoint: str) -> List[str]:
         """Make keys for a worker; return what its ZmqLink needs."""
         public, secret = self.zmq.curve_keypair()
         self.users = {key: user for key, user in self.users.items() if user.split(".")[0] != str(rank)}
         self.users[self.z85.decode(public)] = f"{rank}.{incarnation}"
-        return [self.endpoint, self.server_key.decode(), public.decode(), secret.decode()]
+        return [endpoint, self.server_key.decode(), public.decode(), secret.decode()]
 
     def authenticate(self) -> None:
         """Answer libzmq's questions who may come in."""
@@ -743,7 +754,7 @@ class Broker:
         self.send, self.send_agent, self.report, self.restarts = send, send_agent, report, restarts
         self.welcome = welcome or {}
         self.library: Callable[[Dict[str, Any]], Frames] = lambda request: [facts(number=request["number"], path=None), b""]
-        self.invite: Optional[Callable[[int, int], List[str]]] = None  # to the ØMQ engine
+        self.invite: Optional[Callable[[int, int], Optional[List[str]]]] = None  # to the ØMQ engine
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.chunks: Dict[ChunkKey, Dict[int, Ranges]] = {}  # who has which tasks of a chunk
@@ -4848,6 +4859,7 @@ class Config(NamedTuple):
     min_hosts: int = 0  # hosts that suffice; 0: all
     ship: bool = False  # modules below `root` come from the launcher's host
     directory: str = ""  # where the launcher was started
+    address: str = ""  # of this machine, for --backend zmq
     root: str = ""  # directory of the user's modules, on the launcher's host
     init: str = ""
     max_tasks: int = 0
@@ -6028,7 +6040,8 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
         link = StreamLink(open(os.dup(reader), "rb", 0), open(os.dup(writer), "wb", 0))
         redirect_link(reader, writer)
     raise_file_limit()
-    there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd())
+    facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
+    there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
     try:
         Agent(link, config, local=order["here"], direct=order["here"] and config.backend == "own").run()
@@ -6115,6 +6128,8 @@ class Launcher:
         self.starters: Dict[int, Starter] = {}  # by host number
         self.joining: Set[int] = set()  # hosts that have neither joined nor failed
         self.cpus: Dict[int, int] = {}  # of the hosts that have joined
+        self.facing: Dict[int, str] = {}  # our address as those hosts see it
+        self.ways: Dict[int, str] = {}  # how their workers have come
         self.begun = False  # workers have been started
         self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
 
@@ -6185,7 +6200,7 @@ class Launcher:
         os.close(life_out)
         self.local_agents.append(pid)
         self.direct |= {number} if self.config.backend == "own" else set()
-        self.cpus[number] = usable_cpus()
+        self.cpus[number], self.facing[number] = usable_cpus(), "127.0.0.1"
         self.add_agent(number, socket.gethostname(), StreamLink(ours))
 
     def start_host(self, number: int, host: Host, here: bool) -> None:
@@ -6250,18 +6265,34 @@ class Launcher:
         if name == "JOIN":
             self.join_host(host, json.loads(bytes(frames[1])))
             return
+        if NAMES.get(code) == "HELLO":  # a worker that ØMQ did not bring here
+            self.peers.pop(rank, None)
+            self.tell_way(host, "through the pipe")
         if name == "STARTED" and host in self.direct and link.descriptors:
             self.add_peer(json.loads(bytes(frames[1]))["workers"][0], link.descriptors.popleft())
         if name == "DIED":
             self.drain_peer(json.loads(bytes(frames[1]))["rank"])
         self.broker.agent_turn(host, frames)
 
-    def open_router(self, address: str) -> None:
+    def open_router(self) -> None:
         """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
-        self.router = ZmqRouter(address, self.take_zmq)
-        self.broker.invite = self.router.invite
+        self.router = ZmqRouter(self.take_zmq)
+        self.broker.invite = self.invite
         for sock in (self.router.socket, self.router.zap):
             self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
+
+    def invite(self, rank: int, incarnation: int) -> Optional[List[str]]:
+        """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
+        assert self.router is not None
+        address = self.facing.get(self.broker.members[rank].host)
+        endpoint = self.router.listen(address) if address else ""
+        return self.router.invite(rank, incarnation, endpoint) if endpoint else None
+
+    def tell_way(self, host: int, way: str) -> None:
+        """With -v, say once which way the workers of a host have come."""
+        if self.config.verbose > 0 and self.router is not None and host not in self.ways:
+            self.ways[host] = way
+            self.report(f"{self.broker.host_names[host]}: its workers come {way}")
 
     def take_zmq(self, rank: int, frames: Frames) -> None:
         """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
@@ -6269,6 +6300,8 @@ class Launcher:
         peer = self.peers.get(rank)
         if peer is None or peer.identity != self.router.identities[rank]:
             self.peers[rank] = ZmqPeer(self.router, self.router.identities[rank])
+            if rank in self.broker.members:
+                self.tell_way(self.broker.members[rank].host, "by ØMQ")
         try:
             self.broker.turn(rank, frames)
         except PeerError as error:
@@ -6367,6 +6400,7 @@ class Launcher:
         """Note that a host's agent is there."""
         self.joining.discard(number)
         self.cpus[number] = there["cpus"]
+        self.facing[number] = "127.0.0.1" if self.starters[number].here else self.config.address or there["facing"]
         self.broker.host_names[number] = self.starters[number].name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(self.plan[number].name, **there))
@@ -6442,7 +6476,7 @@ class Launcher:
             shares = [(number, self.plan[number].n or cpus) for number, cpus in sorted(self.cpus.items())]
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
-                self.open_router("127.0.0.1")
+                self.open_router()
             first = ORIGIN if self.config.serve < 0 else self.serve_client()
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
@@ -6576,6 +6610,8 @@ def parser() -> Parser:
                    help="how to reach a host: a name, or a command such as 'qrsh -inherit {host}' (default: auto)")  # fmt: skip
     p.add_argument("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'")
     p.add_argument("--rsh", action="store_true", help="reach hosts by rsh")
+    p.add_argument("--external-hostname", default="", metavar="ADDRESS",
+                   help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)")  # fmt: skip
     p.add_argument("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)")
     p.add_argument("--no-ship", action="store_true", help="import the script's modules from each host's own disk")
     p.add_argument("--dry-run", action="store_true", help="print the plan and the commands, and stop")
@@ -6625,6 +6661,11 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         if getattr(options, option) == value and importlib.util.find_spec(module) is None:
             p.error(f"--{option} {value} needs {package}, which is not installed here (pip install {package})")
     scheduler, hosts = plan_hosts(options, p)
+    if options.external_hostname:
+        try:
+            options.external_hostname = socket.gethostbyname(options.external_hostname)
+        except OSError as error:
+            p.error(f"--external-hostname {options.external_hostname}: {error}")
     if options.profile:
         options.profile = os.path.abspath(options.profile)
         os.makedirs(options.profile, exist_ok=True)
@@ -6637,6 +6678,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     config = Config(
         hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), min_hosts=options.min_hosts,
         root=find_root(kind, program), directory=os.getcwd(), ship=not options.no_ship,
+        address=options.external_hostname,
         n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
         backend={"tcp": "own", "auto": "own"}.get(options.backend, options.backend), strands=options.strands,
         retries=options.retries, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
