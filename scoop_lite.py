@@ -165,6 +165,8 @@ _ROWS = [
     ("PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
     ("CONST", "worker > broker > all", "to, count, name, payload…", "setConst; echoed to the setter too", "CONST"),
     ("REFUSED", "broker > worker", "count", "the constant of this CONST exists already", ""),
+    ("FETCH", "worker > broker", "facts", "it imports what lies beside the script, on the launcher's host", "MODULE"),
+    ("MODULE", "broker > worker", "facts, content", "answers FETCH; no content if the same is there", ""),
     ("POOL", "broker > worker", "facts", "the number of workers changed", ""),
     ("BYE", "worker > broker", "facts", "the origin's script has ended; another worker retires", "STOP"),
     ("STOP", "broker > worker, agent", "", "the job is over", ""),
@@ -183,7 +185,7 @@ _ROWS = [
 ]
 MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
 # Handled by whichever thread reads the link: they touch queues and counters only.
-URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "LOST", "POOL")
+URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "LOST", "POOL", "MODULE")
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
 
@@ -578,6 +580,7 @@ class ZmqLink:
         self.socket.setsockopt(zmq.SNDHWM, 0)  # past a limit libzmq would block or drop; orders bound what is under way
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.LINGER, 2000)
+        self.socket.setsockopt(zmq.IPV6, 1)
         self.socket.curve_serverkey = server_key.encode()
         self.socket.curve_publickey, self.socket.curve_secretkey = public.encode(), secret.encode()
         self.socket.connect(endpoint)
@@ -635,10 +638,10 @@ class ZmqRouter:
     every message with that: so nobody speaks for another worker, nor with a key of a past run.
 
     Args:
-        address: to listen at (an ephemeral port). take: called with (rank, frames) for each message.
+        take: called with (rank, frames) for each message.
     """
 
-    def __init__(self, address: str, take: Callable[[int, Frames], None]) -> None:
+    def __init__(self, take: Callable[[int, Frames], None]) -> None:
         import zmq
         from zmq.utils import z85
 
@@ -648,21 +651,31 @@ class ZmqRouter:
         self.zap.bind("inproc://zeromq.zap.01")
         self.socket = self.context.socket(zmq.ROUTER)
         for option, value in ((zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 1000), (zmq.HANDSHAKE_IVL, 1000),
-                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
+                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1), (zmq.IPV6, 1)):  # fmt: skip
             self.socket.setsockopt(option, value)
         self.socket.curve_server = True
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
         self.socket.zap_domain = b"scoop_lite"
-        self.endpoint = f"tcp://{address}:{self.socket.bind_to_random_port(f'tcp://{address}')}"
+        self.endpoints: Dict[str, str] = {}  # by address that it listens at; "" where that is not possible
         self.users: Dict[bytes, str] = {}  # public key (raw) -> "rank.incarnation"
         self.identities: Dict[int, bytes] = {}  # of the connection that a rank speaks through now
 
-    def invite(self, rank: int, incarnation: int) -> List[str]:
+    def listen(self, address: str) -> str:
+        """Listen at an address of this machine (an ephemeral port); return the endpoint, or "" if it is not ours."""
+        if address not in self.endpoints:
+            place = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
+            try:
+                self.endpoints[address] = f"{place}:{self.socket.bind_to_random_port(place)}"
+            except self.zmq.ZMQError:
+                self.endpoints[address] = ""
+        return self.endpoints[address]
+
+    def invite(self, rank: int, incarnation: int, endpoint: str) -> List[str]:
         """Make keys for a worker; return what its ZmqLink needs."""
         public, secret = self.zmq.curve_keypair()
         self.users = {key: user for key, user in self.users.items() if user.split(".")[0] != str(rank)}
         self.users[self.z85.decode(public)] = f"{rank}.{incarnation}"
-        return [self.endpoint, self.server_key.decode(), public.decode(), secret.decode()]
+        return [endpoint, self.server_key.decode(), public.decode(), secret.decode()]
 
     def authenticate(self) -> None:
         """Answer libzmq's questions who may come in."""
@@ -753,7 +766,8 @@ class Broker:
     ) -> None:
         self.send, self.send_agent, self.report, self.restarts = send, send_agent, report, restarts
         self.welcome = welcome or {}
-        self.invite: Optional[Callable[[int, int], List[str]]] = None  # to the ØMQ engine
+        self.library: Callable[[Dict[str, Any]], Frames] = lambda request: [facts(number=request["number"], path=None), b""]
+        self.invite: Optional[Callable[[int, int], Optional[List[str]]]] = None  # to the ØMQ engine
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.chunks: Dict[ChunkKey, Dict[int, Ranges]] = {}  # who has which tasks of a chunk
@@ -1032,6 +1046,9 @@ class Broker:
         for other in self.members.values():
             if other.up:
                 self.to(other, "CONST", *frames[1:])
+
+    def on_fetch(self, member: Member, frames: Frames) -> None:
+        self.to(member, "MODULE", *self.library(json.loads(bytes(frames[1]))))
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -2798,6 +2815,8 @@ class Runtime:
         self.n_parked = 0
         self.deadlines: List[Tuple[float, int, Waiter]] = []
         self.n_deadlines = 0
+        self.modules: Dict[int, Tuple[Dict[str, Any], bytes]] = {}  # answers to `fetch`, until it takes them
+        self.n_fetched = 0
         self.inbox: Deque[Frames] = collections.deque()
         self.n_received = 0  # messages
         self.unseen = self.scheduler.unseen
@@ -3242,6 +3261,9 @@ class Runtime:
                 raise error  # the script's own strand runs this task
             self.interrupt_script()
         self.n_failures += 1
+        if isinstance(error, ModuleNotFoundError) and self.config.ship:
+            error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable} there (nor beside the script)"
+            error.args = (error.msg,)
         return Failure(error, self.unseen)
 
     def run_block(self, block: Block) -> None:
@@ -3396,6 +3418,29 @@ class Runtime:
         while self.unseen:
             error = self.unseen.popleft()
             logger.error("a task failed and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+
+    def on_module(self, frames: Frames) -> None:
+        """Keep an answer for the thread that waits for it in `fetch` (lock held)."""
+        answer = json.loads(bytes(frames[1]))
+        self.modules[answer["number"]] = answer, bytes(frames[2])
+
+    def fetch(self, paths: Sequence[str], have: Dict[str, str]) -> Tuple[Dict[str, Any], bytes]:
+        """Ask for the first of these paths that the launcher's host has. Any thread; no other strand runs meanwhile.
+
+        (Another strand might import the same module, and would see half of it.)
+
+        Args:
+            have: SHA-256 of what lies here at these paths, in case it is the same.
+        """
+        with self.lock:
+            self.n_fetched = number = self.n_fetched + 1
+        self.emit(message("FETCH", self.rank, self.incarnation, facts(number=number, paths=paths, have=have)))
+        while number not in self.modules:
+            if self.link is None or self.link.closed:
+                raise ImportError(f"cannot ask for {paths[0]}: the job is over")
+            if not self.receive():
+                wait_readable([self.link.fileno()], None, 0.02)  # the pump may read it in our place
+        return self.modules.pop(number)
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn the facts of the pool."""
@@ -4848,6 +4893,9 @@ class Config(NamedTuple):
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
     launcher: str = ""  # template of the command that reaches a host
     min_hosts: int = 0  # hosts that suffice; 0: all
+    ship: bool = False  # modules below `root` come from the launcher's host
+    directory: str = ""  # where the launcher was started
+    address: str = ""  # of this machine, for --backend zmq
     root: str = ""  # directory of the user's modules, on the launcher's host
     init: str = ""
     max_tasks: int = 0
@@ -4886,7 +4934,7 @@ class MainModule(types.ModuleType):
             self.__dict__["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
             raise ImportError(
                 f"worker {found.rank} on {socket.gethostname()} cannot import {config.program}: "
-                f"{type(error).__name__}: {error} (sys.path there: {sys.path})"
+                f"{type(error).__name__}: {error} (interpreter there: {sys.executable}, sys.path: {sys.path})"
             ) from error
         finally:
             _state.update(runtime=found, importing=None)
@@ -4918,10 +4966,11 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     else:
         path = config.program
         if sys.version_info >= (3, 9):
-            path = os.path.join(os.getcwd(), path)  # not normalized, as python does it
-        namespace.update(__file__=path, __loader__=importlib.machinery.SourceFileLoader(module.__name__, path), __cached__=None)
-        with open(path, "rb") as file:
-            code = compile(file.read(), path, "exec")
+            path = os.path.join(config.directory, path)  # not normalized, as python does it
+        shipper = _state.get("shipper")
+        loader = shipper.loader if shipper else importlib.machinery.SourceFileLoader
+        namespace.update(__file__=path, __loader__=loader(module.__name__, path), __cached__=None)
+        code = compile(namespace["__loader__"].get_data(path), path, "exec")
     exec(code, namespace)
 
 
@@ -4945,6 +4994,93 @@ def set_up_path(config: Config) -> None:
     if not sys.flags.isolated:
         sys.path[:1] = [first]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
+
+
+class Shipper:
+    """Import hook of workers on other hosts: modules below the script's directory come from the launcher's host.
+
+    What lies at the same path here is used if it has the same content. All else is found here, as ever.
+
+    Args:
+        root: the script's directory. fetch: see Runtime.
+    """
+
+    def __init__(self, root: str, fetch: Callable[..., Tuple[Dict[str, Any], bytes]]) -> None:
+        self.root, self.fetch = root, fetch
+        self.names: Optional[Set[str]] = None  # top-level names in `root`
+        self.contents: Dict[str, bytes] = {}
+        self.loader = functools.partial(ShippedLoader, self)
+
+    def find_spec(self, name: str, path: Optional[Sequence[str]] = None, target: Any = None) -> Any:
+        """Find a module below `root`; None leaves it to the finders of this host."""
+        if self.names is None:
+            self.names = {entry.partition(".")[0] for entry in self.look([self.root]).get("names", ())}
+        tail = name.rpartition(".")[2]
+        base = self.root if path is None else next((p for p in path if p.startswith(self.root + os.sep)), None)
+        if base is None or (path is None and tail not in self.names):
+            return None
+        place = os.path.join(base, tail)
+        found = self.look([os.path.join(place, "__init__.py"), place + ".py", place])["path"]
+        if found is None:
+            return None
+        if found != place:
+            package = [place] if found.endswith("__init__.py") else None
+            make = importlib.util.spec_from_file_location
+            return make(name, found, loader=self.loader(name, found), submodule_search_locations=package)
+        spec = importlib.machinery.PathFinder.find_spec(name, path, target)  # any package wins over a mere directory
+        if spec is None:
+            spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [place]
+        return spec
+
+    def look(self, paths: Sequence[str]) -> Dict[str, Any]:
+        """Return what the launcher says of the first of these paths that it has, and keep its content."""
+        local = {path: read_if_there(path) for path in paths}
+        have = {path: hashlib.sha256(data).hexdigest() for path, data in local.items() if data is not None}
+        found, content = self.fetch(paths, have)
+        if found.get("file"):
+            self.contents[found["path"]] = local[found["path"]] if found["same"] else content  # type: ignore[assignment]
+        return found
+
+    def get(self, path: str) -> bytes:
+        """Return the content of a file below `root`, or else of one here.
+
+        Raises:
+            OSError: there is no such file.
+        """
+        if path not in self.contents and not self.look([path]).get("file"):
+            with open(path, "rb") as file:
+                return file.read()
+        return self.contents[path]
+
+
+class ShippedLoader(importlib.machinery.SourceFileLoader):
+    """Loads what a Shipper found: source for the import system and for tracebacks, files for pkgutil.get_data."""
+
+    def __init__(self, shipper: Shipper, name: str, path: str) -> None:
+        super().__init__(name, path)
+        self.shipper = shipper
+
+    def path_stats(self, path: str) -> Any:
+        raise OSError("no compiled file stands for what came through the link")
+
+    def get_data(self, path: str) -> bytes:
+        """Return the content of a file, and have tracebacks show its lines."""
+        import linecache
+
+        data = self.shipper.get(path)
+        if path.endswith(".py"):
+            lines = data.decode(errors="replace").splitlines(keepends=True)
+            linecache.cache[path] = len(data), None, lines, path
+        return data
+
+
+def read_if_there(path: str) -> Optional[bytes]:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:
+        return None
 
 
 def run_script(config: Config) -> Any:
@@ -5009,6 +5145,9 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         found.scheduler.by_value = ALL_NAMES
     set_up_path(config)
     alias_scoop()
+    if config.ship:
+        _state["shipper"] = shipper = Shipper(config.root, found.fetch)
+        sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
     if config.profile:
         start_profile(config, found)
     gc.freeze()
@@ -5810,7 +5949,7 @@ class Starter:
         Raises:
             OSError: there is no such command.
         """
-        header = {"config": self.config._asdict(), "directory": os.getcwd(), "here": self.here, "life": -1}
+        header = {"config": self.config._asdict(), "here": self.here, "life": -1}
         header["environment"] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         if self.here:
             header["life"] = self.start_here()
@@ -5905,15 +6044,29 @@ class Starter:
             self.process.wait()
 
 
+def read_library(config: Config, request: Dict[str, Any]) -> Frames:
+    """Answer FETCH: the first of some paths that exists and is the program, or below its directory. In the launcher."""
+    for path in request["paths"]:
+        whole = os.path.abspath(os.path.join(config.directory, path))
+        if (whole + os.sep).startswith(config.root.rstrip(os.sep) + os.sep) or path == config.program:
+            if os.path.isdir(whole):
+                return [facts(number=request["number"], path=path, names=os.listdir(whole)), b""]
+            content = read_if_there(whole)
+            if content is not None:
+                same = request["have"].get(path) == hashlib.sha256(content).hexdigest()
+                return [facts(number=request["number"], path=path, file=True, same=same), b"" if same else content]
+    return [facts(number=request["number"], path=None), b""]
+
+
 def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
     order = json.loads(header)
     config = Config(**order["config"])
-    config = config._replace(args=tuple(config.args))
+    config = config._replace(args=tuple(config.args), ship=config.ship and not order["here"])
     for name, value in order["environment"].items():
         os.environ.setdefault(name, value)
     try:
-        os.chdir(order["directory"])
+        os.chdir(config.directory)
     except OSError:
         pass  # JOIN tells where we are instead
     if order["here"]:
@@ -5923,7 +6076,8 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
         link = StreamLink(open(os.dup(reader), "rb", 0), open(os.dup(writer), "wb", 0))
         redirect_link(reader, writer)
     raise_file_limit()
-    there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd())
+    facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
+    there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
     try:
         Agent(link, config, local=order["here"], direct=order["here"] and config.backend == "own").run()
@@ -6003,12 +6157,15 @@ class Launcher:
         self.writer = Writer(self.wake)
         self.told_written = 0
         self.router: Optional[ZmqRouter] = None
+        self.broker.library = functools.partial(read_library, config)
         self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
         self.local_agents: List[int] = []  # processes forked from this one
         self.direct: Set[int] = set()  # hosts whose workers have links of their own
         self.starters: Dict[int, Starter] = {}  # by host number
         self.joining: Set[int] = set()  # hosts that have neither joined nor failed
         self.cpus: Dict[int, int] = {}  # of the hosts that have joined
+        self.facing: Dict[int, str] = {}  # our address as those hosts see it
+        self.ways: Dict[int, str] = {}  # how their workers have come
         self.begun = False  # workers have been started
         self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
 
@@ -6070,7 +6227,8 @@ class Launcher:
             if self.config.serve >= 0:
                 os.close(self.config.serve)
             gc.freeze()
-            agent = Agent(StreamLink(theirs), self.config, local=True, direct=self.config.backend == "own")
+            config = self.config._replace(ship=False)
+            agent = Agent(StreamLink(theirs), config, local=True, direct=self.config.backend == "own")
             agent.old_handlers = self.old_handlers
             agent.run()
             os._exit(0)
@@ -6078,7 +6236,7 @@ class Launcher:
         os.close(life_out)
         self.local_agents.append(pid)
         self.direct |= {number} if self.config.backend == "own" else set()
-        self.cpus[number] = usable_cpus()
+        self.cpus[number], self.facing[number] = usable_cpus(), "127.0.0.1"
         self.add_agent(number, socket.gethostname(), StreamLink(ours))
 
     def start_host(self, number: int, host: Host, here: bool) -> None:
@@ -6143,18 +6301,34 @@ class Launcher:
         if name == "JOIN":
             self.join_host(host, json.loads(bytes(frames[1])))
             return
+        if NAMES.get(code) == "HELLO":  # a worker that ØMQ did not bring here
+            self.peers.pop(rank, None)
+            self.tell_way(host, "through the pipe")
         if name == "STARTED" and host in self.direct and link.descriptors:
             self.add_peer(json.loads(bytes(frames[1]))["workers"][0], link.descriptors.popleft())
         if name == "DIED":
             self.drain_peer(json.loads(bytes(frames[1]))["rank"])
         self.broker.agent_turn(host, frames)
 
-    def open_router(self, address: str) -> None:
+    def open_router(self) -> None:
         """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
-        self.router = ZmqRouter(address, self.take_zmq)
-        self.broker.invite = self.router.invite
+        self.router = ZmqRouter(self.take_zmq)
+        self.broker.invite = self.invite
         for sock in (self.router.socket, self.router.zap):
             self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
+
+    def invite(self, rank: int, incarnation: int) -> Optional[List[str]]:
+        """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
+        assert self.router is not None
+        address = self.facing.get(self.broker.members[rank].host)
+        endpoint = self.router.listen(address) if address else ""
+        return self.router.invite(rank, incarnation, endpoint) if endpoint else None
+
+    def tell_way(self, host: int, way: str) -> None:
+        """With -v, say once which way the workers of a host have come."""
+        if self.config.verbose > 0 and self.router is not None and host not in self.ways:
+            self.ways[host] = way
+            self.report(f"{self.broker.host_names[host]}: its workers come {way}")
 
     def take_zmq(self, rank: int, frames: Frames) -> None:
         """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
@@ -6162,6 +6336,8 @@ class Launcher:
         peer = self.peers.get(rank)
         if peer is None or peer.identity != self.router.identities[rank]:
             self.peers[rank] = ZmqPeer(self.router, self.router.identities[rank])
+            if rank in self.broker.members:
+                self.tell_way(self.broker.members[rank].host, "by ØMQ")
         try:
             self.broker.turn(rank, frames)
         except PeerError as error:
@@ -6260,6 +6436,7 @@ class Launcher:
         """Note that a host's agent is there."""
         self.joining.discard(number)
         self.cpus[number] = there["cpus"]
+        self.facing[number] = "127.0.0.1" if self.starters[number].here else self.config.address or there["facing"]
         self.broker.host_names[number] = self.starters[number].name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(self.plan[number].name, **there))
@@ -6335,7 +6512,7 @@ class Launcher:
             shares = [(number, self.plan[number].n or cpus) for number, cpus in sorted(self.cpus.items())]
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
-                self.open_router("127.0.0.1")
+                self.open_router()
             first = ORIGIN if self.config.serve < 0 else self.serve_client()
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
@@ -6469,7 +6646,10 @@ def parser() -> Parser:
                    help="how to reach a host: a name, or a command such as 'qrsh -inherit {host}' (default: auto)")  # fmt: skip
     p.add_argument("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'")
     p.add_argument("--rsh", action="store_true", help="reach hosts by rsh")
+    p.add_argument("--external-hostname", default="", metavar="ADDRESS",
+                   help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)")  # fmt: skip
     p.add_argument("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)")
+    p.add_argument("--no-ship", action="store_true", help="import the script's modules from each host's own disk")
     p.add_argument("--dry-run", action="store_true", help="print the plan and the commands, and stop")
     p.add_argument("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway")
     p.add_argument("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program")
@@ -6517,6 +6697,11 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         if getattr(options, option) == value and importlib.util.find_spec(module) is None:
             p.error(f"--{option} {value} needs {package}, which is not installed here (pip install {package})")
     scheduler, hosts = plan_hosts(options, p)
+    if options.external_hostname:
+        try:
+            options.external_hostname = socket.gethostbyname(options.external_hostname)
+        except OSError as error:
+            p.error(f"--external-hostname {options.external_hostname}: {error}")
     if options.profile:
         options.profile = os.path.abspath(options.profile)
         os.makedirs(options.profile, exist_ok=True)
@@ -6528,7 +6713,8 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         options.prolog = os.path.abspath(options.prolog)
     config = Config(
         hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), min_hosts=options.min_hosts,
-        root=find_root(kind, program),
+        root=find_root(kind, program), directory=os.getcwd(), ship=not options.no_ship,
+        address=options.external_hostname,
         n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
         backend={"tcp": "own", "auto": "own"}.get(options.backend, options.backend), strands=options.strands,
         retries=options.retries, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
