@@ -1084,7 +1084,8 @@ class Broker:
         if not member.retires:
             self.n_died += 1
             text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
-            left = f"{self.live()} left" if self.live() > 1 else "no other worker is left, the origin goes on alone"
+            alone = self.live() == 1 and self.members[ORIGIN].capacity
+            left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
             self.report(text + ("; starting another" if again else f"; {left} (--restarts {self.restarts})"))
             recent.extend([self.now_s] * again)
         death["retired"] = member.retires
@@ -1541,7 +1542,7 @@ class _Probe(_Pickler):
     def error_of(self, value):
         try:
             self.dump(value)
-        except Exception as error:  # anything that a user's __reduce__ may raise
+        except (Exception, SystemExit) as error:  # anything that a user's __reduce__ may raise
             return error
         return None
 
@@ -1560,7 +1561,7 @@ def _parts(value, by_value_names):
         try:
             reduced = _Probe({}, by_value_names).reducer_override(value)
             yield from _reduced_parts(value.__reduce_ex__(5) if reduced is NotImplemented else reduced)
-        except Exception:  # then the value itself is the culprit; what it raised has been told
+        except (Exception, SystemExit):  # then the value itself is the culprit; what it raised has been told
             return
 
 
@@ -1972,11 +1973,12 @@ class Slice:
     ``list(it)`` takes all that remains in one step of the interpreter, and the loop simply ends after its current task.
     """
 
-    __slots__ = ("block", "it", "out", "started_s", "strand")
+    __slots__ = ("block", "it", "out", "started_s", "strand", "n_handed")
 
     def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
         self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
         self.out: List[Any] = []
+        self.n_handed = 0  # tasks whose outcomes are no longer in `out`, nor the tasks in `block`
 
     def index(self) -> int:
         """Return the index, in its job, of the task that runs now."""
@@ -2014,11 +2016,15 @@ def absorb(op: Any, nodes: List[Tuple[int, int, Any]], index: int, size: int, va
 
 def cost_key(func: Any) -> Any:
     """Return what a function's measured cost is filed under."""
-    try:
-        hash(func)
-    except TypeError:
-        return type(func)
-    return func
+    while True:
+        if type(func) is types.FunctionType:  # not the function: its cells may hold big objects, or a pool
+            return func.__code__ if func.__closure__ is None else (func.__code__, func.__qualname__)
+        if type(func) is types.MethodType:
+            func = func.__func__
+        elif type(func) is functools.partial:
+            func = func.func
+        else:
+            return getattr(func, "__qualname__", type(func))
 
 
 class Scheduler:
@@ -2349,6 +2355,7 @@ class Scheduler:
     def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
         """Add results to the message that goes to their owner; see `flush`."""
         form, frames = pack_outcomes(outcomes, self.by_value)
+        self.n_visits += count
         self.add_part(visit.key, first, count, form, frames, seconds)
 
     def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
@@ -2627,9 +2634,10 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
     if type(outcome) is not Failure:
         try:
             return VALUE, dumps(outcome, by_value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             problem = explain_unpicklable(outcome, "result", error)
-            outcome = Failure(MisuseError(f"the task's result cannot travel back: {problem}"))
+            error.__cause__ = MisuseError(f"the task's result cannot travel back: {problem}")
+            outcome = Failure(error)
     error = outcome.look()
     text = traceback_text(error)
     summary = "".join(traceback.format_exception_only(type(error), error)).strip()
@@ -2985,11 +2993,17 @@ class Runtime:
             rest = piece.rob()
             if rest is not None:
                 self.scheduler.put_back(rest)
-        done, job = piece.out[:], piece.block.job
-        if done and job.fold is None:
-            first = piece.block.lo
+        self.hand_in(piece)
+
+    def hand_in(self, piece: Slice) -> None:
+        """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
+        job, first = piece.block.job, piece.block.lo
+        with self.lock:
+            done = piece.out[:] if job.fold is None else []
             del piece.out[: len(done)]
             piece.block.lo += len(done)
+            piece.n_handed += len(done)
+        if done:
             job.deliver(first, len(done), done)
 
     def next_strand(self) -> Strand:
@@ -3248,9 +3262,12 @@ class Runtime:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
         block, job, out = piece.block, piece.block.job, piece.out
         n = block.hi - block.lo
-        self.scheduler.n_done += n
-        if seconds:
-            self.scheduler.note_cost(job.func, seconds, n)
+        self.scheduler.n_done += n + piece.n_handed
+        if seconds and n + piece.n_handed:
+            self.scheduler.note_cost(job.func, seconds, n + piece.n_handed)
+            seconds *= n / (n + piece.n_handed)
+        if not n:
+            return
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
             self.scheduler.n_visits += n
@@ -3734,12 +3751,15 @@ class Pump:
             scheduler.carve()
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
             scheduler.flush()
-        with runtime.lock:
-            for piece in scheduler.slices:
-                if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
+        for piece in scheduler.slices[:]:
+            if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
+                with runtime.lock:
                     rest = piece.rob()
                     if rest is not None:
                         scheduler.put_back(rest)
+                if piece.out and type(piece.block.job) is Visit:
+                    runtime.hand_in(piece)  # its owner may wait for just these
+                    scheduler.flush()
 
 
 # ======================================================================================================================
@@ -4209,55 +4229,79 @@ def alias_scoop() -> None:
 # ======================================================================================================================
 # Executor: a pool for programs that run without the launcher                (any thread; a thread of its own does the I/O)
 # ======================================================================================================================
-# submit/map (any thread) -> intake -> the client's thread: queue, carve -> BATCH -> broker, in a launcher that the
+# submit/map (any thread) -> intake -> the client's thread: carve -> BATCH -> broker, in a launcher that the
 # Executor has started as a subprocess -> workers -> RESULT -> the client's thread -> concurrent.futures.Future.
 # Only that thread touches queue and link: a KeyboardInterrupt, which hits the main thread anywhere, breaks neither.
 
 
-class Ticket:
-    """Joins a task of a client to the future that `Executor.submit` gave out."""
+class Request(Job):
+    """Tasks of `Executor.submit` that were carved together. Its futures have been set to running."""
 
-    __slots__ = ("future",)
+    __slots__ = ("futures",)
 
-    def __init__(self, future: concurrent.futures.Future[Any]) -> None:
-        self.future = future
+    def __init__(self, func: Any, mode: int, place: int, order: int, futures: List[concurrent.futures.Future[Any]]) -> None:
+        super().__init__(func, mode, place, order, 0)
+        self.futures = futures
 
-    def __call__(self, task: Future) -> None:
-        try:
-            if task.state == FINISHED:
-                self.future.set_result(task.value)
-            else:
-                self.future.set_exception(task.value.look())
-        except concurrent.futures.InvalidStateError:
-            logger.debug("%r was cancelled before its outcome came", self.future)
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        for future, outcome in zip(self.futures[first : first + count], outcomes):
+            try:
+                if type(outcome) is Failure:
+                    future.set_exception(pool_failure(outcome))
+                else:
+                    future.set_result(outcome)
+            except InvalidStateError:
+                logger.debug("%r has an outcome already, from somebody else", future)
+
+    @staticmethod
+    def fail(future: concurrent.futures.Future[Any], error: BaseException) -> None:
+        if not future.done():
+            future.set_exception(error)
 
 
 class ClientScheduler(Scheduler):
-    """The scheduler of a process that runs no tasks itself."""
+    """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in.
+
+    Attributes:
+        intake: (future, func, args, kwargs) of a submit, or (None, job, block) of a map, as they came.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.runs_script = False
+        self.intake: Deque[Tuple[Any, ...]] = collections.deque()
+        self.n_maps_and_tasks = 0
 
-    def gather(self, level: Level) -> Any:
-        """Take futures as ever, but without those that their holders have cancelled meanwhile."""
-        while type(level[0]) is Future and level[0].waiters[0].future.cancelled():
-            task = level.popleft()
-            task.waiters[0].future.set_running_or_notify_cancel()
-            task.state = CANCELLED
-            if not level:
-                return self.take_away()
-        if type(level[0]) is not Future:
-            return self.take_away()
-        block = super().gather(level)
-        started = [task.waiters[0].future.set_running_or_notify_cancel() for task in block.job.futures]
-        if all(started):
-            return block  # else somebody has cancelled one this very moment
-        ends = [i for i, ok in enumerate(started) if ok and (i + 1 == len(started) or not started[i + 1])]
-        begins = [i for i, ok in enumerate(started) if ok and (i == 0 or not started[i - 1])]
-        for first, last in reversed(list(zip(begins, ends))):
-            self.put_back(block.part(first, last + 1))
-        return self.take_away()
+    def take_away(self) -> Any:
+        """Take out the next chunk: what came back, or the map that is running, before what has come since."""
+        item = super().take_away()
+        while item is None and self.intake:
+            if self.intake[0][0] is None:
+                _, job, block = self.intake.popleft()
+                job.place = place_of(0, self.n_maps_and_tasks)
+                self.n_maps_and_tasks += 1
+                self.put(block)
+                item = super().take_away()
+            else:
+                item = self.gather_intake()
+        return item
+
+    def gather_intake(self) -> Optional[Block]:
+        """Take tasks of one function off the intake, but for those that were cancelled meanwhile."""
+        intake, (_, func, _, keywords) = self.intake, self.intake[0]
+        n = self.chunk_size(len(intake), func) if self.retries else 1
+        calls: List[Any] = []
+        futures: List[Any] = []
+        while len(calls) < n and intake and intake[0][1] is func and bool(intake[0][-1]) is bool(keywords):
+            future, _, args, kwargs = intake.popleft()
+            if future.set_running_or_notify_cancel():
+                futures.append(future)
+                calls.append((args, kwargs) if keywords else args)
+        if not calls:
+            return None
+        request = Request(func, KWCALLS if keywords else CALLS, 0, self.n_maps_and_tasks, futures)
+        self.n_maps_and_tasks += len(calls)
+        return Block(request, [calls], 0, 0, len(calls))
 
     def lost_error(self) -> Any:
         return pool_error("PoolWorkerLost")
@@ -4305,7 +4349,7 @@ class PoolMap(MapJob):
 class Client(Runtime):
     """An Executor's link to its pool: rank 0, as the origin, but of capacity 0.
 
-    Any thread appends to `intake` and calls `wake` if the client is `asleep`; all else belongs to the client's thread.
+    Any thread appends to `intake` and `later` and wakes the client's thread, to which all else belongs.
 
     Args:
         owner: the Executor. options: words of the launcher's command line.
@@ -4325,16 +4369,17 @@ class Client(Runtime):
             self.process = subprocess.Popen(
                 [sys.executable, *words, "--serve", str(fd)], stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True
             )
+        self.scheduler: ClientScheduler
         super().__init__(config, ORIGIN, 1, StreamLink(ours))
         assert self.process.stdin is not None
         with self.process.stdin as stdin:  # not in the arguments, which everybody can see
             stdin.write(json.dumps(program).encode())
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
-        self.intake: Deque[Tuple[Any, ...]] = collections.deque()
+        self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
-        self.owner = weakref.ref(owner, lambda _: self.close())
+        self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
         _state["clients"].add(self)
         self.thread = threading.Thread(target=self.serve, name="scoop_lite executor", daemon=True)
@@ -4342,13 +4387,22 @@ class Client(Runtime):
 
     # -- any thread -----------------------------------------------------------------------------------------------------
 
-    def call(self, *item: Any) -> None:
-        """Have the client's thread start a task (future, func, args, kwargs), or call (None, func, args)."""
+    def hand_in_task(self, *item: Any) -> None:
+        """Queue a task or a map: an item of the scheduler's intake."""
         self.intake.append(item)
+        if self.asleep or self.ended:
+            self.alert()
+
+    def call(self, func: Callable[..., None], *args: Any) -> None:
+        """Have the client's thread call a function soon."""
+        self.later.append(functools.partial(func, *args))
+        self.alert()
+
+    def alert(self) -> None:
+        self.asleep = False
         if self.ended:
             self.fail_all()
-        if self.asleep:
-            self.asleep = False
+        else:
             self.wake()
 
     def close(self) -> None:
@@ -4362,7 +4416,6 @@ class Client(Runtime):
         """Serve the pool until it is closed and idle, or broken."""
         try:
             while not (self.broken or self.closing and not self.is_busy()):
-                self.take_in()
                 self.dispatch()
                 self.scheduler.carve()
                 self.asleep = True
@@ -4378,26 +4431,8 @@ class Client(Runtime):
     def is_busy(self) -> bool:
         queues = (*self.scheduler.levels, self.scheduler.away)
         return bool(self.intake or self.later or self.scheduler.sent) or any(
-            item.state == PENDING if type(item) is Future else not item.job.dropped() for q in queues for item in q
+            not item.job.dropped() for q in queues for item in q
         )
-
-    def take_in(self) -> None:
-        """Queue what other threads have handed in; at most so much that orders need not wait long."""
-        root, level = self.root, self.root.level
-        for _ in range(min(1000, len(self.intake))):
-            future, func, args, *kwargs = self.intake.popleft()
-            if future is None:
-                func(*args)
-                continue
-            task = Future(func, args, kwargs[0] or None, root, root.n)
-            task.waiters = [Ticket(future)]
-            root.n += 1
-            level.append(task)
-
-    def start_map(self, job: PoolMap, block: Block) -> None:
-        job.place = place_of(self.root.place, self.root.n)
-        self.root.n += 1
-        self.scheduler.put(block)
 
     def start_on_all(self, future: concurrent.futures.Future[Any], func: Any, args: Tuple[Any, ...]) -> None:
         def note() -> None:
@@ -4417,36 +4452,45 @@ class Client(Runtime):
         except Exception as error:
             self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
             return
-        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), INITIALIZER.encode(), *frames))
+        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames))
 
     def set_constants(self, future: concurrent.futures.Future[Any], constants: Dict[str, Any]) -> None:
         """Send constants; `future` is done when the broker has them, or refuses one."""
+        verdicts: List[bool] = []
 
-        def check() -> None:
-            if any(name in self.refused for name in constants):
-                future.set_exception(TypeError("a constant of this name is set already; constants can be set once"))
-            elif all(name in self.constants for name in constants) and not future.done():
+        def note(accepted: bool) -> None:
+            verdicts.append(accepted)
+            if len(verdicts) == len(constants) and all(verdicts):
                 future.set_result(None)
+            elif len(verdicts) == len(constants):
+                future.set_exception(TypeError("a constant is set already; constants can be set once"))
 
         try:
-            for name, value in constants.items():
-                frames = dumps(value, self.scheduler.by_value)
-                self.waiting_for.setdefault(name, []).append(check)  # type: ignore[arg-type]
-                self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), name.encode(), *frames))
+            packed = [(name.encode(), dumps(value, self.scheduler.by_value)) for name, value in constants.items()]
         except Exception as error:
             future.set_exception(error)
+            return
+        for name, frames in packed:
+            self.n_constants += 1
+            serial = COUNT.pack(self.n_constants)
+            self.verdicts[serial] = note
+            self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name, *frames))
 
     def cancel_all(self) -> None:
-        """Cancel all that has not been sent to a worker."""
-        for level in self.scheduler.levels:
-            for item in list(level):
-                if type(item) is Future:
-                    item.waiters[0].future.cancel()
-                    item.waiters[0].future.set_running_or_notify_cancel()
-                    item.state = CANCELLED
-                elif isinstance(item.job, PoolMap):
-                    item.job.arrived.put((-1, CancelledError()))
-                    self.abandon(item.job)
+        """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that still start."""
+        kept = [] if self.scheduler.n_carved else [self.intake.popleft() for _ in range(min(self.config.n, len(self.intake)))]
+        jobs = [item.job for level in self.scheduler.levels for item in level]
+        while self.intake:
+            future, job, *_ = self.intake.popleft()
+            if future is None:
+                jobs.append(job)
+            elif future.cancel():
+                future.set_running_or_notify_cancel()
+        for job in jobs:
+            if isinstance(job, PoolMap):
+                job.arrived.put((-1, CancelledError()))
+                self.abandon(job)
+        self.intake.extend(kept)
 
     def on_pool(self, frames: Frames) -> None:
         self.scheduler.on_pool(frames)
@@ -4464,18 +4508,24 @@ class Client(Runtime):
     def fail_all(self) -> None:
         """Fail what is not done and never will be."""
         error = self.broken or broken_pool("the pool is closed")
+        jobs = [item.job for q in (*self.scheduler.levels, self.scheduler.away) for item in q]
+        jobs += [sent.block.job for sent in self.scheduler.sent.values()]
         while self.intake:
-            self.take_in()
-        queues = (*self.scheduler.levels, self.scheduler.away)
-        items = [item for q in queues for item in q] + [sent.block for sent in self.scheduler.sent.values()]
-        for item in items:
-            job = None if type(item) is Future else item.job
+            future, job, *_ = self.intake.popleft()
+            if future is None:
+                jobs.append(job)
+            else:
+                Request.fail(future, error)
+        while self.later:
+            self.later.popleft()()
+        for job in jobs:
             if isinstance(job, PoolMap):
                 job.arrived.put((-1, error))
             elif isinstance(job, Everywhere):
                 job.fail(error)
-            for task in [item] if job is None else getattr(job, "futures", ()):
-                task.settle(Failure(error))
+            elif isinstance(job, Request):
+                for future in job.futures:
+                    Request.fail(future, error)
 
     def end(self) -> None:
         """Fail what is not done, close the link, wait for the pool's processes."""
@@ -4487,6 +4537,9 @@ class Client(Runtime):
         self.link.close()
         self.process.wait()
         _state["clients"].discard(self)
+        # These refer back to us; without them all goes at once, with the last reference.
+        self.handlers, self.urgent, self.owner = {}, {}, lambda: None
+        self.scheduler.emit = self.scheduler.later = lambda _: None
 
     def __del__(self) -> None:
         for fd in (self.wake_out, self.wake_in):
@@ -4509,6 +4562,7 @@ def pool_error(name: str) -> Any:
 
 
 POOL_ERRORS = {
+    "PoolTaskBroken": (ScoopError, "A task or its result could not be unpickled; the pool goes on."),
     "PoolBroken": (ScoopError, "An Executor's pool cannot go on: its launcher, its workers or its initializer failed."),
     "PoolWorkerLost": (WorkerLost, "WorkerLost, as a future of an Executor raises it; the pool goes on."),
 }
@@ -4516,6 +4570,12 @@ POOL_ERRORS = {
 
 def broken_pool(text: str) -> Any:
     return pool_error("PoolBroken")(text)
+
+
+def pool_failure(failure: Failure) -> BaseException:
+    """Return a failure's exception as an Executor's future raises it."""
+    error = failure.look()
+    return pool_error("PoolTaskBroken")(*error.args) if type(error) is ScoopError else error
 
 
 def program_facts() -> Dict[str, Any]:
@@ -4530,8 +4590,11 @@ def program_facts() -> Dict[str, Any]:
             kind, program = "module", spec
         elif spec is None and os.path.isfile(path):
             kind, program = "script", os.path.abspath(path)
-    paths = [p or os.getcwd() for p in sys.path]
-    return {"kind": kind, "program": program, "args": sys.argv[1:], "paths": paths}
+    process = sys.modules.get("multiprocessing.process")
+    return {
+        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or os.getcwd() for p in sys.path],
+        "authkey": process.current_process().authkey.hex() if process is not None else "",
+    }  # fmt: skip
 
 
 def end_pools() -> None:
@@ -4611,7 +4674,7 @@ class Executor(concurrent.futures.Executor):
             getattr(threading, "_register_atexit", atexit.register)(end_pools)  # before daemon threads are frozen
         self._client = Client(self, self._options, self._max_workers, self._max_tasks)
         if self._initializer is not None:
-            self._client.call(None, self._client.start_initializer, (self._initializer, self._initargs))
+            self._client.call(self._client.start_initializer, self._initializer, self._initargs)
         return self._client
 
     def _ready(self) -> Client:
@@ -4630,7 +4693,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-            client.call(future, fn, args, kwargs)
+            client.hand_in_task(future, fn, args, kwargs)
         return future
 
     def map(  # type: ignore[override]
@@ -4661,7 +4724,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             if block is not None:
-                client.call(None, client.start_map, (job, block))
+                client.hand_in_task(None, job, block)
         return pool_results(client, job, deadline)
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
@@ -4669,7 +4732,7 @@ class Executor(concurrent.futures.Executor):
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
-            client.call(None, client.start_on_all, (future, func, args))
+            client.call(client.start_on_all, future, func, args)
         return future.result()
 
     def set_const(self, **constants: Any) -> None:
@@ -4677,7 +4740,7 @@ class Executor(concurrent.futures.Executor):
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
-            client.call(None, client.set_constants, (future, constants))
+            client.call(client.set_constants, future, constants)
         future.result()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -4691,10 +4754,16 @@ class Executor(concurrent.futures.Executor):
         if client is None:
             return
         if cancel_futures:
-            client.call(None, client.cancel_all, ())
+            client.call(client.cancel_all)
         client.close()
         if wait:
             client.thread.join()
+
+    @property
+    def _broken(self) -> Union[bool, str]:
+        """Say why no more tasks can be submitted, or False; as CPython's executors do."""
+        client = self._client
+        return str(client.broken) if client is not None and client.broken is not None else False
 
     def __reduce__(self) -> Any:
         raise TypeError("an Executor cannot travel; its tasks submit others with scoop_lite.futures")
@@ -4709,15 +4778,15 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
                 job.done += 1
                 block = job.draw() if job.fixed else None
                 if block is not None:
-                    client.call(None, client.scheduler.put, (block,))
+                    client.call(client.scheduler.put, block)
                 if type(outcomes[-1]) is Failure:
-                    raise outcomes.pop().look()
+                    raise pool_failure(outcomes.pop())
                 yield outcomes.pop()
         if job.input_error is not None:
             raise job.input_error
     finally:
         if job.length is None or job.done < job.length:
-            client.call(None, client.abandon, (job,))
+            client.call(client.abandon, job)
 
 
 def option_words(**options: Any) -> List[str]:
@@ -4764,16 +4833,17 @@ class Config(NamedTuple):
     python: str = ""
     profile: str = ""
     threads: int = 0
-    init: str = ""
-    max_tasks: int = 0
-    interactive: bool = False
     capacity: int = 1  # tasks it runs at once: 0 in an Executor's client
-    serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
-    paths: Tuple[str, ...] = ()  # `sys.path` of that client
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
     launcher: str = ""  # template of the command that reaches a host
     min_hosts: int = 0  # hosts that suffice; 0: all
     root: str = ""  # directory of the user's modules, on the launcher's host
+    init: str = ""
+    max_tasks: int = 0
+    interactive: bool = False
+    serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
+    paths: Tuple[str, ...] = ()  # `sys.path` of that client
+    authkey: str = ""  # of its multiprocessing (hex), so that tasks can use its managers
 
     @property
     def main_name(self) -> str:
@@ -4853,7 +4923,11 @@ def is_main_archive(path: str) -> bool:
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
     sys.argv = [{"script": config.program, "module": "-m", "code": "-c", "prompt": ""}[config.kind], *config.args]
-    if config.paths:
+    if config.authkey:
+        import multiprocessing.process
+
+        multiprocessing.process.current_process().authkey = bytes.fromhex(config.authkey)
+    if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
         sys.path[:] = config.paths
         return
     first = "" if config.kind in ("code", "prompt") else config.root
@@ -6251,10 +6325,7 @@ class Launcher:
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
                 self.open_router("127.0.0.1")
-            first = 0
-            if self.config.serve >= 0:
-                self.serve_client()
-                first = 1
+            first = ORIGIN if self.config.serve < 0 else self.serve_client()
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
                 first += n
@@ -6266,11 +6337,11 @@ class Launcher:
         for number in list(self.joining):
             self.drop_start(number)
 
-    def serve_client(self) -> None:
-        """Take an Executor's client for the origin."""
+    def serve_client(self) -> int:
+        """Take an Executor's client for the origin; return the first rank that is left for workers."""
         self.broker.join(ORIGIN, 0)
-        os.set_inheritable(self.config.serve, False)
         self.add_peer([ORIGIN, 1, 0], self.config.serve)
+        return ORIGIN + 1
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         times = [] if delay is None else [delay]
@@ -6415,7 +6486,7 @@ def natural(text: str) -> int:
 
 def configure(options: argparse.Namespace, p: Parser) -> Config:
     """Turn options into the configuration."""
-    if options.serve >= 0 or options.interactive and not (options.script or options.module or options.code):
+    if options.serve >= 0 or options.interactive and (options.script, options.module, options.code) == (None,) * 3:
         kind, program, args = "prompt", "", []
     elif options.module is not None or options.code is not None:
         kind, words = ("module", options.module) if options.module is not None else ("code", options.code)
@@ -6525,9 +6596,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command line; ends the process with the program's exit status."""
     p = parser()
     options = p.parse_args(argv)
-    if options.script is None and options.module is None and options.code is None and not (
-        options.interactive or options.serve >= 0
-    ):
+    program = (options.script, options.module, options.code)
+    if program == (None, None, None) and not options.interactive and options.serve < 0:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)
