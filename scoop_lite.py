@@ -1026,7 +1026,7 @@ class Broker:
             member.retires = True
             self.need -= max(0, member.wants - member.given)
             member.wants = member.given
-            for ranks in (self.hungry, self.suppliers, self.asked):
+            for ranks in (self.hungry, self.suppliers):
                 ranks.pop(member.rank, None)
 
     def on_started(self, host: int, frames: Frames) -> None:
