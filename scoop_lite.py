@@ -3270,7 +3270,6 @@ class Runtime:
             return
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
-            self.scheduler.n_visits += n
             self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
             if now() - self.scheduler.flushed_s > FLUSH_S or block.alone:
                 self.scheduler.flush()
