@@ -1059,7 +1059,7 @@ class Broker:
             member.retires = True
             self.need -= max(0, member.wants - member.given)
             member.wants = member.given
-            for ranks in (self.hungry, self.suppliers, self.asked):
+            for ranks in (self.hungry, self.suppliers):
                 ranks.pop(member.rank, None)
 
     def on_started(self, host: int, frames: Frames) -> None:
@@ -3325,7 +3325,6 @@ class Runtime:
             return
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
-            self.scheduler.n_visits += n
             self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
             if now() - self.scheduler.flushed_s > FLUSH_S or block.alone:
                 self.scheduler.flush()
@@ -4309,55 +4308,79 @@ def alias_scoop() -> None:
 # ======================================================================================================================
 # Executor: a pool for programs that run without the launcher                (any thread; a thread of its own does the I/O)
 # ======================================================================================================================
-# submit/map (any thread) -> intake -> the client's thread: queue, carve -> BATCH -> broker, in a launcher that the
+# submit/map (any thread) -> intake -> the client's thread: carve -> BATCH -> broker, in a launcher that the
 # Executor has started as a subprocess -> workers -> RESULT -> the client's thread -> concurrent.futures.Future.
 # Only that thread touches queue and link: a KeyboardInterrupt, which hits the main thread anywhere, breaks neither.
 
 
-class Ticket:
-    """Joins a task of a client to the future that `Executor.submit` gave out."""
+class Request(Job):
+    """Tasks of `Executor.submit` that were carved together. Its futures have been set to running."""
 
-    __slots__ = ("future",)
+    __slots__ = ("futures",)
 
-    def __init__(self, future: concurrent.futures.Future[Any]) -> None:
-        self.future = future
+    def __init__(self, func: Any, mode: int, place: int, order: int, futures: List[concurrent.futures.Future[Any]]) -> None:
+        super().__init__(func, mode, place, order, 0)
+        self.futures = futures
 
-    def __call__(self, task: Future) -> None:
-        try:
-            if task.state == FINISHED:
-                self.future.set_result(task.value)
-            else:
-                self.future.set_exception(pool_failure(task.value))
-        except concurrent.futures.InvalidStateError:
-            logger.debug("%r was cancelled before its outcome came", self.future)
+    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        for future, outcome in zip(self.futures[first : first + count], outcomes):
+            try:
+                if type(outcome) is Failure:
+                    future.set_exception(pool_failure(outcome))
+                else:
+                    future.set_result(outcome)
+            except InvalidStateError:
+                logger.debug("%r has an outcome already, from somebody else", future)
+
+    @staticmethod
+    def fail(future: concurrent.futures.Future[Any], error: BaseException) -> None:
+        if not future.done():
+            future.set_exception(error)
 
 
 class ClientScheduler(Scheduler):
-    """The scheduler of a process that runs no tasks itself."""
+    """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in.
+
+    Attributes:
+        intake: (future, func, args, kwargs) of a submit, or (None, job, block) of a map, as they came.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.runs_script = False
+        self.intake: Deque[Tuple[Any, ...]] = collections.deque()
+        self.n_maps_and_tasks = 0
 
-    def gather(self, level: Level) -> Any:
-        """Take futures as ever, but without those that their holders have cancelled meanwhile."""
-        while type(level[0]) is Future and level[0].waiters[0].future.cancelled():
-            task = level.popleft()
-            task.waiters[0].future.set_running_or_notify_cancel()
-            task.state = CANCELLED
-            if not level:
-                return self.take_away()
-        if type(level[0]) is not Future:
-            return self.take_away()
-        block = super().gather(level)
-        started = [task.waiters[0].future.set_running_or_notify_cancel() for task in block.job.futures]
-        if all(started):
-            return block  # else somebody has cancelled one this very moment
-        ends = [i for i, ok in enumerate(started) if ok and (i + 1 == len(started) or not started[i + 1])]
-        begins = [i for i, ok in enumerate(started) if ok and (i == 0 or not started[i - 1])]
-        for first, last in reversed(list(zip(begins, ends))):
-            self.put_back(block.part(first, last + 1))
-        return self.take_away()
+    def take_away(self) -> Any:
+        """Take out the next chunk: what came back, or the map that is running, before what has come since."""
+        item = super().take_away()
+        while item is None and self.intake:
+            if self.intake[0][0] is None:
+                _, job, block = self.intake.popleft()
+                job.place = place_of(0, self.n_maps_and_tasks)
+                self.n_maps_and_tasks += 1
+                self.put(block)
+                item = super().take_away()
+            else:
+                item = self.gather_intake()
+        return item
+
+    def gather_intake(self) -> Optional[Block]:
+        """Take tasks of one function off the intake, but for those that were cancelled meanwhile."""
+        intake, (_, func, _, keywords) = self.intake, self.intake[0]
+        n = self.chunk_size(len(intake), func) if self.retries else 1
+        calls: List[Any] = []
+        futures: List[Any] = []
+        while len(calls) < n and intake and intake[0][1] is func and bool(intake[0][-1]) is bool(keywords):
+            future, _, args, kwargs = intake.popleft()
+            if future.set_running_or_notify_cancel():
+                futures.append(future)
+                calls.append((args, kwargs) if keywords else args)
+        if not calls:
+            return None
+        request = Request(func, KWCALLS if keywords else CALLS, 0, self.n_maps_and_tasks, futures)
+        self.n_maps_and_tasks += len(calls)
+        return Block(request, [calls], 0, 0, len(calls))
 
     def lost_error(self) -> Any:
         return pool_error("PoolWorkerLost")
@@ -4405,7 +4428,7 @@ class PoolMap(MapJob):
 class Client(Runtime):
     """An Executor's link to its pool: rank 0, as the origin, but of capacity 0.
 
-    Any thread appends to `intake` and calls `wake` if the client is `asleep`; all else belongs to the client's thread.
+    Any thread appends to `intake` and `later` and wakes the client's thread, to which all else belongs.
 
     Args:
         owner: the Executor. options: words of the launcher's command line.
@@ -4425,13 +4448,14 @@ class Client(Runtime):
             self.process = subprocess.Popen(
                 [sys.executable, *words, "--serve", str(fd)], stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True
             )
+        self.scheduler: ClientScheduler
         super().__init__(config, ORIGIN, 1, StreamLink(ours))
         assert self.process.stdin is not None
         with self.process.stdin as stdin:  # not in the arguments, which everybody can see
             stdin.write(json.dumps(program).encode())
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
-        self.intake: Deque[Tuple[Any, ...]] = collections.deque()
+        self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
@@ -4442,13 +4466,22 @@ class Client(Runtime):
 
     # -- any thread -----------------------------------------------------------------------------------------------------
 
-    def call(self, *item: Any) -> None:
-        """Have the client's thread start a task (future, func, args, kwargs), or call (None, func, args)."""
+    def hand_in_task(self, *item: Any) -> None:
+        """Queue a task or a map: an item of the scheduler's intake."""
         self.intake.append(item)
+        if self.asleep or self.ended:
+            self.alert()
+
+    def call(self, func: Callable[..., None], *args: Any) -> None:
+        """Have the client's thread call a function soon."""
+        self.later.append(functools.partial(func, *args))
+        self.alert()
+
+    def alert(self) -> None:
+        self.asleep = False
         if self.ended:
             self.fail_all()
-        if self.asleep:
-            self.asleep = False
+        else:
             self.wake()
 
     def close(self) -> None:
@@ -4462,7 +4495,6 @@ class Client(Runtime):
         """Serve the pool until it is closed and idle, or broken."""
         try:
             while not (self.broken or self.closing and not self.is_busy()):
-                self.take_in()
                 self.dispatch()
                 self.scheduler.carve()
                 self.asleep = True
@@ -4478,26 +4510,8 @@ class Client(Runtime):
     def is_busy(self) -> bool:
         queues = (*self.scheduler.levels, self.scheduler.away)
         return bool(self.intake or self.later or self.scheduler.sent) or any(
-            item.state == PENDING if type(item) is Future else not item.job.dropped() for q in queues for item in q
+            not item.job.dropped() for q in queues for item in q
         )
-
-    def take_in(self) -> None:
-        """Queue what other threads have handed in; at most so much that orders need not wait long."""
-        root, level = self.root, self.root.level
-        for _ in range(min(1000, len(self.intake))):
-            future, func, args, *kwargs = self.intake.popleft()
-            if future is None:
-                func(*args)
-                continue
-            task = Future(func, args, kwargs[0] or None, root, root.n)
-            task.waiters = [Ticket(future)]
-            root.n += 1
-            level.append(task)
-
-    def start_map(self, job: PoolMap, block: Block) -> None:
-        job.place = place_of(self.root.place, self.root.n)
-        self.root.n += 1
-        self.scheduler.put(block)
 
     def start_on_all(self, future: concurrent.futures.Future[Any], func: Any, args: Tuple[Any, ...]) -> None:
         def note() -> None:
@@ -4543,16 +4557,19 @@ class Client(Runtime):
 
     def cancel_all(self) -> None:
         """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that still start."""
-        n_start = 0 if self.scheduler.n_carved else self.config.n
-        for level in self.scheduler.levels:
-            for item in list(level)[n_start:]:
-                if type(item) is Future:
-                    item.waiters[0].future.cancel()
-                    item.waiters[0].future.set_running_or_notify_cancel()
-                    item.state = CANCELLED
-                elif isinstance(item.job, PoolMap):
-                    item.job.arrived.put((-1, CancelledError()))
-                    self.abandon(item.job)
+        kept = [] if self.scheduler.n_carved else [self.intake.popleft() for _ in range(min(self.config.n, len(self.intake)))]
+        jobs = [item.job for level in self.scheduler.levels for item in level]
+        while self.intake:
+            future, job, *_ = self.intake.popleft()
+            if future is None:
+                jobs.append(job)
+            elif future.cancel():
+                future.set_running_or_notify_cancel()
+        for job in jobs:
+            if isinstance(job, PoolMap):
+                job.arrived.put((-1, CancelledError()))
+                self.abandon(job)
+        self.intake.extend(kept)
 
     def on_pool(self, frames: Frames) -> None:
         self.scheduler.on_pool(frames)
@@ -4570,18 +4587,24 @@ class Client(Runtime):
     def fail_all(self) -> None:
         """Fail what is not done and never will be."""
         error = self.broken or broken_pool("the pool is closed")
+        jobs = [item.job for q in (*self.scheduler.levels, self.scheduler.away) for item in q]
+        jobs += [sent.block.job for sent in self.scheduler.sent.values()]
         while self.intake:
-            self.take_in()
-        queues = (*self.scheduler.levels, self.scheduler.away)
-        items = [item for q in queues for item in q] + [sent.block for sent in self.scheduler.sent.values()]
-        for item in items:
-            job = None if type(item) is Future else item.job
+            future, job, *_ = self.intake.popleft()
+            if future is None:
+                jobs.append(job)
+            else:
+                Request.fail(future, error)
+        while self.later:
+            self.later.popleft()()
+        for job in jobs:
             if isinstance(job, PoolMap):
                 job.arrived.put((-1, error))
             elif isinstance(job, Everywhere):
                 job.fail(error)
-            for task in [item] if job is None else getattr(job, "futures", ()):
-                task.settle(Failure(error))
+            elif isinstance(job, Request):
+                for future in job.futures:
+                    Request.fail(future, error)
 
     def end(self) -> None:
         """Fail what is not done, close the link, wait for the pool's processes."""
@@ -4730,7 +4753,7 @@ class Executor(concurrent.futures.Executor):
             getattr(threading, "_register_atexit", atexit.register)(end_pools)  # before daemon threads are frozen
         self._client = Client(self, self._options, self._max_workers, self._max_tasks)
         if self._initializer is not None:
-            self._client.call(None, self._client.start_initializer, (self._initializer, self._initargs))
+            self._client.call(self._client.start_initializer, self._initializer, self._initargs)
         return self._client
 
     def _ready(self) -> Client:
@@ -4749,7 +4772,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-            client.call(future, fn, args, kwargs)
+            client.hand_in_task(future, fn, args, kwargs)
         return future
 
     def map(  # type: ignore[override]
@@ -4780,7 +4803,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             if block is not None:
-                client.call(None, client.start_map, (job, block))
+                client.hand_in_task(None, job, block)
         return pool_results(client, job, deadline)
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
@@ -4788,7 +4811,7 @@ class Executor(concurrent.futures.Executor):
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
-            client.call(None, client.start_on_all, (future, func, args))
+            client.call(client.start_on_all, future, func, args)
         return future.result()
 
     def set_const(self, **constants: Any) -> None:
@@ -4796,7 +4819,7 @@ class Executor(concurrent.futures.Executor):
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
-            client.call(None, client.set_constants, (future, constants))
+            client.call(client.set_constants, future, constants)
         future.result()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
@@ -4810,7 +4833,7 @@ class Executor(concurrent.futures.Executor):
         if client is None:
             return
         if cancel_futures:
-            client.call(None, client.cancel_all, ())
+            client.call(client.cancel_all)
         client.close()
         if wait:
             client.thread.join()
@@ -4834,7 +4857,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
                 job.done += 1
                 block = job.draw() if job.fixed else None
                 if block is not None:
-                    client.call(None, client.scheduler.put, (block,))
+                    client.call(client.scheduler.put, block)
                 if type(outcomes[-1]) is Failure:
                     raise pool_failure(outcomes.pop())
                 yield outcomes.pop()
@@ -4842,7 +4865,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
             raise job.input_error
     finally:
         if job.length is None or job.done < job.length:
-            client.call(None, client.abandon, (job,))
+            client.call(client.abandon, job)
 
 
 def option_words(**options: Any) -> List[str]:

@@ -1,0 +1,344 @@
+"""`scoop_lite.Executor`, SCOOP's names, initializers, `run_on_all`, `--max-tasks-per-child`, `-i`."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import gc
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures.process import BrokenProcessPool
+from operator import mul
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(CHECKOUT))
+
+import scoop_lite  # noqa: E402
+from scoop_lite import Executor, futures, shared  # noqa: E402
+
+PYTHONS = sorted({sys.executable, *map(str, Path.home().glob(".pyenv/versions/3.*/bin/python"))})
+
+
+@pytest.fixture(scope="module")
+def pool():
+    with Executor(2, quiet=True) as executor:
+        yield executor
+
+
+def run(source, *options, stdin=None, limit_s=30, launch=True):
+    """Run a program, under the launcher or alone; return (status, standard output, standard error)."""
+    words = [str(CHECKOUT / "scoop_lite.py"), "-n", "2", *options] if launch else []
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    program = ["-c", textwrap.dedent(source)] if source is not None else []
+    done = subprocess.run([sys.executable, *words, *program], input=stdin, env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=limit_s)  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+def fib(n):
+    return n if n < 2 else futures.submit(fib, n - 1).result() + fib(n - 2)
+
+
+def die_once(path):
+    """Kill the worker at the first call, return a number at the second."""
+    if not os.path.exists(path):
+        open(path, "w").close()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 7
+
+
+STATE = []
+
+
+def initialize(*values):
+    STATE.append(values)
+
+
+# -- PEP 3148 ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_future_is_a_real_one(pool):
+    future = pool.submit(pow, 2, 10)
+    assert type(future) is concurrent.futures.Future
+    assert future.result(20) == 1024
+    assert concurrent.futures.wait([pool.submit(pow, 2, i) for i in range(5)]).not_done == set()
+
+
+def test_map_is_the_builtin_map(pool):
+    assert list(pool.map(mul, range(10_000), range(10_000))) == list(map(mul, range(10_000), range(10_000)))
+    assert list(pool.map(abs, [])) == []
+    assert list(pool.map(divmod, [7, 8], iter([2, 3]))) == [(3, 1), (2, 2)]
+
+
+def test_buffersize_bounds_what_is_drawn(pool):
+    drawn = []
+
+    def numbers():
+        for i in range(1_000_000):
+            drawn.append(i)
+            yield i
+
+    results = pool.map(abs, numbers(), buffersize=4)
+    assert drawn == [0, 1, 2, 3]
+    assert [next(results) for _ in range(10)] == list(range(10))
+    assert len(drawn) == 14
+    results.close()
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5])
+def test_bad_sizes_are_refused(pool, size):
+    with pytest.raises((TypeError, ValueError), match="buffersize"):
+        pool.map(abs, [1], buffersize=size)
+    with pytest.raises(ValueError, match="max_workers must be greater than 0"):
+        Executor(-1)
+    with pytest.raises(TypeError, match="no option 'colour'"):
+        Executor(1, colour="red")
+
+
+def test_what_cannot_be_pickled_fails_its_own_future(pool):
+    bad, good = pool.submit(abs, threading.Lock()), pool.submit(abs, -1)
+    with pytest.raises(TypeError) as caught:
+        bad.result(20)
+    assert "arguments)[1][0][0] (type _thread.lock)" in str(caught.value.__cause__)
+    assert good.result(20) == 1
+    with pytest.raises(TypeError, match="cannot travel"):
+        pool.submit(abs, pool).result(20)
+
+
+def test_nested_tasks(pool):
+    assert pool.submit(fib, 12).result(30) == 144
+
+
+def test_any_thread_may_submit(pool):
+    results = [None] * 8
+
+    def use(i):
+        results[i] = sum(pool.submit(abs, -j).result(30) for j in range(50))
+
+    threads = [threading.Thread(target=use, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [sum(range(50))] * 8
+
+
+def test_an_executor_made_in_a_thread_outlives_it():
+    made = []
+    thread = threading.Thread(target=lambda: made.append(Executor(1)))
+    thread.start()
+    thread.join()
+    with made[0] as executor:
+        assert executor.submit(abs, -3).result(20) == 3
+
+
+def test_asyncio(pool):
+    async def main():
+        loop = asyncio.get_running_loop()
+        return await asyncio.gather(*(loop.run_in_executor(pool, pow, 2, i) for i in range(20)))
+
+    assert asyncio.run(main()) == [2**i for i in range(20)]
+
+
+def test_two_executors_are_two_pools():
+    with Executor(1) as one, Executor(1) as other:
+        assert one.submit(os.getpid).result(20) != other.submit(os.getpid).result(20)
+
+
+def test_shutdown_leaves_no_process_and_refuses_more():
+    executor = Executor(2)
+    pids = executor.run_on_all(os.getpid)
+    assert sorted(pids) == [1, 2]
+    future = executor.submit(time.sleep, 0.2)
+    executor.shutdown()
+    assert future.done()
+    assert not [pid for pid in pids.values() if os.path.exists(f"/proc/{pid}")]
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+
+
+def test_a_dropped_executor_ends_its_pool():
+    executor = Executor(1)
+    pid, future = executor.submit(os.getpid).result(20), executor.submit(pow, 2, 3)
+    del executor
+    gc.collect()
+    assert future.result(20) == 8
+    limit = time.monotonic() + 10
+    while os.path.exists(f"/proc/{pid}") and time.monotonic() < limit:
+        time.sleep(0.01)
+    assert not os.path.exists(f"/proc/{pid}")
+
+
+def test_constants(pool):
+    pool.set_const(executor_constant=[1, 2])
+    assert pool.submit(shared.getConst, "executor_constant").result(20) == [1, 2]
+    with pytest.raises(TypeError, match="set already"):
+        pool.set_const(executor_constant=3)
+
+
+# -- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_worker_fails_its_task_alone(pool, tmp_path):
+    assert pool.submit(die_once, str(tmp_path / "here")).result(30) == 7  # tried again
+    doomed, fine = pool.submit(os.kill, 0, signal.SIGKILL), pool.submit(abs, -1)
+    with pytest.raises(BrokenProcessPool, match="was running on 3 workers that died") as caught:
+        doomed.result(30)
+    assert isinstance(caught.value, scoop_lite.WorkerLost)
+    assert fine.result(30) == 1
+    assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+
+
+def test_the_end_of_the_launcher_breaks_the_pool():
+    executor = Executor(1)
+    executor.submit(abs, 1).result(20)
+    future = executor.submit(time.sleep, 60)
+    executor._client.process.kill()
+    with pytest.raises(BrokenProcessPool, match="the pool's launcher has ended"):
+        future.result(10)
+    with pytest.raises(BrokenProcessPool):
+        executor.submit(abs, 1)
+    executor.shutdown()
+
+
+def test_a_forked_child_gets_a_pool_of_its_own():
+    with Executor(1) as executor:
+        pid = executor.submit(os.getpid).result(20)
+        child = os.fork()
+        if not child:
+            other = executor.submit(os.getpid).result(20)
+            executor.shutdown()
+            os._exit(0 if other != pid else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert executor.submit(os.getpid).result(20) == pid
+
+
+def test_an_interrupt_leaves_the_pool_usable():
+    status, out, err = run("""
+        import os, signal, threading, time, scoop_lite
+        pool = scoop_lite.Executor(2)
+        pool.submit(abs, 1).result()
+        for wait in (lambda: list(pool.map(time.sleep, [0.5] * 100)), pool.submit(time.sleep, 1).result):
+            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+            try:
+                wait()
+            except KeyboardInterrupt:
+                print("interrupted")
+        print(pool.submit(pow, 2, 5).result(10))
+        """, launch=False)  # fmt: skip
+    assert (status, out.split()) == (0, ["interrupted", "interrupted", "32"]), err
+
+
+def test_the_interpreter_ends_by_itself():
+    source = "import scoop_lite, time; pool = scoop_lite.Executor(2); pool.submit(print, 'done', flush=True)"
+    assert run(source, launch=False) == (0, "done\n", "")
+
+
+def test_a_program_without_the_guard_is_told(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text("import scoop_lite\ndef f(): return 1\nprint(scoop_lite.Executor(1).submit(f).result())\n")
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, script], env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, timeout=30)
+    assert done.returncode != 0 or done.stdout == b"1\n"
+    assert b"if __name__ == '__main__':" in done.stderr or done.stdout == b"1\n"
+
+
+# -- initializers, run_on_all, max_tasks_per_child ----------------------------------------------------------------------
+
+
+def test_initializer_runs_once_in_each_worker():
+    with Executor(2, initializer=initialize, initargs=(1, "a")) as executor:
+        states = executor.run_on_all(get_state)
+        assert states == {1: [(1, "a")], 2: [(1, "a")]}
+
+
+def get_state():
+    return STATE
+
+
+def test_a_failing_initializer_breaks_the_pool():
+    with Executor(2, initializer=divmod, initargs=(1, 0), quiet=True) as executor:
+        with pytest.raises(BrokenProcessPool, match="ZeroDivisionError"):
+            executor.submit(abs, 1).result(20)
+
+
+def test_max_tasks_per_child():
+    with Executor(1, max_tasks_per_child=3) as executor:
+        pids = [executor.submit(os.getpid).result(20) for _ in range(7)]
+        assert [pids.count(pid) for pid in dict.fromkeys(pids)] == [3, 3, 1]
+        assert len(set(executor.map(pid_of_task, range(30)))) >= 10
+
+
+def pid_of_task(_):
+    return os.getpid()
+
+
+def test_the_launcher_has_the_same(tmp_path):
+    (tmp_path / "prepare.py").write_text("def begin():\n    import builtins\n    builtins.prepared = 5\n")
+    source = """
+        import os, time
+        from scoop_lite import futures
+        def pid(_):
+            time.sleep(0.02)
+            return prepared, os.getpid()
+        answers = list(futures.map(pid, range(40)))
+        print({a for a, _ in answers}, len({p for _, p in answers}) > 3, sorted(futures.run_on_all(abs, -1).items()))
+        """
+    status, out, err = run(source, "--init", "prepare:begin", "--max-tasks-per-child", "2", "--pythonpath", str(tmp_path))
+    assert (status, out) == (0, "{5} True [(0, 1), (1, 1)]\n"), err
+    status, out, err = run("print(1)", "--init", "prepare:nothing", "--pythonpath", str(tmp_path))
+    assert status == 1 and "has no attribute 'nothing'" in err
+
+
+def test_a_prompt_with_a_running_pool():
+    lines = "def f(x):\n    return x * 2\n\nlist(futures.map(f, range(4)))\nexit(3)\n"
+    status, out, err = run(None, "-i", stdin=lines)
+    assert status == 3 and "[0, 2, 4, 6]" in out and "with 2 workers" in err, (status, out, err)
+
+
+# -- SCOOP ------------------------------------------------------------------------------------------------------------
+
+
+def test_names_of_scoop():
+    status, out, err = run("""
+        import importlib.util, pickle, scoop, sys
+        import scoop.futures
+        from scoop import IS_RUNNING, futures, logger, shared
+        from scoop.futures import map as parallel_map
+        shared.setConst(limit=3)
+        def f(x):
+            return x * shared.getConst("limit", timeout=5), scoop.IS_RUNNING
+        print(list(parallel_map(f, range(3))), scoop.SIZE, scoop.IS_ORIGIN, scoop.worker, IS_RUNNING)
+        print(vars(futures.map), pickle.loads(pickle.dumps(futures.map)) is futures.map, shared.elements)
+        print(bool(sys.modules["scoop.futures"].__dict__.get("_controller")), importlib.util.find_spec("scoop") is not None)
+        """)
+    assert status == 0, err
+    assert out.splitlines() == [
+        "[(0, True), (3, True), (6, True)] 2 True 0 True", "{} True {0: {'limit': 3}}", "True True",
+    ]  # fmt: skip
+
+
+def test_without_the_launcher_scoop_is_scoop():
+    status, _, err = run("import scoop_lite, scoop", launch=False)
+    assert status == 0 or "No module named 'scoop'" in err
+
+
+# -- CPython's tests --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_tests_of_cpython(python):
+    words = [python, str(CHECKOUT / "tests" / "cpython_executor.py")]
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
+    if b"without its tests" in done.stdout:
+        pytest.skip(f"{python} was installed without its tests")
+    assert done.returncode == 0, done.stdout[-4000:].decode()
