@@ -24,6 +24,7 @@ import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 COMBOS = ("own-greenlet", "own-thread", "zmq-greenlet", "zmq-thread")
+QUICK = ("own-greenlet", "zmq-thread")  # each engine and each kind of strand once
 PACKAGES = {"zmq": "pyzmq", "greenlet": "greenlet"}
 
 #: In the environment of every process that a test starts: so all of them can be found, whatever session they moved to.
@@ -75,7 +76,8 @@ if __name__ == "__main__":
 
 
 def pytest_addoption(parser):
-    parser.addoption("--combos", default="all", help="'all', or some of %s with commas between" % ", ".join(COMBOS))
+    parser.addoption("--combos", default="all",
+                     help="'all', 'quick' (%s), or some of %s with commas between" % (", ".join(QUICK), ", ".join(COMBOS)))
     parser.addoption("--limit", type=float, default=30, help="hard limit of most runs of a program, seconds")
     parser.addoption("--file", default=str(CHECKOUT / "scoop_lite.py"), help="the scoop_lite.py to test")
 
@@ -98,7 +100,7 @@ def pytest_generate_tests(metafunc):
     if "combo" not in metafunc.fixturenames:
         return
     wanted = metafunc.config.getoption("--combos")
-    chosen = COMBOS if wanted == "all" else tuple(wanted.split(","))
+    chosen = {"all": COMBOS, "quick": QUICK}.get(wanted) or tuple(wanted.split(","))
     unknown = set(chosen) - set(COMBOS)
     if unknown:
         raise pytest.UsageError(f"--combos: {', '.join(sorted(unknown))} is none of {', '.join(COMBOS)}")

@@ -25,7 +25,8 @@ sys.path.insert(0, str(CHECKOUT))
 import scoop_lite  # noqa: E402
 from scoop_lite import Executor, futures, shared  # noqa: E402
 
-PYTHONS = sorted({sys.executable, *map(str, Path.home().glob(".pyenv/versions/3.*/bin/python"))})
+PYTHONS = sorted({sys.executable, *(str(p) for p in Path.home().glob(".pyenv/versions/3.*/bin/python")
+                                    if int(p.parts[-3].split(".")[1]) >= 8)})  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -335,6 +336,7 @@ def test_without_the_launcher_scoop_is_scoop():
 # -- CPython's tests --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("python", PYTHONS)
 def test_the_tests_of_cpython(python):
     words = [python, str(CHECKOUT / "tests" / "cpython_executor.py")]
