@@ -574,9 +574,9 @@ class ZmqLink:
     def __init__(self, endpoint: str, server_key: str, public: str, secret: str) -> None:
         import zmq  # an optional accelerator, imported only where it is used: it takes 40 ms
 
-        self.zmq = zmq
+        self.zmq: Any = zmq
         self.context = zmq.Context()
-        self.socket = self.context.socket(zmq.DEALER)
+        self.socket: Any = self.context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.SNDHWM, 0)  # past a limit libzmq would block or drop; orders bound what is under way
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.LINGER, 2000)
@@ -645,11 +645,12 @@ class ZmqRouter:
         import zmq
         from zmq.utils import z85
 
-        self.zmq, self.z85, self.take = zmq, z85, take
+        self.zmq: Any = zmq
+        self.z85, self.take = z85, take
         self.context = zmq.Context()
-        self.zap = self.context.socket(zmq.REP)
+        self.zap: Any = self.context.socket(zmq.REP)
         self.zap.bind("inproc://zeromq.zap.01")
-        self.socket = self.context.socket(zmq.ROUTER)
+        self.socket: Any = self.context.socket(zmq.ROUTER)
         for option, value in ((zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 1000), (zmq.HANDSHAKE_IVL, 1000),
                               (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1), (zmq.IPV6, 1)):  # fmt: skip
             self.socket.setsockopt(option, value)
@@ -1287,7 +1288,8 @@ _LruCache = type(functools.lru_cache(maxsize=None)(len))
 
 #: Classes that came or went by value. They belong to the process, not to a run, and go with their last reference.
 #: Any thread fills them, one atomic operation at a time.
-_class_tokens, _classes_by_token = weakref.WeakKeyDictionary(), weakref.WeakValueDictionary()
+_class_tokens: Any = weakref.WeakKeyDictionary()
+_classes_by_token: Any = weakref.WeakValueDictionary()
 
 
 def dumps(value, by_value_names=frozenset()):
@@ -2680,11 +2682,11 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
             problem = explain_unpicklable(outcome, "result", error)
             error.__cause__ = MisuseError(f"the task's result cannot travel back: {problem}")
             outcome = Failure(error)
-    error = outcome.look()
-    text = traceback_text(error)
-    summary = "".join(traceback.format_exception_only(type(error), error)).strip()
+    raised = outcome.look()
+    text = traceback_text(raised)
+    summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
     try:
-        pickled = join(dumps(error, by_value))
+        pickled = join(dumps(raised, by_value))
     except Exception:
         pickled = b""  # the text says what it was
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
@@ -2767,7 +2769,8 @@ class Waiter:
     __slots__ = ("runtime", "strand")
 
     def __init__(self, runtime: Runtime, strand: Strand) -> None:
-        self.runtime, self.strand = runtime, strand
+        self.runtime = runtime
+        self.strand: Optional[Strand] = strand
 
     def __call__(self, _: Any = None) -> None:
         if self.strand is not None and not self.strand.ready:
@@ -2777,6 +2780,12 @@ class Waiter:
 
 class Pickled(List[Any]):
     """Frames of a constant that nobody has asked for yet."""
+
+
+def answer_to(answers: List[Any], waiter: Waiter, answer: Any = True) -> None:
+    """Note an answer and wake who waits for it."""
+    answers.append(answer)
+    waiter()
 
 
 class Runtime:
@@ -2912,7 +2921,7 @@ class Runtime:
         try:
             self.wait_until(lambda: future.state >= CANCELLED, timeout, waiter)
         finally:
-            waiter.strand = None  # type: ignore[assignment]
+            waiter.strand = None
         if future.state < CANCELLED:
             raise FutureTimeout(f"the task was not done within {timeout} s")
 
@@ -2985,7 +2994,7 @@ class Runtime:
             if 0 <= first < sent.block.hi - sent.block.lo:
                 waiter = Waiter(self, self.current)
                 answers: List[int] = []
-                scheduler.cancelling[chunk_id, first] = lambda: (answers.append(1), waiter())[0]
+                scheduler.cancelling[chunk_id, first] = functools.partial(answer_to, answers, waiter)
                 future.when_done(waiter)
                 to = OWNER.pack(self.rank, self.incarnation)
                 self.emit(message("CANCEL", self.rank, self.incarnation, to, REF.pack(chunk_id, first, 1)))
@@ -2995,7 +3004,7 @@ class Runtime:
                 finally:
                     self.holding -= 1
                     scheduler.cancelling.pop((chunk_id, first), None)
-                    waiter.strand = None  # type: ignore[assignment]
+                    waiter.strand = None
 
     def abandon(self, job: MapJob) -> None:
         """Drop what has not started of a map whose consumer is gone.
@@ -3952,9 +3961,10 @@ def map_(
         [1, 4, 9]
     """
     job = new_map(func, iterables, chunksize, buffersize)
-    results = MapResults.from_iterable(runs := runs_in_order(runtime(), job, deadline_in(timeout)))
+    runs = runs_in_order(runtime(), job, deadline_in(timeout))
+    results: Any = MapResults.from_iterable(runs)
     results.runs = runs
-    return results
+    return results  # type: ignore[no-any-return]
 
 
 @public(futures, "map_as_completed", "mapAsCompleted")
@@ -4618,7 +4628,8 @@ class Client(Runtime):
         _state["clients"].discard(self)
         # These refer back to us; without them all goes at once, with the last reference.
         self.handlers, self.urgent, self.owner = {}, {}, lambda: None
-        self.scheduler.emit = self.scheduler.later = lambda _: None
+        self.scheduler.emit = lambda _: None
+        self.scheduler.later = lambda _: None
 
     def __del__(self) -> None:
         for fd in (self.wake_out, self.wake_in):
@@ -4966,6 +4977,7 @@ class MainModule(types.ModuleType):
 
 def run_program(config: Config, module: types.ModuleType) -> None:
     """Run the user's program in a module, as `python` would."""
+    spec: Any
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
     if config.kind in ("code", "prompt"):
@@ -4975,7 +4987,8 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         import runpy
 
         try:
-            _, spec, code = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
+            details: Any = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
+            _, spec, code = details
         except ImportError as error:
             sys.exit(f"{sys.executable}: {error}")
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
@@ -5702,10 +5715,10 @@ def expand_ranges(body: str, where: str) -> Iterator[str]:
     """Yield what stands in brackets: "001-003,7" gives 001, 002, 003, 7; the lower end sets the zero padding."""
     for part in body.split(","):
         match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
-        low, high = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        low, high, width = (int(match[1]), int(match[2] or match[1]), len(match[1])) if match else (1, 0, 0)
         if high < low:
             raise HostsError(where, f"{part[:60]!a} in brackets is no number or rising range", "write name[1-3,7]")
-        yield from (f"{number:0{len(match[1])}d}" for number in range(low, high + 1))
+        yield from (f"{number:0{width}d}" for number in range(low, high + 1))
 
 
 def expand_nodelist(text: str, where: str = "node list") -> List[str]:
@@ -6403,7 +6416,7 @@ class Launcher:
                 self.kill_worker(rank)
 
     def drop_peer(self, rank: int, link: Any) -> None:
-        if self.peers.get(rank) is link:
+        if rank in self.peers and self.peers[rank] is link:
             link.unwatch(self.selector)
             self.touched.discard(link)
             link.close()
@@ -6411,7 +6424,7 @@ class Launcher:
 
     def drain_peer(self, rank: int) -> None:
         """Before a death is judged: take in all that the worker had sent."""
-        link = self.peers.get(rank)
+        link: Any = self.peers.get(rank)
         if link is None:
             return
         if isinstance(link, ZmqPeer):
