@@ -865,8 +865,8 @@ class Broker:
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
         wants, serial = HUNGER.unpack(frames[1])
-        if serial <= member.said_hungry:
-            return  # two threads of the worker spoke at once
+        if serial <= member.said_hungry or member.retires:
+            return  # two threads of the worker spoke at once; or it was on its way when the worker said BYE
         member.said_hungry = serial
         self.need += max(wants, member.given) - max(member.wants, member.given)
         member.wants = wants
