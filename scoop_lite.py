@@ -1082,7 +1082,10 @@ class Broker:
                 self.to(other, "CONST", *frames[1:])
 
     def on_fetch(self, member: Member, frames: Frames) -> None:
-        self.to(member, "MODULE", *self.library(json.loads(bytes(frames[1]))))
+        request = read_facts(frames[1], number=int, paths=list, have=dict)
+        if not all(type(path) is str for path in request["paths"]):
+            raise ValueError(request["paths"])
+        self.to(member, "MODULE", *self.library(request))
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 

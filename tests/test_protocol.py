@@ -135,7 +135,7 @@ class Pool:
         self.broker.start(0, range(3))
         for rank in range(3):
             self.turn(rank, "HELLO", scoop_lite.facts(pid=100 + rank))
-        self.turn(1, "HUNGRY", COUNT.pack(2))
+        self.turn(1, "HUNGRY", scoop_lite.HUNGER.pack(2, 1))
         self.broker.end_turn(1.0)
         self.turn(0, "BATCH", b"f", CHUNK.pack(0, 1, 0, 0, 4, 0, 0, 0, 0, 0, 1), b"payload")
         self.turn(2, "BATCH", b"f", CHUNK.pack(2, 1, 0, 0, 4, 0, 1, 0, 0, 0, 1), b"payload")
@@ -177,7 +177,7 @@ good_death = st.fixed_dictionaries(
 ).map(lambda value: json.dumps(value).encode())  # fmt: skip
 frame = st.one_of(
     st.binary(max_size=40), fact_frames, good_death, st.just(b"[" * 100_000), st.just(b'{"pid": 1'),
-    *map(packed, (COUNT, OWNER, CHUNK, PART, REF, LOST_REF, HEADER)),
+    *map(packed, (COUNT, scoop_lite.HUNGER, OWNER, CHUNK, PART, REF, LOST_REF, HEADER)),
 )  # fmt: skip
 header = st.one_of(
     st.builds(HEADER.pack, st.sampled_from(sorted(NAMES)), st.integers(0, 3), st.just(1)),
@@ -260,8 +260,8 @@ def test_an_agent_speaks_for_its_own_workers_only(kind):
 def test_a_past_incarnation_is_not_heard():
     pool = Pool()
     before = len(pool.sent)
-    pool.broker.turn(1, scoop_lite.message("HUNGRY", 1, 2, COUNT.pack(9)))
-    pool.broker.turn(1, scoop_lite.message("HUNGRY", 2, 1, COUNT.pack(9)))
+    pool.broker.turn(1, scoop_lite.message("HUNGRY", 1, 2, scoop_lite.HUNGER.pack(9, 9)))
+    pool.broker.turn(1, scoop_lite.message("HUNGRY", 2, 1, scoop_lite.HUNGER.pack(9, 9)))
     assert len(pool.sent) == before and pool.broker.members[1].wants == 2
 
 
