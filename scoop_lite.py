@@ -132,7 +132,7 @@ COUNT = struct.Struct("!Q")  # a cumulative count
 HUNGER = struct.Struct("!QQ")  # the batches a worker ever wanted, and how often it has said so
 OWNER = struct.Struct("!II")  # rank and incarnation of the worker whose code created the tasks
 CHUNK = struct.Struct("!IIQIIIBBQQH")  # owner, inc., chunk id, first, count, depth, careful, mode, place, order, frames
-PART = struct.Struct("!QIIQBH")  # chunk id, first, count, nanoseconds they took, form, frames
+PART = struct.Struct("!QIIQBI")  # chunk id, first, count, nanoseconds they took, form, frames
 REF = struct.Struct("!QII")  # chunk id, first, count
 LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surely begun
 
@@ -198,6 +198,24 @@ def message(kind: str, rank: int, incarnation: int, *frames: Any) -> Frames:
 def facts(**values: Any) -> bytes:
     """Encode a frame of named facts (JSON: safe to read from anyone)."""
     return json.dumps(values).encode()
+
+
+def read_facts(frame: Any, **kinds: type) -> Dict[str, Any]:
+    """Decode a frame of named facts.
+
+    Args:
+        kinds: names that must be there, and the types that their values must have.
+
+    Raises:
+        PeerError: it is something else.
+    """
+    try:
+        found = json.loads(bytes(frame))
+    except (ValueError, RecursionError) as error:
+        raise PeerError(f"no facts: {bytes(frame[:80])!r}: {error!r:.100}") from None
+    if type(found) is not dict or any(type(found.get(name)) is not kind for name, kind in kinds.items()):
+        raise PeerError(f"facts without {', '.join(kinds)}: {bytes(frame[:80])!r}")
+    return found
 
 
 def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[..., None]]:
@@ -786,7 +804,8 @@ class Broker:
         self.n_died = self.n_rerun = 0
         self.for_all: List[Tuple[Member, Frames]] = []  # tasks for each worker, until all are up
         self.now_s = 0.0
-        self.handlers = handlers_of((self,), "> broker")
+        self.worker_handlers = handlers_of((self,), "worker > broker")
+        self.agent_handlers = handlers_of((self,), "agent > broker")
 
     # -- members ----------------------------------------------------------------------------------------------------
 
@@ -819,13 +838,13 @@ class Broker:
         if member is None or sender != rank or incarnation != member.incarnation:
             logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
             return
-        self.obey(code, member, frames)
+        self.obey(self.worker_handlers, code, member, frames)
 
     def agent_turn(self, host: int, frames: Frames) -> None:
         """Handle one message of a host's agent (see `turn`)."""
         code, sender, _ = self.header(frames)
         if sender == AGENT:
-            self.obey(code, host, frames)
+            self.obey(self.agent_handlers, code, host, frames)
         elif sender in self.members and self.members[sender].host == host:
             self.turn(sender, frames)
 
@@ -833,11 +852,11 @@ class Broker:
     def header(frames: Frames) -> Tuple[int, int, int]:
         try:
             return HEADER.unpack(frames[0])  # type: ignore[return-value]
-        except struct.error:
-            raise PeerError(f"no message header: {bytes(frames[0][:80])!r}") from None
+        except (struct.error, IndexError):
+            raise PeerError(f"no message header: {b''.join(bytes(f[:80]) for f in frames[:1])!r}") from None
 
-    def obey(self, code: int, sender: Any, frames: Frames) -> None:
-        handler = self.handlers.get(code)
+    def obey(self, handlers: Dict[int, Callable[..., None]], code: int, sender: Any, frames: Frames) -> None:
+        handler = handlers.get(code)
         if handler is None:
             raise PeerError(f"message {NAMES.get(code, code)} has no business here")
         try:
@@ -846,8 +865,8 @@ class Broker:
             raise PeerError(f"malformed {NAMES[code]}: {error!r}") from error
 
     def on_hello(self, member: Member, frames: Frames) -> None:
+        member.pid = read_facts(frames[1], pid=int)["pid"]
         member.up = True
-        member.pid = json.loads(bytes(frames[1]))["pid"]
         self.to(member, "WELCOME", facts(live=self.live(), **self.welcome))
         for constant in self.constants.values():
             self.to(member, "CONST", *constant)
@@ -866,8 +885,8 @@ class Broker:
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
         wants, serial = HUNGER.unpack(frames[1])
-        if serial <= member.said_hungry:
-            return  # two threads of the worker spoke at once
+        if serial <= member.said_hungry or member.retires:
+            return  # two threads of the worker spoke at once; or it was on its way when the worker said BYE
         member.said_hungry = serial
         self.need += max(wants, member.given) - max(member.wants, member.given)
         member.wants = wants
@@ -911,17 +930,19 @@ class Broker:
 
     def on_batch(self, member: Member, frames: Frames) -> None:
         """Pass a carved batch to the worker that has been hungry longest, or back when nobody is."""
-        member.filled += 1
         chunks, parts = [], [frames[1]]
         at = 2
         while at < len(frames):
             chunk = CHUNK.unpack(frames[at])
             end = at + 1 + chunk[-1]
+            if end > len(frames) or not chunk[4]:
+                raise ValueError(chunk)
             owner = self.members.get(chunk[0])
             if owner is not None and owner.incarnation == chunk[1]:
                 chunks.append(chunk)
                 parts += frames[at:end]
             at = end
+        member.filled += 1
         if not chunks:
             return
         taker = self.next_taker(member)
@@ -985,6 +1006,8 @@ class Broker:
         while at < len(frames):
             chunk_id, first, count, _, _, n_frames = PART.unpack(frames[at])
             end = at + 1 + n_frames
+            if end > len(frames):
+                raise IndexError(n_frames)
             if owner and self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
                 good += frames[at:end]
             at = end
@@ -994,14 +1017,21 @@ class Broker:
     def on_unreadable(self, member: Member, frames: Frames) -> None:
         owner = self.owner_of(frames[1])
         chunk_id, first, count = REF.unpack(frames[2])
-        if owner and self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
-            self.to(owner, "UNREADABLE", *frames[1:])
+        read_facts(frames[3], error=str, missing=bool)
+        if owner and count and self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
+            self.to(owner, "UNREADABLE", *frames[1:4])
 
     def on_cancel(self, member: Member, frames: Frames) -> None:
         """Pass a cancellation to everyone who has tasks of the chunk."""
-        chunk_id, _, _ = REF.unpack(frames[2])
-        for rank in self.chunks.get((member.rank, member.incarnation, chunk_id), ()):
-            self.to(self.members[rank], "CANCEL", *frames[1:])
+        chunk_id, first, count = REF.unpack(frames[2])
+        asked = 0
+        for rank, ranges in self.chunks.get((member.rank, member.incarnation, chunk_id), {}).items():
+            if subtract(ranges, first, first + count)[1]:
+                asked += 1
+                self.to(self.members[rank], "CANCEL", OWNER.pack(member.rank, member.incarnation), frames[2])
+        if not asked:  # they are on their way home: nobody will answer
+            none = PART.pack(chunk_id, first, 0, 0, EACH, 0)
+            self.to(member, "RESULT", OWNER.pack(member.rank, member.incarnation), none)
 
     def on_opened(self, member: Member, frames: Frames) -> None:
         """Note that a suspected task has begun: if the worker dies now, it is to blame."""
@@ -1011,6 +1041,10 @@ class Broker:
             member.opened[key] = first
 
     def on_all(self, member: Member, frames: Frames) -> None:
+        _, _, head, *payload = frames
+        chunk = CHUNK.unpack(head)
+        if chunk[:2] != (member.rank, member.incarnation) or chunk[-1] != len(payload):
+            raise ValueError(chunk)
         self.for_all.append((member, frames))
 
     def spread(self) -> None:
@@ -1030,7 +1064,7 @@ class Broker:
 
     def on_broken(self, member: Member, frames: Frames) -> None:
         """Tell the user and the origin that an initializer failed; to start more workers would not help."""
-        why = json.loads(bytes(frames[1]))["why"]
+        why = read_facts(frames[1], why=str)["why"]
         if self.restarts >= 0:
             self.report(f"the initializer failed in worker {member.rank}:\n{why}")
             self.restarts = -1
@@ -1049,7 +1083,10 @@ class Broker:
                 self.to(other, "CONST", *frames[1:])
 
     def on_fetch(self, member: Member, frames: Frames) -> None:
-        self.to(member, "MODULE", *self.library(json.loads(bytes(frames[1]))))
+        request = read_facts(frames[1], number=int, paths=list, have=dict)
+        if not all(type(path) is str for path in request["paths"]):
+            raise ValueError(request["paths"])
+        self.to(member, "MODULE", *self.library(request))
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -1064,8 +1101,11 @@ class Broker:
                 ranks.pop(member.rank, None)
 
     def on_started(self, host: int, frames: Frames) -> None:
-        for rank, incarnation, pid in json.loads(bytes(frames[1]))["workers"]:
-            if self.incarnations.get(rank) == incarnation:
+        for worker in read_facts(frames[1], workers=list)["workers"]:
+            if type(worker) is not list or list(map(type, worker)) != [int, int, int]:
+                raise ValueError(worker)
+            rank, incarnation, pid = worker
+            if rank in self.members and self.members[rank].incarnation == incarnation:
                 self.members[rank].pid = pid
 
     def on_output(self, host: int, frames: Frames) -> None:
@@ -1073,7 +1113,7 @@ class Broker:
 
     def on_died(self, host: int, frames: Frames) -> None:
         """Judge a death that an agent reports."""
-        death = json.loads(bytes(frames[1]))
+        death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
         member = self.members.get(death["rank"])
         if member is not None and member.incarnation == death["incarnation"]:
             death["host"] = self.host_names.get(host, str(host))
