@@ -5967,7 +5967,7 @@ class Starter:
         self.process: Any = None
 
     def start(self) -> None:
-        """Start the command, and queue all that its agent needs.
+        """Start the command, and prepare all that its agent needs.
 
         Raises:
             OSError: there is no such command.
@@ -5984,7 +5984,7 @@ class Starter:
         with open(__file__, "rb") as file:
             source = file.read()
         parts = [os.fsencode(os.path.abspath(__file__)), source, facts(**header)]
-        self.link.out.appendleft(memoryview(ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)))
+        self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
     def start_here(self) -> int:
         """Start this machine's agent in an interpreter of its own; return the descriptor of its lifeline."""
@@ -6013,6 +6013,7 @@ class Starter:
             if after[:255] == ALL_BYTES[1:]:
                 self.link.last_heard_s = time.monotonic()
                 self.link.codec.feed(after[255:])
+                self.link.out.appendleft(memoryview(self.needs))  # sent earlier, start-up files or qrsh might lose it
                 return True
             self.link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
         elif not data or len(self.noise) > 1 << 20:
@@ -6272,7 +6273,6 @@ class Launcher:
             return
         self.direct |= {number} if here and self.config.backend == "own" else set()
         self.joining.add(number)
-        self.touched.add(starter.link)
         self.selector.register(starter.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, number))
         if starter.process.stderr is not None:
             read_words = functools.partial(self.read_words, starter)
@@ -6445,6 +6445,7 @@ class Launcher:
         """Take in what a host says before its agent does; from the marker on, it is a link like any other."""
         starter = self.starters[number]
         if starter.read_start():
+            self.touched.add(starter.link)
             self.join_s = max(self.join_s, time.monotonic() + JOIN_S)
             read_agent = functools.partial(self.read_agent, number, starter.link)
             self.selector.modify(starter.link.fileno(), selectors.EVENT_READ, read_agent)
