@@ -5143,7 +5143,10 @@ def show_exception(error: BaseException) -> None:
         tb = tb.tb_next
     error.__traceback__ = tb
     flush_output()
-    sys.excepthook(type(error), error, tb)
+    if _state.get("shipper") and sys.excepthook is sys.__excepthook__:
+        traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
+    else:
+        sys.excepthook(type(error), error, tb)
 
 
 class Become(BaseException):
@@ -6663,7 +6666,7 @@ def parser() -> Parser:
                    help="OMP_NUM_THREADS and its kin, unless set (default: CPUs / workers)")  # fmt: skip
     p.add_argument("--heartbeat", type=float, default=1.0, metavar="S", help="seconds between signs of life of a host")
     p.add_argument("--dead-after", type=float, default=5.0, metavar="S", help="seconds of silence that mean death")
-    p.add_argument("--hosts", "--host", nargs="+", default=[], metavar="HOST",
+    p.add_argument("--hosts", "--host", nargs=1, default=[], metavar="HOST...",
                    help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 (default: the batch job's, or this one)")  # fmt: skip
     p.add_argument("--hostfile", default="", metavar="FILE", help="file of hosts, one a line: host, host 4, host slots=4")
     p.add_argument("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
@@ -6750,6 +6753,18 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     return config._replace(**json.load(sys.stdin)) if options.serve >= 0 else config
 
 
+def join_hosts(argv: Sequence[str]) -> List[str]:
+    """Turn `--hosts a b script.py` into `--hosts=a,b script.py`: argparse would take the script for a host."""
+    words = list(argv)
+    program = lambda word: word.endswith(".py") or word in ("-m", "-c", "--") or os.path.isfile(word)  # noqa: E731
+    place = next((i for i, word in enumerate(words) if word in ("--hosts", "--host") or program(word)), len(words))
+    if place < len(words) and words[place].startswith("--host"):
+        hosts = list(itertools.takewhile(lambda word: not word.startswith("-") and not program(word), words[place + 1 :]))
+        if hosts:
+            words[place : place + 1 + len(hosts)] = ["--hosts=" + ",".join(hosts)]
+    return words
+
+
 def find_root(kind: str, program: str) -> str:
     """Return what `python` would put first on `sys.path` for this program."""
     if kind != "script":
@@ -6816,7 +6831,7 @@ def check_script(path: str, p: Parser) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command line; ends the process with the program's exit status."""
     p = parser()
-    options = p.parse_args(argv)
+    options = p.parse_args(join_hosts(sys.argv[1:] if argv is None else argv))
     program = (options.script, options.module, options.code)
     if program == (None, None, None) and not options.interactive and options.serve < 0:
         p.print_help()
