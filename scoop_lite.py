@@ -5196,7 +5196,10 @@ def show_exception(error: BaseException) -> None:
         tb = tb.tb_next
     error.__traceback__ = tb
     flush_output()
-    sys.excepthook(type(error), error, tb)
+    if _state.get("shipper") and sys.excepthook is sys.__excepthook__:
+        traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
+    else:
+        sys.excepthook(type(error), error, tb)
 
 
 class Become(BaseException):
@@ -6020,7 +6023,7 @@ class Starter:
         self.process: Any = None
 
     def start(self) -> None:
-        """Start the command, and queue all that its agent needs.
+        """Start the command, and prepare all that its agent needs.
 
         Raises:
             OSError: there is no such command.
@@ -6037,7 +6040,7 @@ class Starter:
         with open(__file__, "rb") as file:
             source = file.read()
         parts = [os.fsencode(os.path.abspath(__file__)), source, facts(**header)]
-        self.link.out.appendleft(memoryview(ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)))
+        self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
     def start_here(self) -> int:
         """Start this machine's agent in an interpreter of its own; return the descriptor of its lifeline."""
@@ -6066,6 +6069,7 @@ class Starter:
             if after[:255] == ALL_BYTES[1:]:
                 self.link.last_heard_s = time.monotonic()
                 self.link.codec.feed(after[255:])
+                self.link.out.appendleft(memoryview(self.needs))  # sent earlier, start-up files or qrsh might lose it
                 return True
             self.link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
         elif not data or len(self.noise) > 1 << 20:
@@ -6325,7 +6329,6 @@ class Launcher:
             return
         self.direct |= {number} if here and self.config.backend == "own" else set()
         self.joining.add(number)
-        self.touched.add(starter.link)
         self.selector.register(starter.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, number))
         if starter.process.stderr is not None:
             read_words = functools.partial(self.read_words, starter)
@@ -6498,6 +6501,7 @@ class Launcher:
         """Take in what a host says before its agent does; from the marker on, it is a link like any other."""
         starter = self.starters[number]
         if starter.read_start():
+            self.touched.add(starter.link)
             self.join_s = max(self.join_s, time.monotonic() + JOIN_S)
             read_agent = functools.partial(self.read_agent, number, starter.link)
             self.selector.modify(starter.link.fileno(), selectors.EVENT_READ, read_agent)
@@ -6715,7 +6719,7 @@ def parser() -> Parser:
                    help="OMP_NUM_THREADS and its kin, unless set (default: CPUs / workers)")  # fmt: skip
     p.add_argument("--heartbeat", type=float, default=1.0, metavar="S", help="seconds between signs of life of a host")
     p.add_argument("--dead-after", type=float, default=5.0, metavar="S", help="seconds of silence that mean death")
-    p.add_argument("--hosts", "--host", nargs="+", default=[], metavar="HOST",
+    p.add_argument("--hosts", "--host", nargs=1, default=[], metavar="HOST...",
                    help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 (default: the batch job's, or this one)")  # fmt: skip
     p.add_argument("--hostfile", default="", metavar="FILE", help="file of hosts, one a line: host, host 4, host slots=4")
     p.add_argument("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
@@ -6802,6 +6806,18 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     return config._replace(**json.load(sys.stdin)) if options.serve >= 0 else config
 
 
+def join_hosts(argv: Sequence[str]) -> List[str]:
+    """Turn `--hosts a b script.py` into `--hosts=a,b script.py`: argparse would take the script for a host."""
+    words = list(argv)
+    program = lambda word: word.endswith(".py") or word in ("-m", "-c", "--") or os.path.isfile(word)  # noqa: E731
+    place = next((i for i, word in enumerate(words) if word in ("--hosts", "--host") or program(word)), len(words))
+    if place < len(words) and words[place].startswith("--host"):
+        hosts = list(itertools.takewhile(lambda word: not word.startswith("-") and not program(word), words[place + 1 :]))
+        if hosts:
+            words[place : place + 1 + len(hosts)] = ["--hosts=" + ",".join(hosts)]
+    return words
+
+
 def find_root(kind: str, program: str) -> str:
     """Return what `python` would put first on `sys.path` for this program."""
     if kind != "script":
@@ -6868,7 +6884,7 @@ def check_script(path: str, p: Parser) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command line; ends the process with the program's exit status."""
     p = parser()
-    options = p.parse_args(argv)
+    options = p.parse_args(join_hosts(sys.argv[1:] if argv is None else argv))
     program = (options.script, options.module, options.code)
     if program == (None, None, None) and not options.interactive and options.serve < 0:
         p.print_help()

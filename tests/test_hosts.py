@@ -1,0 +1,346 @@
+"""Running on other hosts: stand-ins behind a command that joins two pipes, then (as root) real ones behind sshd.
+
+What holds when hosts fail is in test_faults_hosts.py; what users and schedulers write about hosts in test_host_lists.py.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+NETNS = CHECKOUT / "tests" / "cluster" / "netns-ssh.sh"
+STATE = Path("/run/netns-ssh/hosts")
+
+#: Stands for ssh: runs the remote command in a shell, in another directory; tells the host's name in HOST.
+FAKE = """\
+#!/bin/sh
+echo "$@" >>{record}
+while [ "$1" != -- ]; do shift; done
+export HOST="$2"
+shift 2
+cd /
+exec /bin/sh -c "$*"
+"""
+WHERE = """\
+import os, socket, sys, time
+from scoop_lite import futures
+
+def where(_):
+    time.sleep(0.02)
+    return os.environ.get("HOST", socket.gethostname()), os.getpid()
+
+if __name__ == "__main__":
+    seen = set(futures.map(where, range(200)))
+    hosts = [host for host, _ in seen]
+    print(*(f"{host}:{hosts.count(host)}" for host in sorted(set(hosts))), "origin", where(0)[0], flush=True)
+"""
+
+
+class Place:
+    """A user's directory with programs in it, and what it takes to run them."""
+
+    def __init__(self, path, file):
+        self.path, self.file = path, file
+        self.record = path / "record"
+        self.environment = {**os.environ, "PATH": f"{path / 'bin'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+        self.write("where.py", WHERE)
+        self.write("bin/ssh", FAKE.format(record=self.record)).chmod(0o755)
+
+    def write(self, name, text):
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def start(self, *words, **how):
+        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        return subprocess.Popen([sys.executable, self.file, *map(str, words)], cwd=self.path, env=self.environment,
+                                text=True, start_new_session=True, **how)
+
+    def run(self, *words, limit_s=40, **how):
+        """Run the launcher to its end; return the process, with its output."""
+        process = self.start(*words, **how)
+        try:
+            process.out, process.err = process.communicate(timeout=limit_s)
+        finally:
+            process.kill()
+        return process
+
+    def right(self, *words, **how):
+        """Run the launcher; return what it printed on standard output."""
+        done = self.run(*words, **how)
+        assert done.returncode == 0, done.err
+        return done.out
+
+
+@pytest.fixture
+def place(tmp_path, request):
+    return Place(tmp_path, request.config.getoption("--file"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The plan, and the command line
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_workers_are_spread_as_the_plan_says(place):
+    assert place.right("--hosts", "a:2", "b", "-n", "3", "where.py") == "a:2 b:1 origin a\n"
+    assert place.right("--host", "b", "a", "a", "where.py") == "a:2 b:1 origin b\n"
+    place.write("hosts", "# two\nb 1\na slots=2\n")
+    assert place.right("--hostfile", "hosts", "where.py") == "a:2 b:1 origin b\n"
+
+
+def test_a_host_without_count_gets_the_cpus_it_offers(place):
+    cpus = len(os.sched_getaffinity(0))
+    assert place.right("--hosts", "a", "where.py") == f"a:{cpus} origin a\n"
+
+
+def test_this_host_may_be_one_of_them(place):
+    out = place.right("--hosts", "localhost:1", "a:1", "where.py")
+    assert out == f"{' '.join(sorted(['a:1', os.uname().nodename + ':1']))} origin {os.uname().nodename}\n"
+
+
+def test_dry_run_starts_nothing(place):
+    done = place.run("--dry-run", "--hosts", "a:2", "user@b", "--ssh-executable", "ssh -p 2222 -J 'the gate'", "where.py")
+    assert done.returncode == 0 and not place.record.exists()
+    assert "a: 2 worker(s), the origin among them" in done.err and "user@b: " in done.err
+    commands = done.out.splitlines()
+    begin = "ssh -p 2222 -J 'the gate' -T -o BatchMode=yes -o ConnectTimeout=8 -- "
+    assert [command.startswith(begin + host) for command, host in zip(commands, ("a ", "user@b "))] == [True, True]
+
+
+def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
+    place.write("shout.py", 'import sys, time\nfrom scoop_lite import futures\ndef f(i):\n    time.sleep(0.05)\n'
+                            '    print("out", flush=True)\n    print("err", file=sys.stderr, flush=True)\n'
+                            'if __name__ == "__main__":\n    list(futures.map(f, range(40)))\n')
+    done = place.run("-v", "--hosts", "a:1", "b:1", "shout.py")
+    assert "b: 1 worker(s)" in done.err and "b is there: Python 3." in done.err
+    assert set(done.out.splitlines()) == {"out", "[b 1] out"}
+    assert {"err", "[b 1] err"} <= set(done.err.splitlines())
+
+
+@pytest.mark.parametrize("words, part", [
+    (["--hosts", "a", "--hostfile", "x"], "not both"),
+    (["--hostfile", "no-such-file"], "no-such-file"),
+    (["--hosts", "-oProxyCommand=x"], "--hosts"),
+    (["--hosts", "a", "--launcher", "qrsh -inherit"], "place for the host"),
+    (["--hosts", "a", "--ssh-executable", "ssh 'x"], "--ssh-executable"),
+    (["--external-hostname", "no.such.name.invalid"], "--external-hostname"),
+], ids=str)  # fmt: skip
+def test_a_mistake_is_one_clear_sentence(place, words, part):
+    done = place.run(*words, "-n", "2", "where.py")
+    assert done.returncode == 2 and part in done.err and "Traceback" not in done.err
+    assert not place.record.exists()
+
+
+def test_rsh(place):
+    place.write("bin/rsh", '#!/bin/sh\nexport HOST=by-rsh\nshift\nexec /bin/sh -c "$*"\n').chmod(0o755)
+    assert place.right("--rsh", "--hosts", "a:1", "where.py") == "by-rsh:1 origin by-rsh\n"
+
+
+def test_options_of_workers_hold_remotely(place):
+    place.write("prolog.sh", "echo printed by the prolog\nexport HOST=$HOST-after-prolog\n")
+    wrapper = place.write("python", f'#!/bin/sh\nexport HOST=$HOST-other\nexec {sys.executable} "$@"\n')
+    wrapper.chmod(0o755)
+    out = place.right("--hosts", "a:2", "--prolog", "prolog.sh", "--python-interpreter", wrapper, "--nice", "3", "where.py")
+    assert out == "a-after-prolog-other:2 origin a-after-prolog-other\n"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The origin on another host
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_streams_and_status_of_a_far_origin(place):
+    place.write("end.py", "import sys\nprint(repr(sys.stdin.read()), end='')\nprint('err', file=sys.stderr)\nsys.exit(7)\n")
+    done = place.run("--hosts", "a:2", "end.py")
+    assert (done.returncode, done.out, done.err) == (7, "''", "err\n")
+
+
+def test_an_interrupt_reaches_a_far_origin(place):
+    place.write("wait.py", "import time\ntry:\n    print('waiting', flush=True)\n    time.sleep(60)\n"
+                           "finally:\n    print('cleaned up', flush=True)\n")
+    process = place.start("--hosts", "a:2", "wait.py")
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out) == (130, "cleaned up\n")
+    assert "KeyboardInterrupt" in err
+
+
+def test_sixty_four_hosts_are_up_in_time(place):
+    hosts = [f"n{i}:1" for i in range(64)]
+    begin = time.monotonic()
+    out = place.right("--hosts", *hosts, "-q", "where.py", limit_s=60)
+    assert "n0:" in out and out.endswith("origin n0\n")
+    assert time.monotonic() - begin < 20
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Real hosts: three namespaces with sshd, /tmp of their own, so that nothing of the user's is there
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def netns(*words, check=True):
+    environment = dict(os.environ, NETNS_TAG="hosts", NETNS_NET="10.79.0", PRIVATE="/dev/shm /tmp")
+    done = subprocess.run([str(NETNS), *words], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=60, text=True)
+    assert done.returncode == 0 or not check, done.stdout
+    return done.stdout.strip()
+
+
+def set_python(node, interpreter):
+    command = STATE / node / "bin" / "python3"
+    command.write_text(f'#!/bin/sh\nexec {interpreter} "$@"\n')
+    command.chmod(0o755)
+
+
+@contextlib.contextmanager
+def only_one():
+    with open("/run/scoop-lite-test-hosts.lock", "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    lacks = netns("missing", check=False)
+    if lacks:
+        pytest.skip("real hosts: " + lacks)
+    with only_one():
+        try:
+            netns("up", "3")
+            for i in (1, 2, 3):
+                set_python(f"node{i}", sys.executable)
+            yield ["--ssh-executable", f"ssh -F {STATE}/ssh_config", "--hosts", "node1:2", "node2:2", "node3:2"]
+        finally:
+            netns("down", check=False)
+
+
+@pytest.fixture
+def real(place, nodes):
+    (place.path / "bin" / "ssh").unlink()
+    return place
+
+
+PROGRAM = """\
+import time
+from scoop_lite import futures
+import helper
+
+def task(i):
+    time.sleep(0.03)
+    return helper.describe(i)
+
+if __name__ == "__main__":
+    print(sorted(set(futures.map(task, range(100)))))
+"""
+HELPER = """\
+import os, pkgutil, socket
+import package.inner
+
+def describe(i):
+    assert not os.path.exists(__file__)
+    return socket.gethostname(), pkgutil.get_data("package", "data.txt").decode(), package.inner.VALUE
+
+def fail(i):
+    raise ValueError(i)  # this very line
+"""
+
+
+@pytest.fixture
+def shipped(real):
+    real.write("program.py", PROGRAM)
+    real.write("helper.py", HELPER)
+    real.write("package/__init__.py", "")
+    real.write("package/inner.py", "VALUE = 42\n")
+    real.write("package/data.txt", "data")
+    return real
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("program", [["program.py"], ["-m", "program"]], ids=["script", "module"])
+def test_the_users_code_travels(shipped, nodes, program):
+    assert shipped.right(*nodes, *program) == str([(f"node{i}", "data", 42) for i in (1, 2, 3)]) + "\n"
+
+
+@pytest.mark.root
+def test_tracebacks_show_the_source_of_what_travelled(shipped, nodes):
+    shipped.write("failing.py", "from scoop_lite import futures\nimport helper\nif __name__ == '__main__':\n"
+                                "    list(futures.map(helper.fail, range(9)))\n")
+    done = shipped.run(*nodes, "failing.py")
+    assert done.returncode == 1 and "raise ValueError(i)  # this very line" in done.err
+    assert re.search(r'failing.py", line 4, in <module>\n    list\(futures.map', done.err)
+
+
+@pytest.mark.root
+def test_without_shipping_the_error_says_what_is_missing_where(shipped, nodes):
+    done = shipped.run(*nodes, "--no-ship", "program.py")
+    assert done.returncode == 1 and "program.py" in done.err and "No such file" in done.err
+
+
+@pytest.mark.root
+def test_a_missing_package_names_host_interpreter_and_package(real, nodes):
+    real.write("third.py", "from scoop_lite import futures\ndef f(i):\n    import no_such_package\n"
+                           "if __name__ == '__main__':\n    futures.submit(f, 1).result()\n")
+    done = real.run(*nodes, "third.py")
+    assert re.search(r"No module named 'no_such_package' on node\d, for /.*python", done.err), done.err
+
+
+@pytest.mark.root
+def test_another_python_on_a_host(real, nodes):
+    other = next(iter(sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/3.1[023].*/bin/python")))), None)
+    if other is None or sys.version_info[:2] == (3, int(re.search(r"3\.(\d+)\.", other)[1])):
+        pytest.skip("no second Python here")
+    real.write("mixed.py", "import time\nfrom scoop_lite import futures\ndef f(i):\n    time.sleep(0.05)\n    return i\n"
+                           "if __name__ == '__main__':\n    print(sum(futures.map(f, range(50))))\n"
+                           "    print(sum(futures.map(lambda i: f(i), range(50))))\n")
+    set_python("node3", other)
+    try:
+        done = real.run(*nodes, "mixed.py")
+    finally:
+        set_python("node3", sys.executable)
+    assert done.out.startswith("1225\n"), done.err
+    assert done.returncode == 1 and "Python" in done.err.splitlines()[-1]
+
+
+@pytest.mark.root
+def test_zmq_reaches_the_hosts_that_can(real, nodes):
+    pytest.importorskip("zmq", reason="pyzmq is not installed")
+    set_python("node3", f"{sys.executable} -S")  # without site-packages, and so without pyzmq
+    try:
+        done = real.run(*nodes, "-v", "--backend", "zmq", "where.py")
+    finally:
+        set_python("node3", sys.executable)
+    assert done.out == "node1:2 node2:2 node3:2 origin node1\n", done.err
+    ways = dict(re.findall(r"(node\d): its workers come (.*)", done.err))
+    assert ways == {"node1": "by ØMQ", "node2": "by ØMQ", "node3": "through the pipe"}
+
+
+@pytest.mark.root
+def test_zmq_falls_back_where_the_address_does_not_answer(real, nodes):
+    pytest.importorskip("zmq", reason="pyzmq is not installed")
+    done = real.run(*nodes, "-v", "--backend", "zmq", "--external-hostname", "127.0.0.1", "where.py")
+    assert done.out == "node1:2 node2:2 node3:2 origin node1\n", done.err
+    assert done.err.count("through the pipe") == 3
+
+
+@pytest.mark.root
+def test_spaces_and_quotes_in_paths(shipped, nodes):
+    odd = shipped.path / "it's a \"place\""
+    odd.mkdir()
+    for name in ("program.py", "helper.py", "package"):
+        shutil.move(str(shipped.path / name), str(odd))
+    assert shipped.right(*nodes, odd / "program.py") == str([(f"node{i}", "data", 42) for i in (1, 2, 3)]) + "\n"
