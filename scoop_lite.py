@@ -10,6 +10,7 @@ import concurrent.futures
 import argparse
 import atexit
 import builtins
+import copyreg
 import enum
 import functools
 import gc
@@ -1429,7 +1430,7 @@ class _Pickler(pickle.Pickler):
     def reduce_class(self, cls):
         if cls in _TYPE_NAMES:
             return getattr, (types, _TYPE_NAMES[cls])
-        if self.finds_by_name(cls) or _is_of_c(cls):
+        if self.finds_by_name(cls) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:  # DEAP's metaclass is there
             return NotImplemented
         token = _class_tokens.setdefault(cls, os.urandom(16))
         _classes_by_token.setdefault(token, cls)
@@ -4487,8 +4488,6 @@ class Client(Runtime):
     scheduler_class = ClientScheduler
 
     def __init__(self, owner: Executor, options: Sequence[str], n: int, max_tasks: int) -> None:
-        import subprocess
-
         program = program_facts()
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
         ours, theirs = socket.socketpair()

@@ -150,6 +150,12 @@ def test_asyncio(pool):
     assert asyncio.run(main()) == [2**i for i in range(20)]
 
 
+def test_the_asyncio_example():
+    done = subprocess.run([sys.executable, "examples/executor_asyncio.py"], cwd=CHECKOUT, stdout=subprocess.PIPE, timeout=60)
+    documented = (CHECKOUT / "examples" / "executor_asyncio.py").read_text().splitlines()[3:6]
+    assert [line.strip() for line in documented] == done.stdout.decode().splitlines()
+
+
 def test_two_executors_are_two_pools():
     with Executor(1) as one, Executor(1) as other:
         assert one.submit(os.getpid).result(20) != other.submit(os.getpid).result(20)
