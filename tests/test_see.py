@@ -1,0 +1,326 @@
+"""What a person sees: progress line, summary, wiretap, logs and trace, each looked at as a person would.
+
+    python -m pytest tests/test_see.py
+
+Terminals are pyte's (an emulator in Python) and tmux's; tests that need one that is missing are skipped.
+"""
+
+from __future__ import annotations
+
+import collections
+import fcntl
+import importlib.util
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from conftest import CHECKOUT
+
+SLOW = """
+    import sys, time
+    from scoop_lite import futures
+
+    def pause(x):
+        time.sleep(0.05)
+        return x
+
+    if __name__ == "__main__":
+        n = int(sys.argv[1]) if len(sys.argv) > 1 else 120
+        for i, x in enumerate(futures.map(pause, range(n))):
+            if i % 10 == 0:
+                print("result", x, flush=True)
+"""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Terminals
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """An emulated terminal with one program in it, as the foreground job of a session of its own."""
+
+    def __init__(self, command, lines=10, columns=80, **env):
+        pyte = pytest.importorskip("pyte")
+        self.screen = pyte.HistoryScreen(columns, lines, history=10_000)
+        self.stream = pyte.ByteStream(self.screen)
+        self.start = time.monotonic()
+        self.status = None
+        environment = {**os.environ, "TERM": "xterm-256color", **env}
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            os.execvpe(command[0], command, environment)
+
+    def resize(self, lines, columns):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.screen.resize(lines, columns)
+
+    def read(self, seconds):
+        """Take in what the program writes for that long; False at its end."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            if select.select([self.fd], [], [], max(0, limit - time.monotonic()))[0]:
+                try:
+                    data = os.read(self.fd, 65536)
+                except OSError:  # the way in which Linux tells the end
+                    data = b""
+                if not data:
+                    self.status = os.waitpid(self.pid, 0)[1]
+                    return False
+                self.stream.feed(data)
+        return True
+
+    def read_until(self, condition, seconds=15):
+        limit = time.monotonic() + seconds
+        while not condition(self.rows()):
+            assert self.read(0.05) and time.monotonic() < limit, "\n".join(self.rows())
+
+    def finish(self, seconds=20):
+        if self.read(seconds):
+            os.kill(self.pid, signal.SIGKILL)
+            pytest.fail("not ended:\n" + "\n".join(self.rows()))
+        os.close(self.fd)
+        return self.all_rows()
+
+    def rows(self):
+        return [row.rstrip() for row in self.screen.display]
+
+    def all_rows(self):
+        """Return what has scrolled off and what is on the screen, without empty rows."""
+        off = ["".join(row[i].data for i in range(self.screen.columns)).rstrip() for row in self.screen.history.top]
+        return [row for row in off + self.rows() if row]
+
+
+def is_status(row):
+    return re.match(r"\d[\d,]*/\d[\d,]* tasks", row) is not None
+
+
+@pytest.fixture
+def terminal(launch_once):
+    """Starts a program of ours in a terminal."""
+    started = []
+
+    def start(source, *options, args=(), n=2, lines=10, columns=80, **env):
+        program = launch_once.write(source)
+        command = [sys.executable, str(launch_once.file), "-n", str(n), *options, str(program), *map(str, args)]
+        started.append(Terminal(command, lines, columns, **env))
+        return started[-1]
+
+    yield start
+    for term in started:
+        if term.status is None:
+            os.kill(term.pid, signal.SIGKILL)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Progress
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_progress_line_is_the_last_line_and_output_scrolls_above_it(terminal):
+    term = terminal(SLOW)
+    term.read_until(lambda rows: is_status(rows[-1]))
+    assert 1.9 < time.monotonic() - term.start < 4
+    seen = set()
+    while term.read(0.1):
+        rows = term.rows()
+        assert not any(is_status(row) for row in rows[:-1]), rows
+        assert all(re.fullmatch(r"(result( \d*)?)?", row) for row in rows[:-1]), rows
+        seen.add(rows[-1])
+    shown = [row for row in seen if row]
+    assert shown and all(is_status(row) for row in shown)
+    assert all("/120 tasks" in row and "2/2 busy" in row and "1 host" in row for row in shown[:3]), shown
+    assert any(re.search(r" \d\d/s, \d s left", row) for row in shown), shown
+    assert term.all_rows() == [f"result {i}" for i in range(0, 120, 10)]
+    assert term.status == 0
+
+
+def test_short_runs_show_no_progress(terminal):
+    term = terminal("print('hello')")
+    assert term.finish() == ["hello"]
+
+
+@pytest.mark.parametrize("columns", [9, 25, 200])
+def test_the_line_fits_narrow_and_wide_terminals(terminal, columns):
+    term = terminal(SLOW, columns=columns, args=[100])
+    term.read_until(lambda rows: rows[-1][:1].isdigit())
+    term.read(0.5)
+    row = term.rows()[-1]
+    assert len(row) < columns
+    assert "tasks" in row or columns == 9
+    assert ("1 host" in row) == (columns == 200)
+    assert term.finish() == [f"result {i}" for i in range(0, 100, 10)]
+
+
+def test_a_resized_terminal_has_one_line_again(terminal):
+    term = terminal(SLOW, args=[160])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    for lines, columns in ((16, 40), (7, 100)):
+        term.resize(lines, columns)
+        term.read(0.6)
+        rows = term.rows()
+        assert [is_status(row) for row in rows] == [False] * (lines - 1) + [True], rows
+    assert not any(is_status(row) for row in term.finish())
+
+
+@pytest.mark.parametrize("options, env", [(["--no-progress"], {}), (["-q"], {}), ([], {"TERM": "dumb"})])
+def test_the_line_can_be_turned_off(terminal, options, env):
+    term = terminal(SLOW, *options, args=[110], **env)
+    assert term.finish() == [f"result {i}" for i in range(0, 110, 10)]
+    assert not term.screen.margins
+
+
+def test_no_color_means_no_color_and_there_is_none(terminal):
+    term = terminal(SLOW, args=[110], NO_COLOR="1")
+    term.read_until(lambda rows: is_status(rows[-1]))
+    cells = term.screen.buffer[term.screen.lines - 1]
+    assert {(cells[i].fg, cells[i].bg) for i in range(20)} == {("default", "default")}
+    term.finish()
+
+
+def test_standard_output_elsewhere_gets_nothing_of_it(launch_once, tmp_path):
+    program = launch_once.write(SLOW)
+    file = tmp_path / "out"
+    words = " ".join([sys.executable, str(launch_once.file), "-n", "2", str(program), "110"])
+    term = Terminal(["sh", "-c", f"{words} > {file}"])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    assert term.finish() == []
+    assert file.read_text() == "".join(f"result {i}\n" for i in range(0, 110, 10))
+
+
+def test_tqdm_in_the_script_keeps_its_own_line(terminal):
+    pytest.importorskip("tqdm")
+    source = SLOW.replace("enumerate(", "enumerate(tqdm(").replace("range(n)))", "range(n)), total=n))")
+    term = terminal(source.replace("import sys, time", "import sys, time\n    from tqdm import tqdm"), args=[120])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    term.read(1)
+    rows = term.rows()
+    assert sum("/120 [" in row for row in rows) >= 1 and not any(is_status(row) and "[" in row for row in rows), rows
+    assert [is_status(row) for row in rows].count(True) == 1
+    assert any("120/120 [" in row for row in term.finish())
+
+
+def test_what_workers_print_scrolls_above_it_too(terminal):
+    source = SLOW.replace("time.sleep(0.05)", "time.sleep(0.05); print('task', x)")
+    term = terminal(source, args=[120])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    while term.read(0.1):
+        assert not any("tasks" in row for row in term.rows()[:-1])
+    rows = term.all_rows()
+    assert sorted(int(row.split()[1]) for row in rows if row.startswith("task ")) == list(range(120))
+    assert not any(is_status(row) for row in rows)
+
+
+def test_a_killed_worker_is_seen_in_the_line(terminal):
+    source = SLOW.replace("time.sleep(0.05)", "time.sleep(0.05)\n        if x == 50: kill_once()").replace(
+        "def pause", """def kill_once():
+        import os, scoop_lite
+        if not scoop_lite.IS_ORIGIN and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), 9)
+
+    def pause""")  # fmt: skip
+    term = terminal("import os; os.chdir(os.path.dirname(os.path.abspath(__file__)))\n" + __import__("textwrap").dedent(source))
+    term.read_until(lambda rows: is_status(rows[-1]))
+    rows = term.finish()
+    assert len([row for row in rows if row.startswith("result")]) == 12
+
+
+def test_progress_elsewhere_is_a_plain_line_each_ten_seconds(launch_once):
+    outcome = launch_once(SLOW, args=["450"], options=["--progress"], timeout=40)
+    lines = outcome.stderr.splitlines()
+    assert lines and all(re.fullmatch(r"scoop_lite: \d+/450 tasks, .*2/2 busy, 1 host", line) for line in lines)
+    assert len(lines) == int(outcome.seconds // 10)
+    assert "\033" not in outcome.stderr
+
+
+def test_without_a_terminal_there_is_nothing(launch_once):
+    outcome = launch_once(SLOW, args=["100"])
+    assert outcome.stderr == ""
+
+
+def test_in_tmux(launch_once, tmp_path):
+    """The same in another terminal program, which rewraps and keeps history when its size changes."""
+    if not shutil.which("tmux"):
+        pytest.skip("no tmux")
+    tmux = ["tmux", "-L", f"scoop{os.getpid()}", "-f", "/dev/null"]
+
+    def ask(*words):
+        return subprocess.run([*tmux, *words], stdout=subprocess.PIPE, check=True, timeout=10).stdout.decode()
+
+    words = [sys.executable, str(launch_once.file), "-n", "2", str(launch_once.write(SLOW)), "170"]
+    ask("new-session", "-d", "-x", "60", "-y", "12", " ".join(words) + "; sleep 30")
+    try:
+        for columns, lines in ((60, 12), (40, 20), (90, 6)):
+            ask("resize-window", "-x", str(columns), "-y", str(lines))
+            rows, limit = [], time.monotonic() + 5
+            while [is_status(row) for row in rows] != [False] * (lines - 1) + [True]:
+                assert time.monotonic() < limit, rows
+                rows = ask("capture-pane", "-p").splitlines()
+        limit = time.monotonic() + 15
+        while "result 160" not in ask("capture-pane", "-p") and time.monotonic() < limit:
+            time.sleep(0.2)
+        time.sleep(1)
+        rows = [row for row in ask("capture-pane", "-p", "-S", "-1000").splitlines() if row]
+        assert rows == [f"result {i}" for i in range(0, 170, 10)], rows
+    finally:
+        ask("kill-server")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# -v, -q and the summary
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_says_who_did_what(launch):
+    outcome = launch(SLOW, args=["40"], options=["-v", "--seed", "5"])
+    lines = outcome.stderr.splitlines()
+    assert re.fullmatch(r"scoop_lite: version \S+, workers 2, hosts \S+, engine \w+, strands \w+, seed 5, "
+                        r"Python 3\.\d+\.\d+", lines[0])  # fmt: skip
+    found = re.fullmatch(r"scoop_lite: 40 tasks in ([\d.]+) s, CPU ([\d.]+) s, efficiency (\d+)% \(2 workers\)", lines[1])
+    assert found and 1 <= float(found[1]) <= outcome.seconds and int(found[3]) > 40
+    assert re.fullmatch(r"scoop_lite: \d+ batches of \d+\.\d tasks, [\d,]+ bytes moved, 0 deaths, 0 re-runs", lines[2])
+    workers = [re.search(r"worker (\d): (\d+) tasks, busy ([\d.]+) s, idle ([\d.]+) s, lost ([\d.]+) s", line) for line in lines]
+    workers = [found for found in workers if found]
+    assert [found[1] for found in workers] == ["0", "1"] and sum(int(found[2]) for found in workers) == 40
+    assert all(abs(sum(map(float, found.groups()[2:])) - float(lines[1].split()[4])) < 0.1 for found in workers), lines
+    assert re.search(r"pause: longest \S+ ms, 40 measured, 2\.\d+ s together", outcome.stderr)
+
+
+def test_quiet_is_quiet(launch_once):
+    source = SLOW.replace("time.sleep(0.05)", "x == 20 and sys.platform and __import__('os').kill(0, 0)")
+    assert launch_once(source, options=["-q", "-v"]).stderr == ""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Wiretap
+# ----------------------------------------------------------------------------------------------------------------------
+
+TAPPED = re.compile(r" *([\d.]+) ms +(\w+ \d|broker) > (\w+ \d|broker) +([A-Z]+) +(\d+) chunks +([\d,]+) B  (\S.*)")
+
+
+def test_the_wiretap_shows_every_message_in_a_line(launch):
+    outcome = launch(SLOW, args=["10"], options=["--wiretap"])
+    lines = [TAPPED.fullmatch(line) for line in outcome.stderr.splitlines()]
+    assert all(lines), outcome
+    times = [float(line[1]) for line in lines]
+    assert times == sorted(times)
+    kinds = collections.Counter((line[4], line[2] == "broker") for line in lines)
+    assert kinds["HELLO", False] == kinds["WELCOME", True] == 2
+    assert kinds["BATCH", False] == kinds["BATCH", True] + kinds["RETURNED", True]
+    assert kinds["START", True] and kinds["ORDER", True] and kinds["HUNGRY", False] and kinds["RESULT", False]
+    assert kinds["STOP", True] == 2 and kinds["DIED", False] == 2 and kinds["BYE", False] == 1
+    assert any(re.search(r"tasks (\d+)–\d+ of chunk \d+ of worker 0", line[7]) for line in lines if line[4] == "BATCH")
+    assert any(line[7].startswith("results of tasks ") for line in lines if line[4] == "RESULT")
