@@ -7306,7 +7306,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)
-    if options.verbose or options.dry_run:
+    if config.verbose > 0 and config.hosts or options.dry_run:
         show_plan(config, options.dry_run)
     if options.dry_run:
         sys.exit(0)

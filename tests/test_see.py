@@ -324,3 +324,258 @@ def test_the_wiretap_shows_every_message_in_a_line(launch):
     assert kinds["STOP", True] == 2 and kinds["DIED", False] == 2 and kinds["BYE", False] == 1
     assert any(re.search(r"tasks (\d+)–\d+ of chunk \d+ of worker 0", line[7]) for line in lines if line[4] == "BATCH")
     assert any(line[7].startswith("results of tasks ") for line in lines if line[4] == "RESULT")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Logs
+# ----------------------------------------------------------------------------------------------------------------------
+
+LOGGING = """
+    import logging, time
+    import scoop_lite
+    from scoop_lite import futures
+
+    def speak(x):
+        logging.getLogger("scoop_lite.theirs").warning("warn %d", x)
+        scoop_lite.logger.info("info %d", x)
+        scoop_lite.logger.debug("debug %d", x)
+        time.sleep(0.03)
+        return x
+
+    if __name__ == "__main__":
+        list(futures.map(speak, range(6)))
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            scoop_lite.logger.exception("oops")
+"""
+
+
+@pytest.mark.parametrize("option, words", [("-q", ""), (None, "warn"), ("-v", "warn info"), ("-vv", "warn info debug")])
+def test_log_records_reach_the_terminal_with_host_and_rank(launch_once, option, words):
+    outcome = launch_once(LOGGING, options=[option] if option else [])
+    pattern = r"scoop_lite: (\w+) from \S+, worker (\d): (warn|info|debug) (\d)"
+    found = [re.fullmatch(pattern, line) for line in outcome.stderr.splitlines()]
+    found = [match for match in found if match]
+    assert sorted(match[3] + match[4] for match in found) == sorted(f"{w}{i}" for w in words.split() for i in range(6))
+    assert all(match[1].lower().startswith(match[3][:4]) for match in found)
+    assert {match[2] for match in found} == ({"0", "1"} if words else set())
+    assert re.search(r"scoop_lite: ERROR from \S+, worker 0: oops\nTraceback.*\n(.*\n)*ZeroDivisionError", outcome.stderr)
+
+
+def test_the_log_file_has_json_lines_in_order_of_time(launch, tmp_path):
+    outcome = launch(LOGGING, options=["--log", str(tmp_path / "log")])
+    records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [r["time"] for r in records] == sorted(r["time"] for r in records)
+    texts = [r["text"] for r in records]
+    assert sorted(texts[:-1]) == sorted(f"{word} {i}" for word in ("warn", "info") for i in range(6))
+    assert texts[-1].startswith("oops\nTraceback") and records[-1]["level"] == "ERROR"
+    assert {r["logger"] for r in records} == {"scoop_lite", "scoop_lite.theirs"}
+    assert {r["rank"] for r in records} == {0, 1} and all(r["host"] and r["pid"] for r in records)
+    assert "info" not in outcome.stderr
+
+
+def test_logging_set_up_by_the_script_is_left_alone(launch_once, tmp_path):
+    source = "    import logging; logging.basicConfig(level=logging.INFO, format='MINE %(message)s')\n" + LOGGING
+    outcome = launch_once(source, options=["--log", str(tmp_path / "log")])
+    lines = outcome.stderr.splitlines()
+    assert sorted(line for line in lines if line.startswith("MINE warn")) == [f"MINE warn {i}" for i in range(6)]
+    assert "scoop_lite:" not in outcome.stderr
+    assert len((tmp_path / "log").read_text().splitlines()) == 13
+
+
+def test_deaths_are_in_the_log(launch_once, tmp_path):
+    outcome = launch_once(DEADLY, options=["--log", str(tmp_path / "log"), "-q"])
+    assert outcome.returncode == 0 and outcome.stderr == ""
+    (record,) = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert record["level"] == "WARNING" and re.search(r"worker 1 on .* was killed by SIGKILL", record["text"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Trace
+# ----------------------------------------------------------------------------------------------------------------------
+
+DEADLY = """
+    import os, time
+    import scoop_lite
+    from scoop_lite import futures
+
+    def work(x, name="n"):
+        time.sleep(0.02)
+        if x == 7 and not scoop_lite.IS_ORIGIN and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), 9)
+        return x
+
+    if __name__ == "__main__":
+        assert sum(futures.map(work, range(30))) == 435
+        while not os.path.exists("killed"):
+            list(futures.map(work, [7] * 8))
+"""
+
+NESTED = """
+    import sys, time
+    from scoop_lite import futures
+
+    def leaf(x):
+        time.sleep(0.004)
+        return x
+
+    def branch(x):
+        return sum(f.result() for f in [futures.submit(leaf, x) for _ in range(5)])
+
+    if __name__ == "__main__":
+        print(sum(f.result() for f in [futures.submit(branch, i) for i in range(12)]))
+"""
+
+NUMBER = (int, float)
+#: Fields of the events, by phase, after the Trace Event Format's description.
+SCHEMA = {
+    "M": {"name": str, "pid": int, "args": dict},
+    "X": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "dur": NUMBER, "cat": str},
+    "i": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "s": str, "cat": str},
+    "C": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "args": dict},
+    "s": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "id": int, "cat": str},
+}
+SCHEMA["t"] = SCHEMA["f"] = SCHEMA["s"]
+
+
+def read_trace(path, whole=True):
+    """Return the events of a trace, each checked against the schema."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert lines[0] == "[" and (lines[-2:] == ["]", ""] or not whole)
+    events = [json.loads(line[:-1]) for line in lines[1:] if line.endswith(",")]
+    assert events[0]["ph"] == "M" and events[0]["name"] == "scoop_lite"
+    for event in events:
+        fields = SCHEMA[event["ph"]]
+        assert all(isinstance(event[name], kind) for name, kind in fields.items()), event
+        assert event.get("ts", 0) >= 0 and event.get("dur", 0) >= 0 and event.get("s", "t") in ("t", "p"), event
+    return events
+
+
+def count_tasks(events):
+    found = collections.Counter()
+    for event in events:
+        if event.get("cat") == "task":
+            found[event["name"]] += event["args"].get("n", 1)
+    return found
+
+
+def check_nesting(events):
+    """Slices of one lane lie in or beside each other, as viewers need them."""
+    lanes = collections.defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":
+            lanes[event["pid"], event["tid"]].append((event["ts"], -event["dur"], event["name"]))
+    for lane in lanes.values():
+        ends = []
+        for start, dur, name in sorted(lane):
+            while ends and ends[-1] <= start + 0.2:
+                ends.pop()
+            end = start - dur
+            assert not ends or end <= ends[-1] + 0.3, (start, end, name, ends)
+            ends.append(end)
+
+
+def test_a_trace_holds_what_happened(launch, tmp_path):
+    path = tmp_path / "trace.json"
+    outcome = launch(NESTED, options=["--trace", str(path)])
+    assert outcome.stdout == "330\n" and outcome.stderr == ""
+    events = read_trace(path)
+    assert count_tasks(events) == {"leaf": 60, "branch": 12}
+    names = {(e["name"], e.get("tid", -1)): e["args"]["name"] for e in events if e["ph"] == "M" and "name" in e["args"]}
+    assert names["thread_name", 0] == "worker 0" and names["thread_name", 1] == "worker 1"
+    assert names["process_name", -1].startswith("host ")
+    tasks = [e for e in events if e.get("cat") == "task"]
+    assert {e["tid"] for e in tasks} == {0, 1}
+    assert sum(e["dur"] for e in tasks if e["name"] == "leaf") >= 60 * 4000
+    assert {e["args"]["args"] for e in tasks if e["name"] == "branch"} <= {f"({i})" for i in range(12)}
+    assert all(e["args"]["owner"] in (0, 1) and e["args"].get("queued_us", 0) >= 0 for e in tasks)
+    assert {"wait", "carve"} <= {e.get("cat") for e in events}
+    assert any(e["ph"] == "C" for e in events)
+    check_nesting(events)
+
+
+def test_arrows_lead_from_carving_through_running_to_the_result(launch, tmp_path):
+    path = tmp_path / "trace.json"
+    launch(SLOW, args=["30"], options=["--trace", str(path)])
+    arrows = collections.defaultdict(list)
+    for event in read_trace(path):
+        if event.get("cat") == "flow":
+            arrows[event["id"]].append((event["ts"], event["ph"], event["tid"]))
+    assert len(arrows) >= 5
+    for steps in arrows.values():
+        phases = "".join(ph for _, ph, _ in sorted(steps))
+        assert re.fullmatch("st+f", phases), sorted(steps)
+        assert [tid for _, ph, tid in sorted(steps) if ph != "t"] == [0, 0]
+
+
+def test_faults_and_reruns_are_marked(launch, tmp_path):
+    path = tmp_path / "trace.json"
+    outcome = launch(DEADLY, options=["--trace", str(path)])
+    assert outcome.returncode == 0
+    marks = [e for e in read_trace(path) if e["ph"] == "i"]
+    (fault,) = [e for e in marks if e["cat"] == "fault"]
+    assert fault["tid"] == 1 and "SIGKILL" in fault["args"]["text"] and fault["s"] == "p"
+    reruns = [e for e in marks if e["cat"] == "rerun"]
+    assert reruns and all(e["name"] == "work" and e["ts"] > fault["ts"] - 1e5 for e in reruns)
+
+
+def test_report_reads_a_real_trace(launch_once, tmp_path):
+    path = tmp_path / "trace.json"
+    launch_once(DEADLY, options=["--trace", str(path)])
+    events = read_trace(path)
+    page = subprocess.run([sys.executable, str(CHECKOUT / "examples" / "report.py"), str(path)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)  # fmt: skip
+    assert page.returncode == 0, page.stderr
+    n = sum(count_tasks(events).values())
+    said = page.stderr.decode()
+    assert re.match(rf"tasks {n}, workers 2, hosts 1, time .*, busy \d+%, faults 1, re-runs \d+, trace whole", said), said
+    assert b"worker 1" in page.stdout
+
+
+def test_a_killed_run_leaves_a_readable_trace(launch_once, tmp_path):
+    path = tmp_path / "trace.json"
+    run = launch_once.start(SLOW, args=["400"], options=["--trace", str(path)])
+    run.wait_for("result 40")
+    run.signal(signal.SIGKILL)
+    run.finish(settle_s=2)
+    assert 20 <= count_tasks(read_trace(path, whole=False))["pause"] <= 100
+
+
+def test_short_tasks_share_records(launch_once, tmp_path):
+    """A hundred thousand tasks make a small file that accounts for all of them."""
+    path = tmp_path / "trace.json"
+    launch_once("""
+        from scoop_lite import futures
+        import operator
+        def one(x):
+            return 1
+        if __name__ == "__main__":
+            assert sum(futures.map(one, range(50_000))) == 50_000
+            assert sum(f.result() for f in [futures.submit(one, i) for i in range(50_000)]) == 50_000
+    """, options=["--trace", str(path)])  # fmt: skip
+    assert count_tasks(read_trace(path)) == {"one": 100_000}
+    assert path.stat().st_size < 1_000_000
+
+
+def test_perfetto_reads_it(launch_once, tmp_path):
+    """Perfetto's own trace processor, where there is one, finds the slices, lanes and arrows."""
+    if importlib.util.find_spec("perfetto") is None or not shutil.which("trace_processor_shell"):
+        pytest.skip("no perfetto package, or no trace_processor_shell on PATH")
+    from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
+
+    path = tmp_path / "trace.json"
+    launch_once(NESTED, options=["--trace", str(path)])
+    config = TraceProcessorConfig(bin_path=shutil.which("trace_processor_shell"))
+    with TraceProcessor(trace=str(path), config=config) as processor:
+        (row,) = processor.query("select count(*) as n from slice where category = 'task' and name = 'leaf'")
+        assert row.n > 0
+        names = {row.name for row in processor.query("select name from thread where name is not null")}
+        assert {"worker 0", "worker 1"} <= names
+
+
+def test_files_that_cannot_be_written_are_refused_at_once(launch_once, tmp_path):
+    for option in ("--trace", "--log"):
+        outcome = launch_once("print('ran')", options=[option, str(tmp_path / "no" / "such")])
+        assert outcome.returncode == 2 and "cannot write" in outcome.stderr and outcome.stdout == ""
