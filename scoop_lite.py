@@ -6890,8 +6890,19 @@ class View:
             started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
             run = {"command": command, "version": __version__, "started": started, **run}
             self.files.put(self.trace, b"[\n" + trace_line(ph="M", name="scoop_lite", pid=0, args=run).encode())
+        if self.line is not None and hasattr(signal, "SIGTSTP"):
+            signal.signal(signal.SIGTSTP, self.on_stop_key)
         LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher"),
                    lambda: os.getpid() == self.launcher.pid)  # fmt: skip
+
+    def on_stop_key(self, number: int, frame: Any) -> None:
+        """On Ctrl-Z: give the terminal back before stopping."""
+        assert self.line is not None
+        self.line.erase()
+        deadline = now() + 0.5
+        while self.launcher.writer.lines and now() < deadline:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGSTOP)
 
     # -- what comes from workers ------------------------------------------------------------------------------------
 
