@@ -183,6 +183,9 @@ _ROWS = [
     ("ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
     ("SPREAD", "broker > worker", "ref", "how many workers got the task of ALL", ""),
     ("OPENED", "worker > broker", "to, ref", "a task suspected of killing workers begins", "RESULT"),
+    ("STATS", "worker > broker", "facts", "what it has done so far, while somebody watches", ""),
+    ("TRACE", "worker > broker", "lines", "events for --trace", ""),
+    ("LOG", "worker > broker", "facts", "a log record for the user", ""),
 ]
 MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
 # Handled by whichever thread reads the link: they touch queues and counters only.
@@ -589,6 +592,7 @@ class ZmqLink:
 
     edge = True
     closed = ""
+    n_in = n_out = 0  # bytes
 
     def __init__(self, endpoint: str, server_key: str, public: str, secret: str) -> None:
         import zmq  # an optional accelerator, imported only where it is used: it takes 40 ms
@@ -610,6 +614,7 @@ class ZmqLink:
 
     def send(self, frames: Frames) -> None:
         """Send one message; frames of 64 KiB and more without a copy."""
+        self.n_out += sum(map(len, frames))
         self.socket.send_multipart(frames, copy=max(map(len, frames)) < BIG_BUFFER)
 
     def receive(self) -> Deque[Frames]:
@@ -617,6 +622,7 @@ class ZmqLink:
         try:
             while True:
                 frames = self.socket.recv_multipart(self.zmq.NOBLOCK, copy=False)
+                self.n_in += sum(map(len, frames))
                 self.messages.append([f.bytes if len(f) < BIG_FRAME else bytearray(f.buffer) for f in frames])
         except self.zmq.Again:
             return self.messages
@@ -788,6 +794,10 @@ class Broker:
         self.welcome = welcome or {}
         self.library: Callable[[Dict[str, Any]], Frames] = lambda request: [facts(number=request["number"], path=None), b""]
         self.invite: Optional[Callable[[int, int], Optional[List[str]]]] = None  # to the ØMQ engine
+        # For those who watch: called with STATS, TRACE and LOG; with a death in words; and what time WELCOME tells.
+        self.observe: Callable[[Member, Frames], None] = lambda member, frames: None
+        self.mourned: Callable[[Member, str], None] = lambda member, text: None
+        self.clock: Callable[[], float] = lambda: 0.0
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.chunks: Dict[ChunkKey, Dict[int, Ranges]] = {}  # who has which tasks of a chunk
@@ -866,9 +876,11 @@ class Broker:
             raise PeerError(f"malformed {NAMES[code]}: {error!r}") from error
 
     def on_hello(self, member: Member, frames: Frames) -> None:
-        member.pid = read_facts(frames[1], pid=int)["pid"]
+        hello = read_facts(frames[1], pid=int)
+        member.pid = hello["pid"]
         member.up = True
-        self.to(member, "WELCOME", facts(live=self.live(), **self.welcome))
+        clocks = {"hello": hello.get("clock"), "clock": self.clock()}
+        self.to(member, "WELCOME", facts(live=self.live(), host=member.host, **clocks, **self.welcome))
         for constant in self.constants.values():
             self.to(member, "CONST", *constant)
         self.suppliers[member.rank] = None
@@ -1089,6 +1101,11 @@ class Broker:
             raise ValueError(request["paths"])
         self.to(member, "MODULE", *self.library(request))
 
+    def on_stats(self, member: Member, frames: Frames) -> None:
+        self.observe(member, frames)
+
+    on_trace = on_log = on_stats
+
     # -- ends ---------------------------------------------------------------------------------------------------------
 
     def on_bye(self, member: Member, frames: Frames) -> None:
@@ -1161,6 +1178,7 @@ class Broker:
             alone = self.live() == 1 and self.members[ORIGIN].capacity
             left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
             self.report(text + ("; starting another" if again else f"; {left} (--restarts {self.restarts})"))
+            self.mourned(member, text)
             recent.extend([self.now_s] * again)
         death["retired"] = member.retires
         if again:
@@ -1710,9 +1728,10 @@ class Future:
     """A handle on one task, after PEP 3148. Made by `futures.submit`; used by the worker that made it.
 
     While the task waits here, `at` is the Scope that it was made in; once carved, the Parcel that took it along.
+    `born_s` is set only while somebody records.
     """
 
-    __slots__ = ("func", "args", "kwargs", "at", "order", "state", "value", "waiters", "__weakref__")
+    __slots__ = ("func", "args", "kwargs", "at", "order", "state", "value", "waiters", "born_s", "__weakref__")
 
     def __init__(self, func: Any, args: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]], at: Any, order: int) -> None:
         self.func, self.args, self.kwargs, self.at, self.order = func, args, kwargs, at, order
@@ -1818,12 +1837,14 @@ class Job:
     Attributes:
         func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
         place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting.
+        born_s: when it was made here.
     """
 
-    __slots__ = ("func", "mode", "place", "order", "depth", "fold")
+    __slots__ = ("func", "mode", "place", "order", "depth", "fold", "born_s")
 
     def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
         self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
+        self.born_s = now()
         self.fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
@@ -1950,8 +1971,8 @@ class MapJob(Job):
         What the input raises is kept in `input_error`, for the consumer to meet after the items before it.
         """
         n, first = self.done + self.window - self.drawn, self.drawn
-        if n <= 0 or self.drawn == self.length or self.abandoned:
-            return None
+        if n <= self.window // 4 and n < self.window or self.drawn == self.length or self.abandoned:
+            return None  # drawing as much as each run of results frees would keep the pieces as small as the runs
         if self.columns is not None:
             self.drawn = min(self.length or 0, first + n)
             return Block(self, self.columns, 0, first, self.drawn)
@@ -2143,6 +2164,8 @@ class Scheduler:
         self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
         self.n_done = self.n_carved = self.n_returned = 0  # tasks
+        self.undrawn = 0  # items of maps that are not in a queue yet
+        self.recorder: Optional[Recorder] = None
 
     # -- the queue ------------------------------------------------------------------------------------------------------
 
@@ -2386,6 +2409,7 @@ class Scheduler:
             self.emit(self.message("BATCH", item.function, CHUNK.pack(*item.head), *item.payload))
             return
         block: Block = item
+        start_s, chunk_id = self.clock(), self.n_chunks
         try:
             frames = self.pack(block)
         except Exception as error:
@@ -2396,6 +2420,8 @@ class Scheduler:
             self.n_chunks += 1
         self.n_carved += block.hi - block.lo
         self.emit(frames)
+        if self.recorder is not None:
+            self.recorder.carved(start_s, block, chunk_id)
 
     def pack(self, block: Block) -> Frames:
         """Pickle a block as a BATCH of one chunk."""
@@ -2552,6 +2578,8 @@ class Scheduler:
             sent = self.sent[chunk_id]
             self.account(chunk_id, count)
             block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
+            if self.recorder is not None:
+                self.recorder.mark("i", name_of(block.job.func), self.clock(), s="t", cat="rerun", args={"tasks": count})
             cut_off = death.get("cut_off") and not self.retries  # OPENED may be lost; these must not run twice
             if not death.get("retired") and (opened or cut_off or not (sent.block.alone or not self.retries)):
                 block.deaths += 1
@@ -2589,6 +2617,8 @@ class Scheduler:
         sent.left[0] -= count
         if sent.left[0] <= 0:
             del self.sent[chunk_id]
+            if self.recorder is not None:
+                self.recorder.arrow("f", self.clock(), chunk_id)
 
     def on_purge(self, frames: Frames) -> None:
         """Drop what belongs to an owner that died."""
@@ -2852,6 +2882,9 @@ class Runtime:
             rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
         )
         self.scheduler.max_tasks = config.max_tasks
+        self.idle_s = 0.0  # spent waiting for messages
+        self.teller = Recorder(self, config)
+        self.recorder = self.scheduler.recorder = self.teller.hooks() if link is not None else None
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
         self.scope: Optional[Scope] = self.root  # of the running code, once it has created a task
@@ -2909,6 +2942,8 @@ class Runtime:
         if scope is None:
             scope = self.open_scope()
         future = Future(func, args, kwargs or None, scope, scope.n)
+        if self.recorder is not None:
+            future.born_s = now()
         scope.n += 1
         scope.level.append(future)
         scheduler = self.scheduler
@@ -3053,6 +3088,8 @@ class Runtime:
         An iterator may be dropped anywhere, even in the pump with a lock held (the garbage collector decides): so this
         only leaves a note.
         """
+        if not job.abandoned and job.columns is not None:
+            self.scheduler.undrawn -= (job.length or 0) - job.drawn
         job.abandoned = True
         job.ready.clear()
         if self.link is not None and (job.length is None or job.done < job.length):
@@ -3121,7 +3158,12 @@ class Runtime:
         me.saved = self.scope, self.slice, self.task, self.inline
         self.epoch += 1
         self.current, self.scope, self.slice, self.task, self.inline = to, None, None, None, 0
-        self.strands.switch(me, to)
+        if self.recorder is None:
+            self.strands.switch(me, to)
+        else:
+            stack = self.recorder.park()
+            self.strands.switch(me, to)
+            self.recorder.resume(stack)
         self.current = me
         self.scope, self.slice, self.task, self.inline = me.saved
 
@@ -3199,7 +3241,7 @@ class Runtime:
         assert self.pump is not None
         self.pump.rest()
         if not (self.inbox or self.later or self.ready or self.n_received != n_received):
-            self.wait_link(timeout)
+            self.wait_link(self.tell_idle(timeout))
         self.pump.idling = False
         self.receive()
 
@@ -3208,11 +3250,24 @@ class Runtime:
         with self.lock:
             if self.link.ready():
                 return
+        start_s = now()
         if wait_readable([self.link.fileno(), self.wake_out], self.link.wants_write(), timeout):
             try:
                 os.read(self.wake_out, 4096)
             except BlockingIOError:
                 pass
+        self.idle_s += now() - start_s
+        if self.recorder is not None:
+            self.recorder.wait(start_s)
+
+    def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
+        """Before waiting: tell the launcher what is new, if that is due; return the time until it will be, or `timeout`."""
+        left_s = self.teller.tell_s - now()
+        if left_s <= 0:
+            self.teller.tell(idle=True)
+        elif self.teller.is_news():
+            return left_s if timeout is None else min(timeout, left_s)
+        return timeout
 
     def wake(self) -> None:
         """End `wait_link`; may be called by any thread and by signal handlers."""
@@ -3257,6 +3312,8 @@ class Runtime:
         scheduler, func, n, epoch, start = self.scheduler, future.func, 0, self.epoch, now()
         limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
         item: Any = future
+        if self.recorder is not None:
+            self.recorder.begin(func, future)
         while True:
             self.run_future(item)
             n += 1
@@ -3265,18 +3322,27 @@ class Runtime:
             item = scheduler.take_like(func)
             if item is None:
                 break
+        if self.recorder is not None:
+            self.recorder.end(n)
         if self.epoch == epoch:
             scheduler.note_cost(func, now() - start, n)
 
     def run_here(self, future: Future) -> None:
         """Run a future's task on the spot; of the same short function time is taken only now and then."""
-        func = future.func
+        func, recorder = future.func, self.recorder
         self.n_here += 1
-        if func is self.last_func and self.n_here & 15:
+        if func is self.last_func and (self.n_here & 15 if recorder is None else recorder.skip):
+            if recorder is not None:
+                recorder.skip -= 1
+                recorder.uncounted += 1
             self.run_future(future)
             return
+        if recorder is not None:
+            recorder.begin(func, future)
         epoch, start = self.epoch, now()
         self.run_future(future)
+        if recorder is not None:
+            recorder.end(1, inline=True)
         if epoch == self.epoch:
             seconds = now() - start
             self.scheduler.note_cost(func, seconds)
@@ -3334,6 +3400,8 @@ class Runtime:
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
             self.scheduler.slices.append(piece)
+        if self.recorder is not None:
+            self.recorder.begin(job.func, block)
         try:
             self.run_slice(piece, calls)
         except Stopped:
@@ -3341,6 +3409,8 @@ class Runtime:
                 raise
             return
         finally:
+            if self.recorder is not None:
+                self.recorder.end(len(piece.out))
             with self.lock:
                 self.scheduler.slices.remove(piece)
             self.scope, self.slice, self.task = saved
@@ -3416,6 +3486,8 @@ class Runtime:
             self.receive()
             if self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S:
                 self.scheduler.flush()
+            if t > self.teller.tell_s or self.teller.logs:
+                self.teller.tell()
         if self.inbox or self.later or self.unseen:
             self.dispatch()
         if self.resting:
@@ -3493,7 +3565,9 @@ class Runtime:
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn the facts of the pool."""
-        self.scheduler.live = json.loads(bytes(frames[1]))["live"]
+        welcome = json.loads(bytes(frames[1]))
+        self.scheduler.live = welcome["live"]
+        self.teller.set_clock(welcome)
 
     def on_purge(self, frames: Frames) -> None:
         """Drop the tasks of an owner that died, and end the strands that are parked in one of them."""
@@ -3541,6 +3615,7 @@ class Runtime:
         if self.rank == ORIGIN or self.n_parked or self.has_own_tasks():
             return
         self.scheduler.flush()
+        self.teller.tell(final=True)
         self.emit(message("BYE", self.rank, self.incarnation, facts(tasks=self.scheduler.n_visits)))
         self.link.drain()
         self.leave(0)
@@ -3558,6 +3633,9 @@ class Runtime:
 
     def on_stop(self, frames: Frames) -> None:
         """The job is over, or the launcher is gone: leave."""
+        if self.link is not None and not self.link.closed:
+            self.teller.tell(final=True)
+            self.link.drain()
         self.leave(0 if self.link and not self.link.closed else 1)
 
     # -- shared constants -------------------------------------------------------------------------------------------------
@@ -3613,6 +3691,8 @@ class Runtime:
         """Draw a map's input into the queue, as far as its window allows."""
         block = job.draw()
         if block is not None:
+            if job.columns is not None:
+                self.scheduler.undrawn -= block.hi - block.lo
             self.scheduler.put(block)
             if self.pump is not None:
                 self.scheduler.sate()
@@ -3669,7 +3749,7 @@ class Runtime:
 
         Beyond some thousand items only if they are so short that the window is worth less than some chunks each.
         """
-        if job.fixed or job.drawn - job.done < job.window or job.drawn == job.length or job.window >= MAX_WINDOW:
+        if job.fixed or job.drawn - job.done < job.window - job.window // 4 or job.drawn == job.length or job.window >= MAX_WINDOW:
             return False
         scheduler = self.scheduler
         level = scheduler.level(job.depth)
@@ -4050,6 +4130,7 @@ def new_map(
     job.fold, job.in_order = fold, in_order
     if not job.fixed:
         job.window = WINDOW if job.columns is not None else max(32, 4 * found.scheduler.live)
+    found.scheduler.undrawn += job.length or 0
     found.feed(job)
     return job
 
@@ -4976,6 +5057,10 @@ class Config(NamedTuple):
     serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
     paths: Tuple[str, ...] = ()  # `sys.path` of that client
     authkey: str = ""  # of its multiprocessing (hex), so that tasks can use its managers
+    progress: str = ""  # "line" on a terminal, "plain" lines
+    wiretap: bool = False
+    trace: str = ""  # files
+    log: str = ""
 
     @property
     def main_name(self) -> str:
@@ -5228,12 +5313,14 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
     if config.profile:
         start_profile(config, found)
+    LogHandler(config, found.teller.log, lambda: found.link is not None and os.getpid() == found.pid)
     gc.freeze()
     if link is pipe:
         link.send(hello(rank, incarnation))
     if origin:
         found.catch_signals()
         code = run_script(config)
+        found.teller.tell(final=True)
         found.detach()
         if link is not pipe:
             link.drain()
@@ -5274,7 +5361,7 @@ def prompt(module: types.ModuleType) -> None:
 
 def hello(rank: int, incarnation: int) -> Frames:
     """Build the first message of a worker."""
-    return message("HELLO", rank, incarnation, facts(pid=os.getpid(), python=list(sys.version_info[:3])))
+    return message("HELLO", rank, incarnation, facts(pid=os.getpid(), clock=now(), python=list(sys.version_info[:3])))
 
 
 def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[ZmqLink]:
@@ -6247,6 +6334,8 @@ class Launcher:
         self.ways: Dict[int, str] = {}  # how their workers have come
         self.begun = False  # workers have been started
         self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
+        self.pid = os.getpid()
+        self.view = View(self)
 
     def wake(self) -> None:
         try:
@@ -6569,6 +6658,7 @@ class Launcher:
             self.tell_written()
             if self.starters:
                 self.watch_hosts(time.monotonic())
+            self.view.tick()
             if self.kill_s is not None and time.monotonic() >= self.kill_s:
                 self.kill_all()
         return self.end()
@@ -6592,6 +6682,7 @@ class Launcher:
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
                 self.open_router()
+            self.view.begin()
             first = ORIGIN if self.config.serve < 0 else self.serve_client()
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
@@ -6616,6 +6707,8 @@ class Launcher:
         times += [max(0.0, s - time.monotonic()) for s in limits if s is not None and s < math.inf]
         if self.starters:
             times.append(self.config.heartbeat_s)
+        watching = self.view.timeout()
+        times += [] if watching is None else [watching]
         return min(times) if times else None
 
     def flush(self) -> None:
@@ -6664,6 +6757,7 @@ class Launcher:
             os.waitpid(pid, 0)
         for starter in self.starters.values():
             starter.end()
+        self.view.end()
         deadline = time.monotonic() + 2
         while self.writer.lines and time.monotonic() < deadline:
             time.sleep(0.001)
@@ -6673,6 +6767,617 @@ class Launcher:
 
 
 LAUNCHER_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
+
+# ======================================================================================================================
+# What the user sees: progress, summary, wiretap, logs, trace                (recorded in each worker; shown by launcher)
+# ======================================================================================================================
+
+TELL_S = 0.25  # a worker tells its numbers and records at most this often: a late line, against a message each time
+QUIET_S = 2.0  # runs shorter than this show no progress line
+PLAIN_S = 10.0  # between two plain lines of --progress
+MERGE_S = 0.005  # runs of tasks of one function, with no gap to speak of, are one record up to this length
+SLIP_S = 0.0002  # what counts as no gap
+NESTED_S = 0.002  # tasks run inside of others, and shorter than this, are counted, not recorded
+WAIT_S = 0.0001  # shorter waits are not recorded
+
+
+class Run:
+    """Tasks of one function that a strand is running, or has run, one after another."""
+
+    __slots__ = ("func", "row", "start_s", "end_s", "n", "owner", "born_s", "flow", "depth")
+
+    def __init__(self, func: Any, row: Any, start_s: float, owner: int, born_s: Optional[float], flow: int, depth: int):
+        self.func, self.row, self.start_s, self.owner, self.born_s, self.flow = func, row, start_s, owner, born_s, flow
+        self.end_s, self.n, self.depth = start_s, 0, depth
+
+
+class Recorder:
+    """What a worker knows of its own doings, and tells the launcher: numbers, and for --trace what ran when.
+
+    Scheduler's strands measure; records are finished ones that any thread may append. Where nobody wants to see
+    anything, the hooks find None instead and cost one attribute test.
+    """
+
+    def __init__(self, found: Runtime, config: Config) -> None:
+        self.found, self.scheduler, self.config = found, found.scheduler, config
+        self.born_s = self.cut_s = now()  # cut_s: when a run or a wait last began or ended
+        self.tell_s = self.born_s + 0.75 * QUIET_S if config.progress else self.born_s if config.trace else math.inf
+        self.offset_s = self.error_s = 0.0  # what to add to this host's clock for the launcher's, and how wrong it may be
+        self.epoch_s, self.host = self.born_s, 0
+        self.records: Deque[Any] = collections.deque()  # of --trace: Run, or (ph, name, time, more fields)
+        self.logs: Deque[bytes] = collections.deque()
+        self.stack: List[Run] = []  # what runs on the current strand, outermost first
+        self.last: Optional[Run] = None  # the record to which a like one may be added
+        self.skip = self.uncounted = 0  # tasks to run next without looking at the clock; those not in any record yet
+        self.spent: Dict[str, List[float]] = {}  # tasks, seconds and longest by function
+        self.told: Any = None
+
+    def hooks(self) -> Optional[Recorder]:
+        """Return what the hooks shall call: this object, or None when nobody asked for measurements."""
+        return self if self.config.verbose > 0 or self.config.trace else None
+
+    # -- measuring --------------------------------------------------------------------------------------------------
+
+    def begin(self, func: Any, item: Any) -> None:
+        """Note that a future's task, or a block of tasks, begins."""
+        self.cut_s = start_s = now()
+        if type(item) is Future:
+            run = Run(func, (item.args, item.kwargs), start_s, self.found.rank, item.born_s, 0, len(self.stack))
+        else:
+            job, row = item.job, [column[item.lo - item.base] for column in item.columns]
+            visit = type(job) is Visit
+            row = (row, None) if job.mode == COLUMNS else row[0] if job.mode == KWCALLS else (row[0], None)
+            owner, flow = (job.key[0], flow_id(*job.key)) if visit else (self.found.rank, 0)
+            run = Run(func, row, start_s, owner, job.born_s, flow, len(self.stack))
+        self.stack.append(run)
+
+    def end(self, n: int, inline: bool = False) -> None:
+        """Note that what began last has ended, `n` tasks of it; short ones inside of others are only counted."""
+        run, self.cut_s = self.stack.pop(), now()
+        seconds = self.cut_s - run.start_s
+        if inline and seconds < SLIP_S:
+            self.skip = max(self.skip, min(64, int(SLIP_S / 2 / (seconds + 1e-9))))
+        if inline and seconds < NESTED_S and self.stack:
+            self.uncounted += n
+            return
+        self.write(run, self.cut_s, n)
+
+    def write(self, run: Run, end_s: float, n: int) -> None:
+        """Add a run to what the summary shows, and to the records: by itself, or to the one before it."""
+        length_s = end_s - run.start_s
+        spent = self.spent.setdefault(name_of(run.func), [0, 0.0, 0.0])
+        spent[0] += n
+        spent[1] += length_s
+        spent[2] = max(spent[2], length_s / (n or 1))
+        if not self.config.trace:
+            return
+        n, self.uncounted, last = n + self.uncounted, 0, self.last
+        if last is not None and last.func is run.func and 0 <= run.start_s - last.end_s < SLIP_S and (
+                end_s - last.start_s < MERGE_S and last.depth == run.depth):  # fmt: skip
+            last.end_s, last.n = end_s, last.n + n
+        else:
+            self.last = last = Run(run.func, brief_call(run.row), run.start_s, run.owner, run.born_s, 0, run.depth)
+            last.end_s, last.n = end_s, n
+            self.records.append(last)
+        if run.flow:
+            self.records.append(("t", "chunk", run.start_s, {"cat": "flow", "id": run.flow}))
+            run.flow = 0
+
+    def park(self) -> List[Run]:
+        """The current strand is left: end the records of what runs on it. Return that, for `resume`."""
+        stack, self.stack, self.cut_s = self.stack, [], now()
+        for run in stack:
+            self.last = None
+            self.write(run, self.cut_s, 0)
+        return stack
+
+    def resume(self, stack: List[Run]) -> None:
+        """Go on with a strand; parts of one stack begin a moment after each other, so that viewers can nest them."""
+        self.stack, self.cut_s = stack, now()
+        for i, run in enumerate(stack):
+            run.start_s, run.born_s = self.cut_s + i * 2e-7, None
+
+    def wait(self, start_s: float) -> None:
+        """Note that this worker waited for a message since then."""
+        self.cut_s = now()
+        if self.config.trace and self.cut_s - start_s > WAIT_S:
+            self.mark("X", "wait", start_s, cat="wait", dur=self.cut_s - start_s)
+
+    def mark(self, ph: str, name: str, at_s: float, **more: Any) -> None:
+        """Append a record. Any thread."""
+        if self.config.trace:
+            self.records.append((ph, name, at_s, more))
+
+    def carved(self, start_s: float, block: Block, chunk_id: int) -> None:
+        """Note that a chunk was pickled and sent. The pump may have done it while a run began or ended: then clip it."""
+        end_s = now() if self.cut_s < start_s else start_s
+        args = {"function": name_of(block.job.func), "n": block.hi - block.lo}
+        self.mark("X", "carve", start_s, cat="carve", dur=end_s - start_s, args=args)
+        if type(block.job) is not Visit:
+            self.arrow("s", start_s, chunk_id)
+
+    def arrow(self, ph: str, at_s: float, chunk_id: int) -> None:
+        """Begin or end the arrow that leads from the carving of a chunk through its running to its last result."""
+        flow = flow_id(self.found.rank, self.found.incarnation, chunk_id)
+        self.mark(ph, "chunk", at_s, cat="flow", id=flow)
+
+    # -- telling ----------------------------------------------------------------------------------------------------
+
+    def set_clock(self, welcome: Dict[str, Any]) -> None:
+        """Learn the launcher's clock from its WELCOME: halfway between our HELLO and now, unless it is our own."""
+        self.epoch_s, self.host = welcome.get("epoch", self.born_s), welcome.get("host", 0)
+        if "boot" in welcome and welcome["boot"] != boot_id() and welcome["hello"] is not None:
+            t = now()
+            self.error_s = (t - welcome["hello"]) / 2
+            self.offset_s = welcome["clock"] - t + self.error_s
+            error = {f"clock error of {socket.gethostname()}": f"{self.error_s * 1e6:.0f} µs"}
+            self.mark("M", "scoop_lite", t, args=error)
+
+    def is_news(self) -> bool:
+        """Return True when there is something that was not told yet, and somebody to hear it."""
+        s = self.scheduler
+        state = s.n_done - s.n_visits + s.n_returned, s.n_done, True
+        return bool(self.config.progress and state != self.told or self.records or self.logs)
+
+    def numbers(self) -> Dict[str, Any]:
+        """Count what this worker has done so far, and what it knows that is to be done."""
+        s, link = self.scheduler, self.found.link
+        with self.found.lock:
+            pending = s.undrawn + sum(sent.left[0] for sent in s.sent.values()) + sum(
+                own_tasks(piece.block) for piece in s.slices)  # fmt: skip
+            for queue in (s.home, s.away, *s.levels):
+                items = list(itertools.islice(queue, 1000))  # a longer one holds futures, one by one
+                pending += sum(map(own_tasks, items)) + len(queue) - len(items)
+        return {
+            "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done, "batches": s.filled,
+            "carved": s.n_carved, "sent": link.n_out, "received": link.n_in, "idle_s": round(self.found.idle_s, 6),
+        }  # fmt: skip
+
+    def tell(self, final: bool = False, idle: bool = False) -> None:
+        """Send numbers and records to the launcher. Scheduler's thread."""
+        self.tell_s = now() + TELL_S if self.config.progress or self.config.trace else math.inf
+        numbers = self.numbers()
+        if self.config.progress or final and self.config.verbose > 0:
+            self.told = numbers["done"], numbers["ran"], idle
+            more = {"up_s": now() - self.born_s, "cpu_s": time.process_time(), "spent": self.spent} if final else {}
+            self.found.emit(self.scheduler.message("STATS", facts(idle=idle, **numbers, **more)))
+        if self.records:
+            self.mark("C", "queue", now(), args={"tasks": numbers["pending"]})
+            self.found.emit(self.scheduler.message("TRACE", self.lines()))
+        self.send_logs()
+
+    def lines(self) -> bytes:
+        """Format all records, a line each, in the launcher's time."""
+        if self.last is not None:
+            self.last.n, self.uncounted = self.last.n + self.uncounted, 0
+        self.last, lines, zero_s = None, [], self.epoch_s - self.offset_s
+        for _ in range(len(self.records)):
+            record = self.records.popleft()
+            if type(record) is Run:
+                args = {"args": record.row, "owner": record.owner}
+                if record.n != 1:
+                    args["n"] = record.n
+                if record.born_s is not None:
+                    args["queued_us"] = round((record.start_s - record.born_s) * 1e6, 1)
+                more = {"cat": "task", "dur": record.end_s - record.start_s, "args": args}
+                record = "X", name_of(record.func), record.start_s, more
+            ph, name, at_s, more = record
+            if "dur" in more:
+                more["dur"] = round(more["dur"] * 1e6, 1)
+            at = {"tid": self.found.rank, "ts": round((at_s - zero_s) * 1e6, 1)} if ph != "M" else {}
+            lines.append(trace_line(ph=ph, name=name, pid=self.host, **at, **more))
+        return "".join(lines).encode()
+
+    def log(self, record: logging.LogRecord, text: str) -> None:
+        """Send a log record to the launcher: at once, unless this very thread may be in the middle of our own work."""
+        elsewhere = bool(logging.getLogger().handlers)  # the script has set up logging: it shows what it likes
+        self.logs.append(facts(at_s=now() + self.offset_s, level=record.levelno, logger=record.name, text=text,
+                               shown=elsewhere, pid=os.getpid()))  # fmt: skip
+        if not self.found.lock.locked():
+            self.send_logs()
+
+    def send_logs(self) -> None:
+        while self.logs:
+            self.found.emit(self.scheduler.message("LOG", self.logs.popleft()))
+
+
+class LogHandler(logging.Handler):
+    """Passes records of the `scoop_lite` loggers to `take` (record, text); where that is impossible, to standard error.
+
+    Args:
+        alive: tells whether `take` can still do something with them in this process.
+    """
+
+    def __init__(self, config: Config, take: Callable[[logging.LogRecord, str], None], alive: Callable[[], bool]) -> None:
+        super().__init__(log_level(config, to_file=True))
+        self.take, self.alive = take, alive
+        if logger.level == logging.NOTSET:
+            logger.setLevel(self.level)
+        logger.addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not self.alive():
+            assert logging.lastResort is not None
+            logging.lastResort.handle(record)
+            return
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
+        self.take(record, text)
+
+
+def log_level(config: Config, to_file: bool = False) -> int:
+    """Return the level from which records are shown, or sent because of --log."""
+    shown = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(config.verbose, logging.DEBUG)
+    return min(shown, logging.INFO) if to_file and config.log else shown
+
+
+def own_tasks(item: Any) -> int:
+    """Count the tasks of a queue's item that this worker itself owns, and that wait."""
+    if type(item) is Block:
+        return 0 if type(item.job) is Visit else item.hi - item.lo
+    return int(type(item) is Future and item.state == PENDING)
+
+
+def name_of(func: Any) -> str:
+    """Return a function's name for people."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    return getattr(func, "__qualname__", None) or type(func).__qualname__
+
+
+def brief_call(row: Any) -> str:
+    """Write a task's arguments in some 40 characters, without calling anybody's __repr__."""
+    args, kwargs = row
+    parts = [*map(brief, args[:4]), *["…"] * (len(args) > 4)]
+    parts += [f"{key}={brief(value)}" for key, value in itertools.islice((kwargs or {}).items(), 3)]
+    text = ", ".join(parts)
+    return f"({text[:40]}{'…' * (len(text) > 40)})"
+
+
+def brief(value: Any) -> str:
+    kind = type(value)
+    if kind in (str, bytes):
+        return repr(value if len(value) <= 20 else value[:18] + value[:0].join(["…" if kind is str else b"..."]))
+    if kind in (type(None), bool, float, complex) or kind is int and value.bit_length() < 128:
+        return repr(value)
+    return f"{kind.__name__} of {len(value)}" if kind in (list, tuple, dict, set, frozenset, range) else kind.__name__
+
+
+def flow_id(owner: int, incarnation: int, chunk_id: int) -> int:
+    """Number an arrow, below 2**53."""
+    return (owner % 4096 << 40) + (incarnation % 64 << 34) + chunk_id % (1 << 34) + 1
+
+
+TRACE_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def trace_line(**event: Any) -> str:
+    """Format one event of the Chrome trace-event format: a line of its own."""
+    return TRACE_JSON.encode(event) + ",\n"
+
+
+def boot_id() -> str:
+    """Name the running kernel: processes on the same one share a clock."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+class StatusLine:
+    """The last line of a terminal, kept apart from what scrolls above it.
+
+    Programs write to the terminal without us: so a redrawn line among theirs would mix with it, whoever erases first.
+    Instead the terminal itself is told to scroll only the lines above (DECSTBM), as `apt` does it, and each drawing
+    saves and restores the cursor. One write each, which the kernel does not interleave with others.
+    """
+
+    def __init__(self, put: Callable[[bytes], None], fd: int = 2) -> None:
+        self.put, self.fd = put, fd
+        self.size = (0, 0)  # (columns, lines) for which the terminal is set up
+        self.text = ""
+
+    def draw(self, parts: Sequence[str]) -> None:
+        """Show as many of these parts as fit, if they differ from what is shown."""
+        try:
+            columns, lines = os.get_terminal_size(self.fd)
+            if os.tcgetpgrp(self.fd) != os.getpgrp():
+                return  # in the background: the terminal is another's
+        except OSError:
+            return
+        text = fit(parts, columns - 1)
+        if lines < 3 or (text, (columns, lines)) == (self.text, self.size):
+            return
+        data = f"\0337\033[{lines};1H\033[0m\033[2K{text}\0338"
+        if self.size != (columns, lines):  # make room: a line more below the cursor, which stays where its text is
+            clear = "\033[J" if self.text else ""  # after a resize: nothing but our old line is below the cursor
+            data = f"{clear}\0337\033[r\0338\033D\033M\0337\033[1;{lines - 1}r\0338" + data
+        self.text, self.size = text, (columns, lines)
+        self.put(data.encode())
+
+    def erase(self) -> None:
+        """Give the terminal back as it was."""
+        if self.text:
+            self.put(f"\0337\033[r\033[{self.size[1]};1H\033[2K\0338".encode())
+        self.text, self.size = "", (0, 0)
+
+
+def fit(parts: Sequence[str], width: int) -> str:
+    """Join parts with commas, as many as fit; the first is cut if need be."""
+    n = len(parts)
+    while n > 1 and len(", ".join(parts[:n])) > width:
+        n -= 1
+    return ", ".join(parts[:n])[: max(0, width)]
+
+
+def choose_progress(options: argparse.Namespace) -> str:
+    """Decide between a "line" on the terminal, "plain" lines (asked for elsewhere) and "" (none)."""
+    terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
+    if options.progress is False or options.quiet and not options.progress:
+        return ""
+    return "line" if terminal else "plain" if options.progress else ""
+
+
+class View:
+    """Shows the user what the launcher knows; all methods run in its main thread, writing is the writers' business."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self.launcher, self.config, self.broker = launcher, launcher.config, launcher.broker
+        self.start_s, self.started = now(), time.time()
+        self.numbers: Dict[Tuple[int, int], Dict[str, Any]] = {}  # told last, by rank and incarnation
+        self.names: Dict[Tuple[int, int], str] = {}  # of the hosts of these
+        self.files = Writer(launcher.wake)
+        self.trace = self.log = -1  # descriptors
+        self.logs: List[Tuple[float, int, str]] = []  # a heap: records wait for earlier ones from other hosts
+        self.n_logs = 0
+        self.seen: Set[Any] = set()  # hosts and workers that the trace has names for
+        self.rates: Deque[Tuple[float, int]] = collections.deque(maxlen=20)
+        live = self.config.progress == "line"
+        self.line = StatusLine(functools.partial(launcher.writer.put, 2)) if live else None
+        self.next_s = self.start_s + (QUIET_S if live else PLAIN_S) if self.config.progress else math.inf
+        self.broker.observe, self.broker.mourned, self.broker.clock = self.observe, self.mourned, now
+        self.broker.welcome.update(epoch=self.start_s, boot=boot_id())
+        if self.config.wiretap:
+            self.tap()
+
+    def begin(self) -> None:
+        """Open the files, now that no process is forked any more that would inherit them; with -v, say what starts."""
+        c, n, hosts = self.config, self.broker.welcome["size"], ", ".join(self.broker.host_names.values())
+        strands = c.strands if c.strands != "auto" else "greenlet" if importlib.util.find_spec("greenlet") else "thread"
+        run = {"workers": n, "hosts": hosts, "engine": c.backend, "strands": strands, "seed": c.seed,
+               "Python": "%d.%d.%d" % sys.version_info[:3]}  # fmt: skip
+        if c.verbose > 0:
+            self.launcher.report(f"version {__version__}, " + ", ".join(f"{key} {value}" for key, value in run.items()))
+        if c.log:
+            self.log = os.open(c.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        if c.trace:
+            self.trace = os.open(c.trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+            command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
+            started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
+            run = {"command": command, "version": __version__, "started": started, **run}
+            self.files.put(self.trace, b"[\n" + trace_line(ph="M", name="scoop_lite", pid=0, args=run).encode())
+        if self.line is not None and hasattr(signal, "SIGTSTP"):
+            signal.signal(signal.SIGTSTP, self.on_stop_key)
+        LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher"),
+                   lambda: os.getpid() == self.launcher.pid)  # fmt: skip
+
+    def on_stop_key(self, number: int, frame: Any) -> None:
+        """On Ctrl-Z: give the terminal back before stopping."""
+        assert self.line is not None
+        self.line.erase()
+        deadline = now() + 0.5
+        while self.launcher.writer.lines and now() < deadline:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    # -- what comes from workers ------------------------------------------------------------------------------------
+
+    def observe(self, member: Member, frames: Frames) -> None:
+        """Take in STATS, TRACE or LOG."""
+        kind, host = NAMES[frames[0][0]], self.broker.host_names.get(member.host, "?")
+        if kind == "TRACE" and self.trace >= 0:
+            self.name_lane(member, host)
+            self.files.put(self.trace, bytes(frames[1]))
+        elif kind == "STATS":
+            self.numbers[member.rank, member.incarnation] = json.loads(bytes(frames[1]))
+            self.names[member.rank, member.incarnation] = host
+        elif kind == "LOG":
+            r = json.loads(bytes(frames[1]))
+            who = f"{host}, worker {member.rank}"
+            self.take_log(r["at_s"], r["level"], r["logger"], r["text"], who, r["shown"],
+                          host=host, rank=member.rank, pid=r["pid"])  # fmt: skip
+
+    def name_lane(self, member: Member, host: str) -> None:
+        """Give a host and a worker their names in the trace, before their first event."""
+        for key, kind, more in ((member.host, "process_name", {"args": {"name": f"host {host}"}}),
+                                ((member.host, member.rank), "thread_name",
+                                 {"tid": member.rank, "args": {"name": f"worker {member.rank}"}})):  # fmt: skip
+            if key not in self.seen:
+                self.seen.add(key)
+                self.files.put(self.trace, trace_line(ph="M", name=kind, pid=member.host, **more).encode())
+
+    def mourned(self, member: Member, text: str) -> None:
+        """Mark a death in the trace and in the log."""
+        if self.trace >= 0:
+            self.name_lane(member, self.broker.host_names.get(member.host, "?"))
+            event = trace_line(ph="i", name="worker lost", pid=member.host, tid=member.rank, s="p", cat="fault",
+                               ts=round((now() - self.start_s) * 1e6, 1), args={"text": text})  # fmt: skip
+            self.files.put(self.trace, event.encode())
+        self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", shown=True)
+
+    def take_log(self, at_s: float, level: int, name: str, text: str, who: str, shown: bool = False, **more: Any) -> None:
+        """Show a log record on the terminal, unless it is to be seen elsewhere, and keep it for the log file."""
+        if level >= log_level(self.config) and not shown:
+            text_in_lines = f"scoop_lite: {logging.getLevelName(level)} from {who}: {text}\n"
+            self.launcher.writer.put(2, text_in_lines.encode("utf-8", "replace"))
+        if self.log >= 0:
+            wall = self.started + at_s - self.start_s
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(wall)) + f"{wall % 1:.6f}"[1:]
+            more = {"time": stamp, "level": logging.getLevelName(level), "logger": name, **more, "text": text}
+            self.n_logs += 1
+            heapq.heappush(self.logs, (at_s, self.n_logs, json.dumps(more) + "\n"))
+
+    def write_logs(self, until_s: float) -> None:
+        while self.logs and self.logs[0][0] <= until_s:
+            self.files.put(self.log, heapq.heappop(self.logs)[2].encode())
+
+    # -- progress ---------------------------------------------------------------------------------------------------
+
+    def timeout(self) -> Optional[float]:
+        """Return the seconds after which `tick` has something to do."""
+        due_s = min(self.next_s, self.logs[0][0] + 0.5 if self.logs else math.inf)
+        return None if due_s == math.inf else max(0.0, due_s - now())
+
+    def tick(self) -> None:
+        """Redraw the progress line, or write a plain one, when it is time for that."""
+        t = now()
+        self.write_logs(t - 0.5)
+        if t < self.next_s:
+            return
+        if self.line is None:
+            self.next_s = t + PLAIN_S
+            self.launcher.writer.put(2, f"scoop_lite: {', '.join(self.progress(t))}\n".encode())
+        else:
+            self.next_s = t + TELL_S
+            if not self.launcher.writer.lines:  # a stopped terminal is not sent more
+                self.line.draw(self.progress(t))
+
+    def progress(self, t: float) -> List[str]:
+        """Say how far the run is, the most important first."""
+        broker, told = self.broker, self.numbers
+        done = sum(numbers["done"] for numbers in told.values())
+        live = {key: told.get(key, {}) for key in ((m.rank, m.incarnation) for m in broker.members.values())}
+        known = done + sum(numbers.get("pending", 0) for numbers in live.values())
+        n_idle = sum(numbers.get("idle", False) and rank in broker.hungry for (rank, _), numbers in live.items())
+        self.rates.append((t, done))
+        (t0, done0), parts = self.rates[0], [f"{done:,}/{known:,} tasks"]
+        rate = (done - done0) / (t - t0) if t > t0 else done / (t - self.start_s)
+        if rate > 0:
+            parts.append(f"{rate:,.{0 if rate >= 10 else 1}f}/s")
+            if known > done:
+                parts.append(f"{span(max(1, round((known - done) / rate)))} left")
+        parts.append(f"{len(live) - n_idle}/{len(live)} busy")
+        parts.append(f"{len(broker.host_names)} host{'s' * (len(broker.host_names) != 1)}")
+        return parts + [f"{broker.n_rerun} re-run{'s' * (broker.n_rerun != 1)}"] * (broker.n_rerun > 0)
+
+    def end(self) -> None:
+        """Take the progress line away, close the files, and with -v sum up."""
+        if self.line is not None:
+            self.line.erase()
+        self.write_logs(math.inf)
+        if self.trace >= 0:
+            self.files.put(self.trace, b"]\n")
+        deadline = now() + 2
+        while self.files.lines and now() < deadline:
+            time.sleep(0.001)
+        if self.config.verbose > 0:
+            for text in self.summary():
+                self.launcher.report(text)
+
+    def summary(self) -> Iterator[str]:
+        """Yield the lines of the summary. busy: not waiting for messages; lost: not there, as starting or dead."""
+        wall_s, rows = now() - self.start_s, sorted((k, v) for k, v in self.numbers.items() if "up_s" in v)
+        total = collections.Counter({"n": 0})
+        hosts: Dict[str, List[str]] = {}
+        for (rank, incarnation), v in rows:
+            v["busy_s"] = v["up_s"] - v["idle_s"]
+            total.update({key: value for key, value in v.items() if key not in ("spent", "idle")})
+            hosts.setdefault(self.names[rank, incarnation], []).append(
+                f"  worker {rank}: {v['ran']:,} tasks, busy {v['busy_s']:.2f} s, idle {v['idle_s']:.2f} s, "
+                f"lost {max(0.0, wall_s - v['up_s']):.2f} s")  # fmt: skip
+        cpu_s, n = total["cpu_s"] + time.process_time(), self.broker.welcome["size"]
+        yield (f"{total['done']:,} tasks in {wall_s:.2f} s, CPU {cpu_s:.2f} s, efficiency "
+               f"{total['busy_s'] / (n * wall_s):.0%} ({n} workers)")  # fmt: skip
+        mean = total["carved"] / max(1, total["batches"])
+        yield (f"{total['batches']:,} batches of {mean:.1f} tasks, {total['sent'] + total['received']:,} bytes moved, "
+               f"{self.broker.n_died} deaths, {self.broker.n_rerun} re-runs")  # fmt: skip
+        for host, lines in hosts.items():
+            yield f"host {host}:"
+            yield from lines
+        spent: Dict[str, List[float]] = {}
+        for name, (count, seconds, longest) in (item for _, v in rows for item in v["spent"].items()):
+            old = spent.get(name, (0, 0.0, 0.0))
+            spent[name] = [old[0] + count, old[1] + seconds, max(old[2], longest)]
+        for name, (count, seconds, longest) in sorted(spent.items(), key=lambda item: -item[1][2])[:5]:
+            yield f"  {name}: longest {span(longest)}, {count:,.0f} measured, {span(seconds)} together"
+
+    # -- wiretap ----------------------------------------------------------------------------------------------------
+
+    def tap(self) -> None:
+        """Show every message on its way to and from the broker (--wiretap)."""
+        launcher, broker = self.launcher, self.broker
+        turn, agent_message, send, send_agent = broker.turn, launcher.agent_message, broker.send, launcher.send_agent
+
+        def tapped_turn(rank: int, frames: Frames) -> None:
+            self.show(f"worker {rank}", "broker", frames)
+            turn(rank, frames)
+
+        def tapped_agent_message(host: int, link: Any, frames: Frames) -> None:
+            if Broker.header(frames)[1] == AGENT:
+                self.show(f"agent {host}", "broker", frames)
+            agent_message(host, link, frames)
+
+        def tapped_send(rank: int, frames: Frames) -> None:
+            self.show("broker", f"worker {rank}", frames)
+            send(rank, frames)
+
+        def tapped_send_agent(host: int, frames: Frames) -> None:
+            self.show("broker", f"agent {host}", frames)
+            send_agent(host, frames)
+
+        broker.turn, launcher.agent_message = tapped_turn, tapped_agent_message  # type: ignore[method-assign]
+        broker.send, broker.send_agent = tapped_send, tapped_send_agent
+        launcher.send_agent = tapped_send_agent  # type: ignore[method-assign]
+
+    def show(self, sender: str, receiver: str, frames: Frames) -> None:
+        """Write one message as a plain line."""
+        kind, n_chunks = NAMES.get(frames[0][0], "?"), len(parts_of(frames))
+        line = (f"{(now() - self.start_s) * 1e3:9.2f} ms  {sender:>9} > {receiver:<9}  {kind:<10} {n_chunks:3} chunks "
+                f"{sum(map(len, frames)):8,} B  {in_words(kind, frames)}\n")  # fmt: skip
+        self.launcher.writer.put(2, line.encode())
+
+
+def parts_of(frames: Frames) -> List[Tuple[int, int, int, int]]:
+    """Return (owner, chunk id, first, count) for each chunk of a BATCH, or part of a RESULT."""
+    kind, at, found = NAMES.get(frames[0][0]), 2, []
+    if kind in ("BATCH", "RETURNED", "RESULT"):
+        form, owner = (PART, OWNER.unpack(frames[1])[0]) if kind == "RESULT" else (CHUNK, -1)
+        while at < len(frames):
+            head = form.unpack(frames[at])
+            found.append((owner, *head[:3]) if form is PART else (head[0], *head[2:5]))
+            at += 1 + head[-1]
+    return found
+
+
+def in_words(kind: str, frames: Frames) -> str:
+    """Say what is in a message."""
+    parts = parts_of(frames)
+    if parts:
+        tasks = [f"tasks {first}–{first + n - 1} of chunk {i}" for _, i, first, n in parts[:3]]
+        text = ", ".join(tasks) + f" and {len(parts) - 3} more" * (len(parts) > 3)
+        return f"{'results of ' * (kind == 'RESULT')}{text} of worker {parts[0][0]}"
+    row = next((row for row in MESSAGES if row.name == kind), None)
+    if row is None:
+        return "no message of the table"
+    if row.frames == "count":
+        return f"{row.when.partition(';')[0]} ({COUNT.unpack(frames[1])[0]} so far)"
+    if row.frames.startswith("facts"):
+        return f"{row.when}: {bytes(frames[1][:60]).decode('utf-8', 'replace')}{'…' * (len(frames[1]) > 60)}"
+    if "ref" in row.frames and row.frames.startswith("to"):
+        return "{}: tasks of chunk {} from {} on, {} of them".format(row.when, *REF.unpack(frames[2]))
+    return row.when if kind != "CONST" else f"{row.when}: {bytes(frames[2]).decode('utf-8', 'replace')}"
+
+
+def span(seconds: float) -> str:
+    """Write a duration."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
+    minutes, hours = int(seconds) // 60, int(seconds) // 3600
+    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s" if minutes else (
+        f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s")  # fmt: skip
 
 
 # ======================================================================================================================
@@ -6702,6 +7407,12 @@ def parser() -> Parser:
     p.add_argument("-n", type=positive, metavar="N", help="workers, the origin included (default: usable CPUs)")
     p.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: debugging")
     p.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
+    p.add_argument("--progress", action="store_true", default=None,
+                   help="show how far the run is, also where standard error is no terminal (a line each 10 s)")  # fmt: skip
+    p.add_argument("--no-progress", dest="progress", action="store_false", help="don't, even on a terminal")
+    p.add_argument("--wiretap", action="store_true", help="show every message that passes the broker")
+    p.add_argument("--trace", default="", metavar="FILE.json", help="record what ran when, for Perfetto and report.py")
+    p.add_argument("--log", default="", metavar="FILE", help="log records of all hosts, as JSON lines in order of time")
     p.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority of all workers by N")
     p.add_argument("--path", default="", metavar="DIR", help="working directory of the program")
     p.add_argument("--python-interpreter", default="", metavar="EXE", help="interpreter that runs workers")
@@ -6790,7 +7501,14 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         p.error(f"--python-interpreter {options.python_interpreter}: there is no such command")
     if options.prolog and os.path.exists(options.prolog):
         options.prolog = os.path.abspath(options.prolog)
+    for name in filter(None, (options.trace, options.log)):
+        try:
+            open(name, "wb").close()
+        except OSError as error:
+            p.error(f"cannot write {name}: {error.strerror}")
     config = Config(
+        progress=choose_progress(options), wiretap=options.wiretap,
+        trace=options.trace and os.path.abspath(options.trace), log=options.log and os.path.abspath(options.log),
         hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), min_hosts=options.min_hosts,
         root=find_root(kind, program), directory=os.getcwd(), ship=not options.no_ship,
         address=options.external_hostname,
@@ -6889,7 +7607,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)
-    if options.verbose or options.dry_run:
+    if config.verbose > 0 and config.hosts or options.dry_run:
         show_plan(config, options.dry_run)
     if options.dry_run:
         sys.exit(0)

@@ -116,7 +116,7 @@ class Report:
         """Yield for each function a chart of how long its tasks took; all have the same logarithmic axis."""
         top, high = {name: Counter() for name, _ in self.spent.most_common(20)}, len(str(int(self.span)))
         for e in (e for e in self.events if e["cat"] == "task" and e["name"] in top):
-            top[e["name"]][max(0, int(40 * math.log10((e["end"] - e["ts"]) / e["n"]) / high))] += e["n"]
+            top[e["name"]][max(0, int(40 * math.log10((e["end"] - e["ts"]) / (e["n"] or 1)) / high))] += e["n"]
         ticks = [(i / high, human(10 ** i)) for i in range(0, high + 1, 1 + high // 6)]
         for name, bins in top.items():
             bars = [(bins[i] / max(bins.values()), f"{bins[i]:,} tasks") for i in range(40)]

@@ -1,0 +1,595 @@
+"""What a person sees: progress line, summary, wiretap, logs and trace, each looked at as a person would.
+
+    python -m pytest tests/test_see.py
+
+Terminals are pyte's (an emulator in Python) and tmux's; tests that need one that is missing are skipped.
+"""
+
+from __future__ import annotations
+
+import collections
+import fcntl
+import importlib.util
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from conftest import CHECKOUT
+
+SLOW = """
+    import sys, time
+    from scoop_lite import futures
+
+    def pause(x):
+        time.sleep(0.05)
+        return x
+
+    if __name__ == "__main__":
+        n = int(sys.argv[1]) if len(sys.argv) > 1 else 120
+        for i, x in enumerate(futures.map(pause, range(n))):
+            if i % 10 == 0:
+                print("result", x, flush=True)
+"""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Terminals
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """An emulated terminal with one program in it, as the foreground job of a session of its own."""
+
+    def __init__(self, command, lines=10, columns=80, **env):
+        pyte = pytest.importorskip("pyte")
+        self.screen = pyte.HistoryScreen(columns, lines, history=10_000)
+        self.stream = pyte.ByteStream(self.screen)
+        self.start = time.monotonic()
+        self.status = None
+        environment = {**os.environ, "TERM": "xterm-256color", **env}
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            os.execvpe(command[0], command, environment)
+
+    def resize(self, lines, columns):
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+        self.screen.resize(lines, columns)
+
+    def read(self, seconds):
+        """Take in what the program writes for that long; False at its end."""
+        limit = time.monotonic() + seconds
+        while time.monotonic() < limit:
+            if select.select([self.fd], [], [], max(0, limit - time.monotonic()))[0]:
+                try:
+                    data = os.read(self.fd, 65536)
+                except OSError:  # the way in which Linux tells the end
+                    data = b""
+                if not data:
+                    self.status = os.waitpid(self.pid, 0)[1]
+                    return False
+                self.stream.feed(data)
+        return True
+
+    def read_until(self, condition, seconds=15):
+        limit = time.monotonic() + seconds
+        while not condition(self.rows()):
+            assert self.read(0.05) and time.monotonic() < limit, "\n".join(self.rows())
+
+    def finish(self, seconds=20):
+        if self.read(seconds):
+            os.kill(self.pid, signal.SIGKILL)
+            pytest.fail("not ended:\n" + "\n".join(self.rows()))
+        os.close(self.fd)
+        return self.all_rows()
+
+    def rows(self):
+        return [row.rstrip() for row in self.screen.display]
+
+    def all_rows(self):
+        """Return what has scrolled off and what is on the screen, without empty rows."""
+        off = ["".join(row[i].data for i in range(self.screen.columns)).rstrip() for row in self.screen.history.top]
+        return [row for row in off + self.rows() if row]
+
+
+def is_status(row):
+    return re.match(r"\d[\d,]*/\d[\d,]* tasks", row) is not None
+
+
+@pytest.fixture
+def terminal(launch_once):
+    """Starts a program of ours in a terminal."""
+    started = []
+
+    def start(source, *options, args=(), n=2, lines=10, columns=80, **env):
+        program = launch_once.write(source)
+        command = [sys.executable, str(launch_once.file), "-n", str(n), *options, str(program), *map(str, args)]
+        started.append(Terminal(command, lines, columns, **env))
+        return started[-1]
+
+    yield start
+    for term in started:
+        if term.status is None:
+            os.kill(term.pid, signal.SIGKILL)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Progress
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_progress_line_is_the_last_line_and_output_scrolls_above_it(terminal):
+    term = terminal(SLOW)
+    term.read_until(lambda rows: is_status(rows[-1]))
+    assert 1.9 < time.monotonic() - term.start < 4
+    seen = set()
+    while term.read(0.1):
+        rows = term.rows()
+        assert not any(is_status(row) for row in rows[:-1]), rows
+        assert all(re.fullmatch(r"(result( \d*)?)?", row) for row in rows[:-1]), rows
+        seen.add(rows[-1])
+    shown = [row for row in seen if row]
+    assert shown and all(is_status(row) for row in shown)
+    assert all("/120 tasks" in row and "1 host" in row for row in shown), shown
+    assert any("2/2 busy" in row for row in shown), shown
+    assert any(re.search(r" \d\d/s, \d s left", row) for row in shown), shown
+    assert term.all_rows() == [f"result {i}" for i in range(0, 120, 10)]
+    assert term.status == 0
+
+
+def test_short_runs_show_no_progress(terminal):
+    term = terminal("print('hello')")
+    assert term.finish() == ["hello"]
+
+
+@pytest.mark.parametrize("columns", [9, 25, 200])
+def test_the_line_fits_narrow_and_wide_terminals(terminal, columns):
+    term = terminal(SLOW, columns=columns, args=[100])
+    term.read_until(lambda rows: rows[-1][:1].isdigit())
+    term.read(0.5)
+    row = term.rows()[-1]
+    assert len(row) < columns
+    assert "tasks" in row or columns == 9
+    assert ("1 host" in row) == (columns == 200)
+    assert term.finish() == [f"result {i}" for i in range(0, 100, 10)]
+
+
+def test_a_resized_terminal_has_one_line_again(terminal):
+    term = terminal(SLOW, args=[160])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    for lines, columns in ((16, 40), (7, 100)):
+        term.resize(lines, columns)
+        term.read(0.6)
+        rows = term.rows()
+        assert [is_status(row) for row in rows] == [False] * (lines - 1) + [True], rows
+    assert not any(is_status(row) for row in term.finish())
+
+
+@pytest.mark.parametrize("options, env", [(["--no-progress"], {}), (["-q"], {}), ([], {"TERM": "dumb"})])
+def test_the_line_can_be_turned_off(terminal, options, env):
+    term = terminal(SLOW, *options, args=[110], **env)
+    assert term.finish() == [f"result {i}" for i in range(0, 110, 10)]
+    assert not term.screen.margins
+
+
+def test_no_color_means_no_color_and_there_is_none(terminal):
+    term = terminal(SLOW, args=[110], NO_COLOR="1")
+    term.read_until(lambda rows: is_status(rows[-1]))
+    cells = term.screen.buffer[term.screen.lines - 1]
+    assert {(cells[i].fg, cells[i].bg) for i in range(20)} == {("default", "default")}
+    term.finish()
+
+
+def test_standard_output_elsewhere_gets_nothing_of_it(launch_once, tmp_path):
+    program = launch_once.write(SLOW)
+    file = tmp_path / "out"
+    words = " ".join([sys.executable, str(launch_once.file), "-n", "2", str(program), "110"])
+    term = Terminal(["sh", "-c", f"{words} > {file}"])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    assert term.finish() == []
+    assert file.read_text() == "".join(f"result {i}\n" for i in range(0, 110, 10))
+
+
+def test_tqdm_in_the_script_keeps_its_own_line(terminal):
+    pytest.importorskip("tqdm")
+    source = SLOW.replace("enumerate(", "enumerate(tqdm(").replace("range(n)))", "range(n)), total=n))")
+    term = terminal(source.replace("import sys, time", "import sys, time\n    from tqdm import tqdm"), args=[120])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    term.read(1)
+    rows = term.rows()
+    assert sum("/120 [" in row for row in rows) >= 1 and not any(is_status(row) and "[" in row for row in rows), rows
+    assert [is_status(row) for row in rows].count(True) == 1
+    assert any("120/120 [" in row for row in term.finish())
+
+
+def test_what_workers_print_scrolls_above_it_too(terminal):
+    source = SLOW.replace("time.sleep(0.05)", "time.sleep(0.05); print('task', x)")
+    term = terminal(source, args=[120])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    while term.read(0.1):
+        assert not any("tasks" in row for row in term.rows()[:-1])
+    rows = term.all_rows()
+    assert sorted(int(row.split()[1]) for row in rows if row.startswith("task ")) == list(range(120))
+    assert not any(is_status(row) for row in rows)
+
+
+def test_a_stopped_job_gives_the_terminal_back(terminal):
+    """Ctrl-Z and `fg`: while the job is stopped its line is gone and the whole screen scrolls."""
+    term = terminal(SLOW, args=[140])
+    term.read_until(lambda rows: is_status(rows[-1]))
+    os.write(term.fd, b"\x1a")
+    term.read(0.7)
+    assert not any(map(is_status, term.rows())) and (term.screen.margins or (0, term.screen.lines - 1)) == (0, 9)
+    os.killpg(term.pid, signal.SIGCONT)
+    term.read_until(lambda rows: is_status(rows[-1]))
+    assert re.findall(r"result \d+", "\n".join(term.finish())) == [f"result {i}" for i in range(0, 140, 10)]
+
+
+def test_a_killed_worker_is_seen_in_the_line(terminal):
+    source = SLOW.replace("time.sleep(0.05)", "time.sleep(0.05)\n        if x == 50: kill_once()").replace(
+        "def pause", """def kill_once():
+        import os, scoop_lite
+        if not scoop_lite.IS_ORIGIN and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), 9)
+
+    def pause""")  # fmt: skip
+    term = terminal("import os; os.chdir(os.path.dirname(os.path.abspath(__file__)))\n" + __import__("textwrap").dedent(source))
+    term.read_until(lambda rows: is_status(rows[-1]))
+    rows = term.finish()
+    assert len([row for row in rows if row.startswith("result")]) == 12
+
+
+def test_progress_elsewhere_is_a_plain_line_each_ten_seconds(launch_once):
+    outcome = launch_once(SLOW, args=["450"], options=["--progress"], timeout=40)
+    lines = outcome.stderr.splitlines()
+    assert lines and all(re.fullmatch(r"scoop_lite: \d+/450 tasks, .*2/2 busy, 1 host", line) for line in lines)
+    assert len(lines) == int(outcome.seconds // 10)
+    assert "\033" not in outcome.stderr
+
+
+def test_without_a_terminal_there_is_nothing(launch_once):
+    outcome = launch_once(SLOW, args=["100"])
+    assert outcome.stderr == ""
+
+
+def test_in_tmux(launch_once, tmp_path):
+    """The same in another terminal program, which rewraps and keeps history when its size changes."""
+    if not shutil.which("tmux"):
+        pytest.skip("no tmux")
+    tmux = ["tmux", "-L", f"scoop{os.getpid()}", "-f", "/dev/null"]
+
+    def ask(*words):
+        return subprocess.run([*tmux, *words], stdout=subprocess.PIPE, check=True, timeout=10).stdout.decode()
+
+    words = [sys.executable, str(launch_once.file), "-n", "2", str(launch_once.write(SLOW)), "170"]
+    ask("new-session", "-d", "-x", "60", "-y", "12", " ".join(words) + "; sleep 30")
+    try:
+        for columns, lines in ((60, 12), (40, 20), (90, 6)):
+            ask("resize-window", "-x", str(columns), "-y", str(lines))
+            rows, limit = [], time.monotonic() + 5
+            while [is_status(row) for row in rows] != [False] * (lines - 1) + [True]:
+                assert time.monotonic() < limit, rows
+                rows = ask("capture-pane", "-p").splitlines()
+        limit = time.monotonic() + 15
+        while "result 160" not in ask("capture-pane", "-p") and time.monotonic() < limit:
+            time.sleep(0.2)
+        time.sleep(1)
+        rows = [row for row in ask("capture-pane", "-p", "-S", "-1000").splitlines() if row]
+        assert rows == [f"result {i}" for i in range(0, 170, 10)], rows
+    finally:
+        ask("kill-server")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# -v, -q and the summary
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_summary_says_who_did_what(launch):
+    outcome = launch(SLOW, args=["40"], options=["-v", "--seed", "5"])
+    lines = outcome.stderr.splitlines()
+    assert re.fullmatch(r"scoop_lite: version \S+, workers 2, hosts \S+, engine \w+, strands \w+, seed 5, "
+                        r"Python 3\.\d+\.\d+", lines[0])  # fmt: skip
+    found = re.fullmatch(r"scoop_lite: 40 tasks in ([\d.]+) s, CPU ([\d.]+) s, efficiency (\d+)% \(2 workers\)", lines[1])
+    assert found and 1 <= float(found[1]) <= outcome.seconds and int(found[3]) > 40
+    assert re.fullmatch(r"scoop_lite: \d+ batches of \d+\.\d tasks, [\d,]+ bytes moved, 0 deaths, 0 re-runs", lines[2])
+    workers = [re.search(r"worker (\d): (\d+) tasks, busy ([\d.]+) s, idle ([\d.]+) s, lost ([\d.]+) s", line) for line in lines]
+    workers = [found for found in workers if found]
+    assert [found[1] for found in workers] == ["0", "1"] and sum(int(found[2]) for found in workers) == 40
+    assert all(abs(sum(map(float, found.groups()[2:])) - float(lines[1].split()[4])) < 0.1 for found in workers), lines
+    assert re.search(r"pause: longest \S+ ms, 40 measured, 2\.\d+ s together", outcome.stderr)
+
+
+def test_quiet_is_quiet(launch_once):
+    source = SLOW.replace("time.sleep(0.05)", "x == 20 and sys.platform and __import__('os').kill(0, 0)")
+    assert launch_once(source, options=["-q", "-v"]).stderr == ""
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Wiretap
+# ----------------------------------------------------------------------------------------------------------------------
+
+TAPPED = re.compile(r" *([\d.]+) ms +(\w+ \d|broker) > (\w+ \d|broker) +([A-Z]+) +(\d+) chunks +([\d,]+) B  (\S.*)")
+
+
+def test_the_wiretap_shows_every_message_in_a_line(launch):
+    outcome = launch(SLOW, args=["10"], options=["--wiretap"])
+    lines = [TAPPED.fullmatch(line) for line in outcome.stderr.splitlines()]
+    assert all(lines), outcome
+    times = [float(line[1]) for line in lines]
+    assert times == sorted(times)
+    kinds = collections.Counter((line[4], line[2] == "broker") for line in lines)
+    assert kinds["HELLO", False] == kinds["WELCOME", True] == 2
+    assert kinds["BATCH", False] == kinds["BATCH", True] + kinds["RETURNED", True]
+    assert kinds["START", True] and kinds["ORDER", True] and kinds["HUNGRY", False] and kinds["RESULT", False]
+    assert kinds["STOP", True] == 2 and kinds["DIED", False] == 2 and kinds["BYE", False] == 1
+    assert any(re.search(r"tasks (\d+)–\d+ of chunk \d+ of worker 0", line[7]) for line in lines if line[4] == "BATCH")
+    assert any(line[7].startswith("results of tasks ") for line in lines if line[4] == "RESULT")
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Logs
+# ----------------------------------------------------------------------------------------------------------------------
+
+LOGGING = """
+    import logging, time
+    import scoop_lite
+    from scoop_lite import futures
+
+    def speak(x):
+        logging.getLogger("scoop_lite.theirs").warning("warn %d", x)
+        scoop_lite.logger.info("info %d", x)
+        scoop_lite.logger.debug("debug %d", x)
+        time.sleep(0.03)
+        return x
+
+    if __name__ == "__main__":
+        list(futures.map(speak, range(6)))
+        try:
+            1 / 0
+        except ZeroDivisionError:
+            scoop_lite.logger.exception("oops")
+"""
+
+
+@pytest.mark.parametrize("option, words", [("-q", ""), (None, "warn"), ("-v", "warn info"), ("-vv", "warn info debug")])
+def test_log_records_reach_the_terminal_with_host_and_rank(launch_once, option, words):
+    outcome = launch_once(LOGGING, options=[option] if option else [])
+    pattern = r"scoop_lite: (\w+) from \S+, worker (\d): (warn|info|debug) (\d)"
+    found = [re.fullmatch(pattern, line) for line in outcome.stderr.splitlines()]
+    found = [match for match in found if match]
+    assert sorted(match[3] + match[4] for match in found) == sorted(f"{w}{i}" for w in words.split() for i in range(6))
+    assert all(match[1].lower().startswith(match[3][:4]) for match in found)
+    assert {match[2] for match in found} == ({"0", "1"} if words else set())
+    assert re.search(r"scoop_lite: ERROR from \S+, worker 0: oops\nTraceback.*\n(.*\n)*ZeroDivisionError", outcome.stderr)
+
+
+def test_the_log_file_has_json_lines_in_order_of_time(launch, tmp_path):
+    outcome = launch(LOGGING, options=["--log", str(tmp_path / "log")])
+    records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert [r["time"] for r in records] == sorted(r["time"] for r in records)
+    texts = [r["text"] for r in records]
+    assert sorted(texts[:-1]) == sorted(f"{word} {i}" for word in ("warn", "info") for i in range(6))
+    assert texts[-1].startswith("oops\nTraceback") and records[-1]["level"] == "ERROR"
+    assert {r["logger"] for r in records} == {"scoop_lite", "scoop_lite.theirs"}
+    assert {r["rank"] for r in records} == {0, 1} and all(r["host"] and r["pid"] for r in records)
+    assert "info" not in outcome.stderr
+
+
+def test_logging_set_up_by_the_script_is_left_alone(launch_once, tmp_path):
+    source = "    import logging; logging.basicConfig(level=logging.INFO, format='MINE %(message)s')\n" + LOGGING
+    outcome = launch_once(source, options=["--log", str(tmp_path / "log")])
+    lines = outcome.stderr.splitlines()
+    assert sorted(line for line in lines if line.startswith("MINE warn")) == [f"MINE warn {i}" for i in range(6)]
+    assert "scoop_lite:" not in outcome.stderr
+    assert len((tmp_path / "log").read_text().splitlines()) == 13
+
+
+def test_deaths_are_in_the_log(launch_once, tmp_path):
+    outcome = launch_once(DEADLY, options=["--log", str(tmp_path / "log"), "-q"])
+    assert outcome.returncode == 0 and outcome.stderr == ""
+    (record,) = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    assert record["level"] == "WARNING" and re.search(r"worker 1 on .* was killed by SIGKILL", record["text"])
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Trace
+# ----------------------------------------------------------------------------------------------------------------------
+
+DEADLY = """
+    import os, time
+    import scoop_lite
+    from scoop_lite import futures
+
+    def work(x, name="n"):
+        time.sleep(0.02)
+        if x == 7 and not scoop_lite.IS_ORIGIN and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), 9)
+        return x
+
+    if __name__ == "__main__":
+        assert sum(futures.map(work, range(30))) == 435
+        while not os.path.exists("killed"):
+            list(futures.map(work, [7] * 8))
+"""
+
+NESTED = """
+    import sys, time
+    from scoop_lite import futures
+
+    def leaf(x):
+        time.sleep(0.004)
+        return x
+
+    def branch(x):
+        return sum(f.result() for f in [futures.submit(leaf, x) for _ in range(5)])
+
+    if __name__ == "__main__":
+        print(sum(f.result() for f in [futures.submit(branch, i) for i in range(12)]))
+"""
+
+NUMBER = (int, float)
+#: Fields of the events, by phase, after the Trace Event Format's description.
+SCHEMA = {
+    "M": {"name": str, "pid": int, "args": dict},
+    "X": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "dur": NUMBER, "cat": str},
+    "i": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "s": str, "cat": str},
+    "C": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "args": dict},
+    "s": {"name": str, "pid": int, "tid": int, "ts": NUMBER, "id": int, "cat": str},
+}
+SCHEMA["t"] = SCHEMA["f"] = SCHEMA["s"]
+
+
+def read_trace(path, whole=True):
+    """Return the events of a trace, each checked against the schema."""
+    lines = path.read_text(encoding="utf-8").split("\n")
+    assert lines[0] == "[" and (lines[-2:] == ["]", ""] or not whole)
+    events = [json.loads(line[:-1]) for line in lines[1:] if line.endswith(",")]
+    assert events[0]["ph"] == "M" and events[0]["name"] == "scoop_lite"
+    for event in events:
+        fields = SCHEMA[event["ph"]]
+        assert all(isinstance(event[name], kind) for name, kind in fields.items()), event
+        assert event.get("ts", 0) >= 0 and event.get("dur", 0) >= 0 and event.get("s", "t") in ("t", "p"), event
+    return events
+
+
+def count_tasks(events):
+    found = collections.Counter()
+    for event in events:
+        if event.get("cat") == "task":
+            found[event["name"]] += event["args"].get("n", 1)
+    return found
+
+
+def check_nesting(events):
+    """Slices of one lane lie in or beside each other, as viewers need them."""
+    lanes = collections.defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":
+            lanes[event["pid"], event["tid"]].append((event["ts"], -event["dur"], event["name"]))
+    for lane in lanes.values():
+        ends = []
+        for start, dur, name in sorted(lane):
+            while ends and ends[-1] <= start + 0.2:
+                ends.pop()
+            end = start - dur
+            assert not ends or end <= ends[-1] + 0.3, (start, end, name, ends)
+            ends.append(end)
+
+
+def test_a_trace_holds_what_happened(launch, tmp_path):
+    path = tmp_path / "trace.json"
+    outcome = launch(NESTED, options=["--trace", str(path)])
+    assert outcome.stdout == "330\n" and outcome.stderr == ""
+    events = read_trace(path)
+    assert count_tasks(events) == {"leaf": 60, "branch": 12}
+    names = {(e["name"], e.get("tid", -1)): e["args"]["name"] for e in events if e["ph"] == "M" and "name" in e["args"]}
+    assert names["thread_name", 0] == "worker 0" and names["thread_name", 1] == "worker 1"
+    assert names["process_name", -1].startswith("host ")
+    tasks = [e for e in events if e.get("cat") == "task"]
+    assert {e["tid"] for e in tasks} == {0, 1}
+    assert sum(e["dur"] for e in tasks if e["name"] == "leaf") >= 60 * 4000
+    assert {e["args"]["args"] for e in tasks if e["name"] == "branch"} <= {f"({i})" for i in range(12)}
+    assert all(e["args"]["owner"] in (0, 1) and e["args"].get("queued_us", 0) >= 0 for e in tasks)
+    assert {"wait", "carve"} <= {e.get("cat") for e in events}
+    assert any(e["ph"] == "C" for e in events)
+    check_nesting(events)
+
+
+def test_arrows_lead_from_carving_through_running_to_the_result(launch, tmp_path):
+    path = tmp_path / "trace.json"
+    launch(SLOW, args=["30"], options=["--trace", str(path)])
+    arrows = collections.defaultdict(list)
+    for event in read_trace(path):
+        if event.get("cat") == "flow":
+            arrows[event["id"]].append((event["ts"], event["ph"], event["tid"]))
+    assert len(arrows) >= 5
+    for steps in arrows.values():
+        phases = "".join(ph for _, ph, _ in sorted(steps))
+        assert re.fullmatch("st+f", phases), sorted(steps)
+        assert [tid for _, ph, tid in sorted(steps) if ph != "t"] == [0, 0]
+
+
+def test_faults_and_reruns_are_marked(launch, tmp_path):
+    path = tmp_path / "trace.json"
+    outcome = launch(DEADLY, options=["--trace", str(path)])
+    assert outcome.returncode == 0
+    marks = [e for e in read_trace(path) if e["ph"] == "i"]
+    (fault,) = [e for e in marks if e["cat"] == "fault"]
+    assert fault["tid"] == 1 and "SIGKILL" in fault["args"]["text"] and fault["s"] == "p"
+    reruns = [e for e in marks if e["cat"] == "rerun"]
+    assert reruns and all(e["name"] == "work" and e["ts"] > fault["ts"] - 1e5 for e in reruns)
+
+
+@pytest.mark.parametrize("source, faults", [(DEADLY, 1), (NESTED, 0)])
+def test_report_reads_a_real_trace(launch_once, tmp_path, source, faults):
+    path = tmp_path / "trace.json"
+    launch_once(source, options=["--trace", str(path)])
+    events = read_trace(path)
+    page = subprocess.run([sys.executable, str(CHECKOUT / "examples" / "report.py"), str(path)],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60)  # fmt: skip
+    assert page.returncode == 0, page.stderr
+    n = sum(count_tasks(events).values())
+    said = page.stderr.decode()
+    assert re.match(rf"tasks {n}, workers 2, hosts 1, time .*, busy \d+%, faults {faults}, re-runs \d+, trace whole", said), said
+    assert b"worker 1" in page.stdout
+
+
+def test_a_killed_run_leaves_a_readable_trace(launch_once, tmp_path):
+    path = tmp_path / "trace.json"
+    run = launch_once.start(SLOW, args=["400"], options=["--trace", str(path)])
+    run.wait_for("result 40")
+    run.signal(signal.SIGKILL)
+    run.finish(settle_s=2)
+    assert 20 <= count_tasks(read_trace(path, whole=False))["pause"] <= 100
+
+
+def test_short_tasks_share_records(launch_once, tmp_path):
+    """A hundred thousand tasks make a small file that accounts for all of them."""
+    path = tmp_path / "trace.json"
+    launch_once("""
+        from scoop_lite import futures
+        import operator
+        def one(x):
+            return 1
+        if __name__ == "__main__":
+            assert sum(futures.map(one, range(50_000))) == 50_000
+            assert sum(f.result() for f in [futures.submit(one, i) for i in range(50_000)]) == 50_000
+    """, options=["--trace", str(path)])  # fmt: skip
+    assert count_tasks(read_trace(path)) == {"one": 100_000}
+    assert path.stat().st_size < 1_000_000
+
+
+def test_perfetto_reads_it(launch_once, tmp_path):
+    """Perfetto's own trace processor, where there is one, finds the slices, lanes and arrows."""
+    if importlib.util.find_spec("perfetto") is None or not shutil.which("trace_processor_shell"):
+        pytest.skip("no perfetto package, or no trace_processor_shell on PATH")
+    from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
+
+    path = tmp_path / "trace.json"
+    launch_once(NESTED, options=["--trace", str(path)])
+    config = TraceProcessorConfig(bin_path=shutil.which("trace_processor_shell"))
+    with TraceProcessor(trace=str(path), config=config) as processor:
+        (row,) = processor.query("select count(*) as n from slice where category = 'task' and name = 'leaf'")
+        assert row.n > 0
+        names = {row.name for row in processor.query("select name from thread where name is not null")}
+        assert {"worker 0", "worker 1"} <= names
+
+
+def test_files_that_cannot_be_written_are_refused_at_once(launch_once, tmp_path):
+    for option in ("--trace", "--log"):
+        outcome = launch_once("print('ran')", options=[option, str(tmp_path / "no" / "such")])
+        assert outcome.returncode == 2 and "cannot write" in outcome.stderr and outcome.stdout == ""
