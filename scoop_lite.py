@@ -2730,7 +2730,8 @@ class Scheduler:
             if nanoseconds:
                 self.note_cost(block.job.func, nanoseconds / 1e9, count)
             if not block.job.dropped():
-                block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload, self.unseen))
+                unseen = self.unseen if type(block.job) is Parcel else None
+                block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload, unseen))
 
 
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
@@ -3367,8 +3368,12 @@ class Runtime:
         future.settle(outcome)
         outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
 
-    def failure(self, error: BaseException, func: Any) -> Failure:
-        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on."""
+    def failure(self, error: BaseException, func: Any, missed: bool = True) -> Failure:
+        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on.
+
+        Args:
+            missed: log it if nobody looks at it; a map's consumer looks as far as it wants to.
+        """
         if isinstance(error, Stopped):
             raise error
         if isinstance(error, KeyboardInterrupt) and self.interrupting:
@@ -3380,7 +3385,7 @@ class Runtime:
         if isinstance(error, ModuleNotFoundError) and self.config.ship:
             error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable} there (nor beside the script)"
             error.args = (error.msg,)
-        return Failure(error, self.unseen)
+        return Failure(error, self.unseen if missed else None)
 
     def run_block(self, block: Block) -> None:
         """Run a block of tasks in one C loop, as far as nobody takes some away or one of them waits.
@@ -3426,12 +3431,12 @@ class Runtime:
                 else:
                     out.extend(calls)
             except BaseException as error:
-                out.append(self.failure(error, func))
+                out.append(self.failure(error, func, type(piece.block.job) is Parcel))
                 continue
             with self.lock:
                 if len(out) >= piece.block.hi - piece.block.lo:
                     return
-            out.append(self.failure(StopIteration(), func))
+            out.append(self.failure(StopIteration(), func, type(piece.block.job) is Parcel))
 
     def finish_slice(self, piece: Slice, seconds: float) -> None:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
@@ -3460,7 +3465,7 @@ class Runtime:
             try:
                 absorb(job.fold, nodes, index, 1, value)
             except BaseException as error:
-                return self.failure(error, job.fold)
+                return self.failure(error, job.fold, False)
         return nodes
 
     # -- messages -----------------------------------------------------------------------------------------------------------
