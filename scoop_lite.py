@@ -102,6 +102,10 @@ class MisuseError(ScoopError, RuntimeError):
     """The caller did what cannot work; the text says what to do instead."""
 
 
+class Unpicklable(MisuseError, TypeError, pickle.PicklingError):
+    """An argument or a result cannot travel; the text names the guilty part and the usual fix."""
+
+
 class PeerError(ScoopError, ConnectionError):
     """The other end of a link sent what the protocol does not allow."""
 
@@ -603,7 +607,7 @@ class ZmqLink:
         self.socket.setsockopt(zmq.SNDHWM, 0)  # past a limit libzmq would block or drop; orders bound what is under way
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.LINGER, 2000)
-        self.socket.setsockopt(zmq.IPV6, 1)
+        self.socket.setsockopt(zmq.IPV6, "[" in endpoint)
         self.socket.curve_serverkey = server_key.encode()
         self.socket.curve_publickey, self.socket.curve_secretkey = public.encode(), secret.encode()
         self.socket.connect(endpoint)
@@ -677,7 +681,7 @@ class ZmqRouter:
         self.zap.bind("inproc://zeromq.zap.01")
         self.socket: Any = self.context.socket(zmq.ROUTER)
         for option, value in ((zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 1000), (zmq.HANDSHAKE_IVL, 1000),
-                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1), (zmq.IPV6, 1)):  # fmt: skip
+                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
             self.socket.setsockopt(option, value)
         self.socket.curve_server = True
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
@@ -690,6 +694,7 @@ class ZmqRouter:
         """Listen at an address of this machine (an ephemeral port); return the endpoint, or "" if it is not ours."""
         if address not in self.endpoints:
             place = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
+            self.socket.setsockopt(self.zmq.IPV6, ":" in address)
             try:
                 self.endpoints[address] = f"{place}:{self.socket.bind_to_random_port(place)}"
             except self.zmq.ZMQError:
@@ -2751,9 +2756,8 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
         try:
             return VALUE, dumps(outcome, by_value)
         except (Exception, SystemExit) as error:
-            problem = explain_unpicklable(outcome, "result", error)
-            error.__cause__ = MisuseError(f"the task's result cannot travel back: {problem}")
-            outcome = Failure(error)
+            text = f"the task's result cannot travel back: {explain_unpicklable(outcome, 'result', error)}"
+            outcome = Failure(Unpicklable(text) if isinstance(error, Exception) else error)
     raised = outcome.look()
     text = traceback_text(raised)
     summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
@@ -2917,6 +2921,7 @@ class Runtime:
         self.epoch = 0  # number of switches: a measurement across one is void
         self.progress = 0, time.monotonic()  # tasks run, carved and returned; and when that last changed
         self.interrupting = False  # a KeyboardInterrupt is on its way to the script
+        self.signal = 2  # the signal that it came from
         self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
         self.pump = Pump(self) if link is not None and config.capacity else None
@@ -2942,6 +2947,8 @@ class Runtime:
         scope = self.scope
         if scope is None:
             scope = self.open_scope()
+        if self.config.check:
+            func, args, kwargs = self.travelled(func, args, kwargs)
         future = Future(func, args, kwargs or None, scope, scope.n)
         if self.recorder is not None:
             future.born_s = now()
@@ -2956,6 +2963,22 @@ class Runtime:
             if self.pump.asleep:
                 self.pump.kick()
         return future
+
+    def travelled(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+        """Return copies that went through pickle (--check), as if the task ran elsewhere.
+
+        Raises:
+            Unpicklable: they cannot travel.
+        """
+        try:
+            return loads(dumps((func, args, kwargs), self.scheduler.by_value))
+        except Exception as error:
+            for name, value in (("func", func), ("args", args), ("kwargs", kwargs)):
+                try:
+                    dumps(value, self.scheduler.by_value)
+                except Exception as problem:
+                    raise Unpicklable(f"--check: {explain_unpicklable(value, name, problem)}") from problem
+            raise Unpicklable(f"--check: a task of {func!r} cannot be unpickled: {error!r}") from error
 
     def open_scope(self) -> Scope:
         """Return the scope of the running task; made when it creates its first child."""
@@ -3358,6 +3381,8 @@ class Runtime:
                 outcome = future.func(*future.args)
             else:
                 outcome = future.func(*future.args, **future.kwargs)
+            if self.config.check:
+                outcome = self.travelled(None, (outcome,), {})[1][0]
         except BaseException as error:
             self.scope, self.slice, self.task = saved
             outcome = self.failure(error, future.func)
@@ -3695,6 +3720,9 @@ class Runtime:
     def feed(self, job: MapJob) -> None:
         """Draw a map's input into the queue, as far as its window allows."""
         block = job.draw()
+        if block is not None and self.config.check:
+            rows = [self.travelled(job.func, row, {})[1] for row in zip(*block.rows())]
+            block = Block(job, list(zip(*rows)), block.lo, block.lo, block.hi)
         if block is not None:
             if job.columns is not None:
                 self.scheduler.undrawn -= block.hi - block.lo
@@ -3783,14 +3811,16 @@ class Runtime:
     # -- interrupts and the end -------------------------------------------------------------------------------------------
 
     def catch_signals(self) -> None:
-        """In the origin: SIGINT raises KeyboardInterrupt in the script, whatever runs here."""
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            signal.signal(signal.SIGINT, self.on_signal)
+        """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.on_signal)
 
     def on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() != self.pid:
             os._exit(128 + number)  # a child of the user's by fork
-        self.interrupting = True
+        self.interrupting, self.signal = True, number
         if self.lock.locked():  # in the middle of our own work: come again in a moment
             threading.Timer(0.01, os.kill, (self.pid, number)).start()
         elif self.current is self.strands.main:
@@ -5036,6 +5066,7 @@ class Config(NamedTuple):
     backend: str = "own"
     strands: str = "auto"
     retries: int = 2
+    check: bool = False  # local tasks go through pickle too
     restarts: int = 100
     seed: int = 0
     heartbeat_s: float = 1.0
@@ -5265,13 +5296,13 @@ def run_script(config: Config) -> Any:
         if not code and isinstance(error.__cause__, RemoteTraceback):
             code = "scoop_lite: a task called sys.exit(0); as nobody caught that, this is no success"
     except BaseException as error:
-        code = 130 if isinstance(error, KeyboardInterrupt) else 1
+        code = 128 + found.signal if isinstance(error, KeyboardInterrupt) else 1
         show_exception(error)
     success = code is None or code == 0
     try:
         found.finish(success)
     except KeyboardInterrupt as error:
-        code, success = 130, False
+        code, success = 128 + found.signal, False
         show_exception(error)
     for function in found.at_leave:
         function()
@@ -7429,6 +7460,7 @@ def parser() -> Parser:
     p.add_argument("--strands", choices=["auto", "greenlet", "thread"], default="auto", help="stacks of waiting tasks")
     p.add_argument("--retries", type=natural, default=2, metavar="K", help="deaths a task may survive (default: 2)")
     p.add_argument("--restarts", type=natural, default=100, metavar="K", help="worker restarts in a minute, at most")
+    p.add_argument("--check", action="store_true", help="send even local calls through pickle, to find what cannot travel")
     p.add_argument("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)")
     p.add_argument("--threads-per-worker", type=positive, default=0, metavar="T",
                    help="OMP_NUM_THREADS and its kin, unless set (default: CPUs / workers)")  # fmt: skip
@@ -7508,7 +7540,10 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         options.prolog = os.path.abspath(options.prolog)
     for name in filter(None, (options.trace, options.log)):
         try:
-            open(name, "wb").close()
+            with open(name, "wb") as file:
+                file.write(bytes(4096))  # a full disk is told now, not when the results are there
+                file.flush()
+                file.truncate(0)
         except OSError as error:
             p.error(f"cannot write {name}: {error.strerror}")
     config = Config(
@@ -7519,7 +7554,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         address=options.external_hostname,
         n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
         backend={"tcp": "own", "auto": "own"}.get(options.backend, options.backend), strands=options.strands,
-        retries=options.retries, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
+        retries=options.retries, check=options.check, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
         dead_after_s=options.dead_after, verbose=-1 if options.quiet else options.verbose, nice=options.nice,
         pythonpath=options.pythonpath, prolog=options.prolog, python=options.python_interpreter,
         profile=options.profile, threads=options.threads_per_worker, init=options.init,

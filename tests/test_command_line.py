@@ -76,12 +76,13 @@ def mirrored(outcome):
 
 
 def expect_the_same(ours, plain):
-    """Expect two runs of MIRROR to have seen the same; of the signals, only SIGINT may have a handler of ours."""
+    """Expect two runs of MIRROR to have seen the same; SIGINT, SIGTERM and SIGHUP may have a handler of ours."""
     ours, plain = mirrored(ours), mirrored(plain)
     for facts in (ours, plain):
         facts.update({f"${name}": value for name, value in facts.pop("environment").items()})
         facts.update({f"signal {number}": name for number, name in facts.pop("signals").items()})
-        facts.pop(f"signal {int(signal.SIGINT)}")
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            facts.pop(f"signal {int(number)}")
     missing = "nothing"
     names = [name for name in {**ours, **plain} if ours.get(name, missing) != plain.get(name, missing)]
     assert {name: ours.get(name, missing) for name in names} == {name: plain.get(name, missing) for name in names}
