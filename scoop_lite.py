@@ -898,6 +898,8 @@ class Broker:
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
         wants, serial = HUNGER.unpack(frames[1])
+        if wants > member.given + 1000:  # an honest worker wants one more than it got
+            raise ValueError(wants)
         if serial <= member.said_hungry or member.retires:
             return  # two threads of the worker spoke at once; or it was on its way when the worker said BYE
         member.said_hungry = serial

@@ -8,6 +8,7 @@ import re
 import struct
 from pathlib import Path
 
+import fuzz_codec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -279,6 +280,11 @@ def test_a_cancellation_of_what_is_on_its_way_home_is_answered():
     pool.turn(0, "CANCEL", OWNER.pack(0, 1), REF.pack(99, 3, 1))
     rank, frames = pool.sent[-1]
     assert (rank, NAMES[frames[0][0]], PART.unpack(frames[2])[:3]) == (0, "RESULT", (99, 3, 0))
+
+
+def test_spoiled_connections_are_peer_errors_at_most():
+    """See fuzz_codec.py for the coverage-guided kind."""
+    assert fuzz_codec.run_random(1500, seed=0) == 0
 
 
 def test_structs_have_no_padding():
