@@ -1104,6 +1104,12 @@ class Broker:
         self.to(member, "MODULE", *self.library(request))
 
     def on_stats(self, member: Member, frames: Frames) -> None:
+        if NAMES[frames[0][0]] == "LOG":
+            read_facts(frames[1], at_s=float, level=int, logger=str, text=str, shown=bool, pid=int)
+        elif NAMES[frames[0][0]] == "STATS":
+            read_facts(frames[1])
+        elif not frames[1]:
+            raise ValueError("no lines")
         self.observe(member, frames)
 
     on_trace = on_log = on_stats

@@ -246,7 +246,7 @@ def test_each_kind_cut_short_is_malformed(row):
         return
     for frames in ([], [b"\xff"], [b"\xff", b"\xff"], [b"", b"", b"\xff"]):
         pool = Pool()
-        if row.name == "CONST" and len(frames) == 3:
+        if row.name == "CONST" and len(frames) == 3 or row.name == "TRACE" and frames[:1] == [b"\xff"]:
             continue  # all of its frames are there, and may hold anything
         if row.name == "BATCH" and len(frames) == 1:
             continue  # a batch of no chunks
