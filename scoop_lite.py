@@ -903,6 +903,8 @@ class Broker:
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
         wants, serial = HUNGER.unpack(frames[1])
+        if wants > member.given + 1000:  # an honest worker wants one more than it got
+            raise ValueError(wants)
         if serial <= member.said_hungry or member.retires:
             return  # two threads of the worker spoke at once; or it was on its way when the worker said BYE
         member.said_hungry = serial
@@ -1107,6 +1109,12 @@ class Broker:
         self.to(member, "MODULE", *self.library(request))
 
     def on_stats(self, member: Member, frames: Frames) -> None:
+        if NAMES[frames[0][0]] == "LOG":
+            read_facts(frames[1], at_s=float, level=int, logger=str, text=str, shown=bool, pid=int)
+        elif NAMES[frames[0][0]] == "STATS":
+            read_facts(frames[1])
+        elif not frames[1]:
+            raise ValueError("no lines")
         self.observe(member, frames)
 
     on_trace = on_log = on_stats

@@ -100,6 +100,7 @@ class SimLink:
         self.worker = worker
         self.arrived = collections.deque()
         self.closed = ""
+        self.n_in = self.n_out = 0  # bytes, which nobody counts here
 
     def send(self, frames):
         if not self.closed:
@@ -113,6 +114,9 @@ class SimLink:
 
     def wants_write(self):
         return None
+
+    def drain(self):
+        pass
 
 
 class SimPump(scoop_lite.Pump):
@@ -390,7 +394,7 @@ class Simulation:
         self.n_hosts = min(self.n, rng.choice((1, 1, 2, 5, 20)))
         self.dead_hosts = set()
 
-    # -- time -----------------------------------------------------------------------------------------------------------
+    # -- time ----------------------------------------------------------------------------------------------------------
 
     def clock(self):
         return self.now_s + (self.current.skew_s if self.current is not None else 0.0)
@@ -432,7 +436,7 @@ class Simulation:
         self.at(self.now_s + seconds, self.inside, worker, me.switch)
         self.leave_to_hub(worker)
 
-    # -- messages -------------------------------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------------------------------
 
     def to_broker(self, worker, frames):
         self.counts["up " + scoop_lite.NAMES[frames[0][0]]] += 1
@@ -485,7 +489,7 @@ class Simulation:
         else:
             worker.alive = False
 
-    # -- faults ---------------------------------------------------------------------------------------------------------
+    # -- faults --------------------------------------------------------------------------------------------------------
 
     def kill(self, worker, code=-9, how="was killed by SIGKILL", keep=True):
         """End a worker; its agent says so once all that it had sent is with the broker (or, not `keep`, is lost)."""
@@ -532,7 +536,7 @@ class Simulation:
         self.broker.lose_host(host, "its agent is gone")
         self.at_broker(host, scoop_lite.message("STARTED", scoop_lite.AGENT, 0, scoop_lite.facts(workers=[])))
 
-    # -- the run --------------------------------------------------------------------------------------------------------
+    # -- the run -------------------------------------------------------------------------------------------------------
 
     def run(self):
         """Run to the end; return the violations."""
@@ -633,7 +637,7 @@ class Simulation:
                      f" chunks {list(b.chunks.items())[:9]}")
         return "\n".join(lines[:14])
 
-    # -- what must hold -------------------------------------------------------------------------------------------------
+    # -- what must hold ------------------------------------------------------------------------------------------------
 
     def expect(self, condition, text, *args):
         if not condition:
@@ -992,6 +996,7 @@ def main():
     parser.add_argument("--full", action="store_true", help="every run with all workers, and a program to match")
     parser.add_argument("--faults", choices=("yes", "no"), help="by default in runs of an odd seed")
     parser.add_argument("--stop", action="store_true", help="at the first failure")
+    parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after this time")
     options = parser.parse_args()
     faults = None if options.faults is None else options.faults == "yes"
     start, failed, n_events, n_killed = time.perf_counter(), [], 0, 0
@@ -1001,13 +1006,14 @@ def main():
         n_events, n_killed = n_events + sim.n_events, n_killed + sim.n_killed
         if violations:
             failed.append(seed)
-            print(f"seed {seed} ({sim.n} workers, {sim.n_tasks} tasks, {sim.n_events} events): {violations[0]}", flush=True)
-            if options.stop:
-                break
+            size = f"{sim.n} workers, {sim.n_tasks} tasks, {sim.n_events} events"
+            print(f"seed {seed} ({size}): {violations[0]}", flush=True)
+        if violations and options.stop or time.perf_counter() - start > options.seconds:
+            break
     seconds = time.perf_counter() - start
     n = seed - options.seed + 1
-    print(f"{n} runs, {n_events} events, {n_killed} faults, {len(failed)} failed, {seconds:.1f} s, {n / seconds:.1f} runs/s, "
-          f"{n_events / seconds:.0f} events/s")  # fmt: skip
+    print(f"{n} runs, {n_events} events, {n_killed} faults, {len(failed)} failed, {seconds:.1f} s, "
+          f"{n / seconds:.1f} runs/s, {n_events / seconds:.0f} events/s")  # fmt: skip
     if failed:
         print("replay with --seeds 1 --seed:", *failed[:20])
     return 1 if failed else 0

@@ -11,7 +11,7 @@ import simulation  # noqa: E402
 FOUND = [
     (80, 8, 2000, False, "the origin's script never came back from a strand that became ready at its end"),
     (30, 8, 2000, False, "a cancelled future was counted twice among the stale ones"),
-    (17, 100, 20_000, False, "OPENED for a chunk of which all was cancelled; such chunks could also be passed on, with the cancelled tasks"),
+    (17, 100, 20_000, False, "a chunk of which something was cancelled was OPENED for nothing, or passed on whole"),
     (70, 8, 2000, True, "the origin kept a task suspected of a death for ever: hungry itself, it got no order for it"),
     (52, 8, 2000, True, "the broker remembered for ever the OPENED of a chunk whose owner had died"),
     (2221, 60, 8000, None, "a strand that ended while it waited for the answer to a cancellation left its note behind"),
