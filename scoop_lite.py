@@ -6151,6 +6151,7 @@ class Starter:
         self.command = agent_command(config, (0,)) if here else starter_command(name, config)
         self.noise = self.words = b""
         self.process: Any = None
+        self.killed = False  # by us
 
     def start(self) -> None:
         """Start the command, and prepare all that its agent needs.
@@ -6219,10 +6220,12 @@ class Starter:
         """Return how the command ended and the last it said, as the end of a sentence."""
         if self.process is None:
             return ""
+        status = ""
         try:
-            status = f"; {os.path.basename(self.command[0])} ended with status {self.process.wait(0.3)}"
+            if not self.killed:
+                status = f"; {os.path.basename(self.command[0])} ended with status {self.process.wait(0.3)}"
         except subprocess.TimeoutExpired:
-            status = ""
+            pass
         while self.process.stderr is not None and self.read_words():
             pass
         lines = (self.noise + b"\n" + self.words).decode(errors="replace").splitlines()
@@ -6241,7 +6244,8 @@ class Starter:
 
     def kill(self) -> None:
         """End the command; what it started over there ends with its link."""
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
+            self.killed = True
             self.process.kill()
 
     def end(self) -> None:

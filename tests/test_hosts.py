@@ -180,6 +180,38 @@ def test_an_interrupt_reaches_a_far_origin(place):
     assert "KeyboardInterrupt" in err
 
 
+#: Changes one byte value on its way through.
+SPOIL = "python3 -c 'import os\nwhile 1:\n b=os.read(0,9999)\n b or os._exit(0)\n os.write(1,b.replace(bytes([128]),b\"?\"))'"
+
+
+@pytest.mark.parametrize("pipe", ['/bin/sh -c "$*" | {}', '{} | /bin/sh -c "$*"'], ids=["up", "down"])
+def test_a_starter_that_changes_bytes_is_found_out(place, pipe):
+    place.write("bin/spoil", f"#!/bin/sh\nshift\n{pipe.format(SPOIL)}\n").chmod(0o755)
+    done = place.run("--launcher", "spoil {host}", "--hosts", "a", "where.py")
+    assert done.returncode == 1 and "host a did not join" in done.err and "not 8-bit clean" in done.err, done.err
+
+
+def test_a_command_that_hands_one_word_to_a_shell(place):
+    assert place.right("--launcher", "env HOST={host} sh -c", "--hosts", "a:1", "b:1", "where.py") == "a:1 b:1 origin a\n"
+
+
+def test_a_host_that_says_nothing(place):
+    place.write("bin/mute", "#!/bin/sh\nexec sleep 60\n").chmod(0o755)
+    begin = time.monotonic()
+    done = place.run("--launcher", "mute {host}", "--hosts", "a", "where.py")
+    assert time.monotonic() - begin < 12
+    assert done.returncode == 1 and "host a did not join: no answer within 10 s; " in done.err and "mute a" in done.err
+
+
+def test_an_interrupt_while_hosts_join(place):
+    place.write("bin/mute", "#!/bin/sh\nexec sleep 60\n").chmod(0o755)
+    process = place.start("--launcher", "mute {host}", "--hosts", "a", "localhost", "where.py")
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=5)
+    assert process.returncode == 130
+
+
 def test_sixty_four_hosts_are_up_in_time(place):
     hosts = [f"n{i}:1" for i in range(64)]
     begin = time.monotonic()
