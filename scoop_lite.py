@@ -3619,9 +3619,7 @@ class Runtime:
         except BaseException as error:
             if self.rank == ORIGIN:
                 raise
-            self.emit(message("BROKEN", self.rank, self.incarnation, facts(why=traceback_text(error))))
-            self.link.drain()
-            self.leave(1)
+            self.leave_with(1, "BROKEN", facts(why=traceback_text(error)))
 
     def on_broken(self, frames: Frames) -> None:
         """No worker can be initialized: raise that in the script."""
@@ -3633,9 +3631,16 @@ class Runtime:
             return
         self.scheduler.flush()
         self.teller.tell(final=True)
-        self.emit(message("BYE", self.rank, self.incarnation, facts(tasks=self.scheduler.n_visits)))
-        self.link.drain()
-        self.leave(0)
+        self.leave_with(0, "BYE", facts(tasks=self.scheduler.n_visits))
+
+    def leave_with(self, status: int, kind: str, frame: bytes) -> None:
+        """Leave with a last message, by the way that DIED will come: it must not arrive after that."""
+        link, pipe = self.link, self.pipe
+        self.detach()
+        link.drain()
+        pipe.send(message(kind, self.rank, self.incarnation, frame))
+        pipe.drain()
+        self.leave(status)
 
     def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Dict[int, Any]:
         """Call a function once on each worker (see `futures.run_on_all`)."""
@@ -3943,7 +3948,7 @@ class Pump:
 
     def run(self) -> None:
         runtime, scheduler = self.runtime, self.runtime.scheduler
-        while runtime.link is not None:
+        for link in iter(lambda: runtime.link, None):
             self.asleep = True  # from here on `kick` writes to our pipe; only then look
             watch = not self.idling and self.wanted()
             self.asleep = not watch
@@ -3952,9 +3957,9 @@ class Pump:
             )
             self.deep = not watch and timeout is None
             self.watching = watch
-            write = runtime.link.wants_write() if watch else None
-            fds = [self.wake_out, runtime.link.fileno()] if watch else [self.wake_out]
-            if not (watch and runtime.link.edge and runtime.receive()):
+            write = link.wants_write() if watch else None
+            fds = [self.wake_out, link.fileno()] if watch else [self.wake_out]
+            if not (watch and link.edge and runtime.receive()):
                 wait_readable(fds, write, timeout)
             self.watching = self.asleep = False
             try:
