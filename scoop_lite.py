@@ -71,6 +71,7 @@ CHUNK_S = 0.03  # measured work carved into one chunk: more is lost with a worke
 FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
 MIN_CHUNK_S = 0.0004  # a chunk of less work than this costs more to move than to run
 SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush of results
+PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one message less to wait for
 FLUSH_S = 0.002  # results wait this long for company, while short tasks run
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of their own
@@ -401,6 +402,7 @@ class StreamLink:
 
     def __init__(self, reader: Any, writer: Any = None) -> None:
         self.sock = reader if isinstance(reader, socket.socket) else None
+        self.local = self.sock is not None and self.sock.family == getattr(socket, "AF_UNIX", None)  # `family` takes 2 µs
         self.reader, self.writer = reader, writer or reader
         self.codec = Codec()
         self.out: Deque[Any] = collections.deque([memoryview(self.codec.opening)])
@@ -482,7 +484,7 @@ class StreamLink:
         """Read up to `size` bytes, with the descriptors that came along; b"" at end-of-file."""
         if self.sock is None:
             return os.read(self.reader.fileno(), size)
-        if self.sock.family != getattr(socket, "AF_UNIX", None):
+        if not self.local:
             return self.sock.recv(size)
         data, ancillary, _flags, _address = self.sock.recvmsg(size, 1024)
         for level, kind, payload in ancillary:
@@ -616,10 +618,15 @@ class ZmqLink:
     def fileno(self) -> int:
         return self.socket.getsockopt(self.zmq.FD)  # type: ignore[no-any-return]
 
-    def send(self, frames: Frames) -> None:
-        """Send one message; frames of 64 KiB and more without a copy."""
+    def queue(self, frames: Frames) -> None:
+        """Send one message; frames of 64 KiB and more without a copy. libzmq has a queue of its own."""
         self.n_out += sum(map(len, frames))
         self.socket.send_multipart(frames, copy=max(map(len, frames)) < BIG_BUFFER)
+
+    send = queue
+
+    def flush(self) -> bool:
+        return True
 
     def receive(self) -> Deque[Frames]:
         """Return all messages that are there."""
@@ -2926,6 +2933,7 @@ class Runtime:
         self.n_here = 0
         self.n_failures = 0
         self.polled_s = 0.0
+        self.corked = False  # messages wait for one flush
         self.epoch = 0  # number of switches: a measurement across one is void
         self.progress = 0, time.monotonic()  # tasks run, carved and returned; and when that last changed
         self.interrupting = False  # a KeyboardInterrupt is on its way to the script
@@ -3264,12 +3272,16 @@ class Runtime:
                 raise MisuseError("everything waits for everything else: this program cannot go on (deadlock)")
             time.sleep(timeout)
             return
+        self.corked = True  # results and hunger leave together: the broker wakes once
         scheduler.flush()
         scheduler.carve()
         if scheduler.away or any(scheduler.levels):
             scheduler.sate()  # others shall have what must not run here, or not within a time limit
         elif self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]:
             scheduler.want()
+        self.corked = False
+        with self.lock:
+            self.link.flush()
         assert self.pump is not None
         self.pump.rest()
         if not (self.inbox or self.later or self.ready or self.n_received != n_received):
@@ -3334,7 +3346,7 @@ class Runtime:
         if pump.long_task:
             scheduler.flush()
             pump.kick()
-        elif empty:
+        elif empty and n * scheduler.costs.get(cost_key(func), 0.0) > PREFETCH_S:
             scheduler.want()  # prefetch: the next batch comes while this one runs
         if n > 1 and pump.deep:
             pump.kick()
@@ -3509,7 +3521,7 @@ class Runtime:
             return
         with self.lock:
             link = self.link if frames[0][0] != CODES["OPENED"] or self.pipe is None else self.pipe
-            link.send(frames)
+            (link.queue if self.corked else link.send)(frames)
         if self.link.edge and self.pump is not None:  # sending may have hidden from the other thread that something came
             self.wake()
             self.pump.nudge()
@@ -3640,9 +3652,7 @@ class Runtime:
         except BaseException as error:
             if self.rank == ORIGIN:
                 raise
-            self.emit(message("BROKEN", self.rank, self.incarnation, facts(why=traceback_text(error))))
-            self.link.drain()
-            self.leave(1)
+            self.leave_with(1, "BROKEN", facts(why=traceback_text(error)))
 
     def on_broken(self, frames: Frames) -> None:
         """No worker can be initialized: raise that in the script."""
@@ -3654,9 +3664,16 @@ class Runtime:
             return
         self.scheduler.flush()
         self.teller.tell(final=True)
-        self.emit(message("BYE", self.rank, self.incarnation, facts(tasks=self.scheduler.n_visits)))
-        self.link.drain()
-        self.leave(0)
+        self.leave_with(0, "BYE", facts(tasks=self.scheduler.n_visits))
+
+    def leave_with(self, status: int, kind: str, frame: bytes) -> None:
+        """Leave with a last message, by the way that DIED will come: it must not arrive after that."""
+        link, pipe = self.link, self.pipe
+        self.detach()
+        link.drain()
+        pipe.send(message(kind, self.rank, self.incarnation, frame))
+        pipe.drain()
+        self.leave(status)
 
     def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Dict[int, Any]:
         """Call a function once on each worker (see `futures.run_on_all`)."""
@@ -3969,7 +3986,7 @@ class Pump:
 
     def run(self) -> None:
         runtime, scheduler = self.runtime, self.runtime.scheduler
-        while runtime.link is not None:
+        for link in iter(lambda: runtime.link, None):
             self.asleep = True  # from here on `kick` writes to our pipe; only then look
             watch = not self.idling and self.wanted()
             self.asleep = not watch
@@ -3978,9 +3995,9 @@ class Pump:
             )
             self.deep = not watch and timeout is None
             self.watching = watch
-            write = runtime.link.wants_write() if watch else None
-            fds = [self.wake_out, runtime.link.fileno()] if watch else [self.wake_out]
-            if not (watch and runtime.link.edge and runtime.receive()):
+            write = link.wants_write() if watch else None
+            fds = [self.wake_out, link.fileno()] if watch else [self.wake_out]
+            if not (watch and link.edge and runtime.receive()):
                 wait_readable(fds, write, timeout)
             self.watching = self.asleep = False
             try:
@@ -4670,8 +4687,9 @@ class Client(Runtime):
             while not (self.broken or self.closing and not self.is_busy()):
                 self.dispatch()
                 self.scheduler.carve()
-                self.asleep = True
-                if not (self.intake or self.inbox or self.later or self.closing and not self.is_busy()):
+                # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
+                self.asleep = may_carve = self.scheduler.ordered > self.scheduler.filled
+                if not (self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()):
                     self.wait_link(None)
                 self.asleep = False
                 self.receive()
