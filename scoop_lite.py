@@ -806,8 +806,8 @@ class Broker:
         self.welcome = welcome or {}
         self.library: Callable[[Dict[str, Any]], Frames] = lambda request: [facts(number=request["number"], path=None), b""]
         self.invite: Optional[Callable[[int, int], Optional[List[str]]]] = None  # to the ØMQ engine
-        # For those who watch: called with STATS, TRACE and LOG; with a death in words; and what time WELCOME tells.
-        self.observe: Callable[[Member, Frames], None] = lambda member, frames: None
+        # For those who watch: called with what STATS, TRACE and LOG tell; with a death in words. And WELCOME's clock.
+        self.observe: Callable[[str, Member, Any], None] = lambda kind, member, told: None
         self.mourned: Callable[[Member, str], None] = lambda member, text: None
         self.clock: Callable[[], float] = lambda: 0.0
         self.members: Dict[int, Member] = {}
@@ -1115,16 +1115,25 @@ class Broker:
             raise ValueError(request["paths"])
         self.to(member, "MODULE", *self.library(request))
 
-    def on_stats(self, member: Member, frames: Frames) -> None:
-        if NAMES[frames[0][0]] == "LOG":
-            read_facts(frames[1], at_s=float, level=int, logger=str, text=str, shown=bool, pid=int)
-        elif NAMES[frames[0][0]] == "STATS":
-            read_facts(frames[1])
-        elif not frames[1]:
-            raise ValueError("no lines")
-        self.observe(member, frames)
+    # -- what those who watch want to know ----------------------------------------------------------------------------
 
-    on_trace = on_log = on_stats
+    def on_stats(self, member: Member, frames: Frames) -> None:
+        counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "sent", "received"), int)
+        times = dict.fromkeys(("idle_s", "up_s", "cpu_s"), float)
+        told = read_facts(frames[1], idle=bool, final=bool, spent=dict, **counts, **times)
+        for sums in told["spent"].values():
+            if type(sums) is not list or len(sums) != 3 or not {int, float}.issuperset(map(type, sums)):
+                raise PeerError(f"no sums of a function: {sums!r:.80}")
+        self.observe("STATS", member, told)
+
+    def on_trace(self, member: Member, frames: Frames) -> None:
+        if bytes(frames[1][:1]) != b"{" or bytes(frames[1][-2:]) != b",\n":
+            raise PeerError(f"no lines of events: {bytes(frames[1][:80])!r}")
+        self.observe("TRACE", member, bytes(frames[1]))
+
+    def on_log(self, member: Member, frames: Frames) -> None:
+        record = read_facts(frames[1], at_s=float, level=int, logger=str, text=str, shown=bool, pid=int)
+        self.observe("LOG", member, record)
 
     # -- ends ---------------------------------------------------------------------------------------------------------
 
@@ -1752,6 +1761,7 @@ class Future:
     """
 
     __slots__ = ("func", "args", "kwargs", "at", "order", "state", "value", "waiters", "born_s", "__weakref__")
+    born_s: float
 
     def __init__(self, func: Any, args: Tuple[Any, ...], kwargs: Optional[Dict[str, Any]], at: Any, order: int) -> None:
         self.func, self.args, self.kwargs, self.at, self.order = func, args, kwargs, at, order
@@ -6893,9 +6903,9 @@ class Recorder:
         else:
             job, row = item.job, [column[item.lo - item.base] for column in item.columns]
             visit = type(job) is Visit
-            row = (row, None) if job.mode == COLUMNS else row[0] if job.mode == KWCALLS else (row[0], None)
+            call = (row, None) if job.mode == COLUMNS else row[0] if job.mode == KWCALLS else (row[0], None)
             owner, flow = (job.key[0], flow_id(*job.key)) if visit else (self.found.rank, 0)
-            run = Run(func, row, start_s, owner, job.born_s, flow, len(self.stack))
+            run = Run(func, call, start_s, owner, job.born_s, flow, len(self.stack))
         self.stack.append(run)
 
     def end(self, n: int, inline: bool = False) -> None:
@@ -6997,7 +7007,8 @@ class Recorder:
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
         return {
             "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done, "batches": s.filled,
-            "carved": s.n_carved, "sent": link.n_out, "received": link.n_in, "idle_s": round(self.found.idle_s, 6),
+            "carved": s.n_carved, "sent": link.n_out, "received": link.n_in, "idle_s": self.found.idle_s,
+            "up_s": now() - self.born_s, "cpu_s": time.process_time(),
         }  # fmt: skip
 
     def tell(self, final: bool = False, idle: bool = False) -> None:
@@ -7006,8 +7017,8 @@ class Recorder:
         numbers = self.numbers()
         if self.config.progress or final and self.config.verbose > 0:
             self.told = numbers["done"], numbers["ran"], idle
-            more = {"up_s": now() - self.born_s, "cpu_s": time.process_time(), "spent": self.spent} if final else {}
-            self.found.emit(self.scheduler.message("STATS", facts(idle=idle, **numbers, **more)))
+            spent = self.spent if final else {}
+            self.found.emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
         if self.records:
             self.mark("C", "queue", now(), args={"tasks": numbers["pending"]})
             self.found.emit(self.scheduler.message("TRACE", self.lines()))
@@ -7241,20 +7252,18 @@ class View:
 
     # -- what comes from workers ------------------------------------------------------------------------------------
 
-    def observe(self, member: Member, frames: Frames) -> None:
-        """Take in STATS, TRACE or LOG."""
-        kind, host = NAMES[frames[0][0]], self.broker.host_names.get(member.host, "?")
-        if kind == "TRACE" and self.trace >= 0:
-            self.name_lane(member, host)
-            self.files.put(self.trace, bytes(frames[1]))
-        elif kind == "STATS":
-            self.numbers[member.rank, member.incarnation] = json.loads(bytes(frames[1]))
+    def observe(self, kind: str, member: Member, told: Any) -> None:
+        """Take in what STATS, TRACE or LOG tells."""
+        host = self.broker.host_names.get(member.host, "?")
+        if kind == "STATS":
+            self.numbers[member.rank, member.incarnation] = told
             self.names[member.rank, member.incarnation] = host
+        elif kind == "TRACE" and self.trace >= 0:
+            self.name_lane(member, host)
+            self.files.put(self.trace, told)
         elif kind == "LOG":
-            r = json.loads(bytes(frames[1]))
-            who = f"{host}, worker {member.rank}"
-            self.take_log(r["at_s"], r["level"], r["logger"], r["text"], who, r["shown"],
-                          host=host, rank=member.rank, pid=r["pid"])  # fmt: skip
+            self.take_log(told["at_s"], told["level"], told["logger"], told["text"], f"{host}, worker {member.rank}",
+                          told["shown"], host=host, rank=member.rank, pid=told["pid"])  # fmt: skip
 
     def name_lane(self, member: Member, host: str) -> None:
         """Give a host and a worker their names in the trace, before their first event."""
@@ -7345,12 +7354,13 @@ class View:
 
     def summary(self) -> Iterator[str]:
         """Yield the lines of the summary. busy: not waiting for messages; lost: not there, as starting or dead."""
-        wall_s, rows = now() - self.start_s, sorted((k, v) for k, v in self.numbers.items() if "up_s" in v)
-        total = collections.Counter({"n": 0})
+        wall_s, rows = now() - self.start_s, sorted((key, v) for key, v in self.numbers.items() if v["final"])
+        total: Dict[str, float] = collections.defaultdict(float)
         hosts: Dict[str, List[str]] = {}
         for (rank, incarnation), v in rows:
             v["busy_s"] = v["up_s"] - v["idle_s"]
-            total.update({key: value for key, value in v.items() if key not in ("spent", "idle")})
+            for name in ("done", "batches", "carved", "sent", "received", "cpu_s", "busy_s"):
+                total[name] += v[name]
             hosts.setdefault(self.names[rank, incarnation], []).append(
                 f"  worker {rank}: {v['ran']:,} tasks, busy {v['busy_s']:.2f} s, idle {v['idle_s']:.2f} s, "
                 f"lost {max(0.0, wall_s - v['up_s']):.2f} s")  # fmt: skip
