@@ -1,15 +1,61 @@
 #!/usr/bin/env python3
-"""scoop_lite: spread ``futures.map(f, xs)`` over every core you can reach.
+# /// script
+# requires-python = ">=3.8"
+# dependencies = ["pyzmq", "greenlet"]
+# ///
+"""scoop_lite: spread ``futures.map(f, xs)`` over every core you can reach, with one file.
 
-@@DOC@@
+    from scoop_lite import futures
+
+    def square(x):
+        return x * x
+
+    if __name__ == "__main__":
+        print(sum(futures.map(square, range(1000))))      # python scoop_lite.py -n 4 squares.py  ->  332833500
+
+It does the job of SCOOP (Scalable COncurrent Operations in Python) and keeps its programming interface. The standard
+library is enough; pyzmq (for networks) and greenlet (for waiting tasks) are used where they are installed.
+
+    launcher (broker) --socketpair-- agent on this host --+-- worker 0 = origin: runs the script, and tasks while it waits
+          |                                               +-- worker 1 ...
+          +-- stdin/stdout of `ssh node1 ...` -- agent ---+-- worker ...
+
+Roles. The *launcher* is the process that the user started; it holds the *broker*, which moves tasks and results
+between workers and never unpickles them. An *agent* starts, watches and connects the *workers* of one host. The
+*origin* (worker 0) runs the user's script. With an Executor, its client takes the origin's place and runs no tasks.
+
+Words. *task*: one call on its way to being run; *future*: the caller's handle on it; *owner*: the worker whose code
+created a task; *chunk*: tasks of one function pickled together, the unit that is moved, accounted for and retried;
+*batch*: chunks that travel together; *order*: the broker's standing wish for tasks; *carve*: take chunks out of the
+local queue to fill an order; *strand*: a stack that can be parked; *link*: one connection; *starter*: the command that
+reaches a host. Durations end in ``_s``.
+
+Guarantees. Without a fault each task runs exactly once; when workers die, at most ``--retries`` times more, and then it
+fails with WorkerLost. Nothing listens anywhere unless ``--backend zmq`` asks for it, and then only CURVE keys handed
+out by this run get in. No exit status 0 for a script that failed, and no process left behind.
+
+How it is fast. ``submit`` and ``map`` only append to a queue; each worker runs the deepest tasks first and gives away
+the shallowest, when somebody is hungry, in slices of some milliseconds of measured work.
+
+Contents
+    Errors; Message table; Codec; Links                                    what processes say to each other
+    Broker                                                                 who gets which tasks, and who has died
+    Strands; Pickling; Explaining what cannot travel                       what tasks need
+    Tasks and futures; Scheduler; Runtime                                  what is to be done, in which order, and doing it
+    futures and shared; Executor                                           the programming interface
+    Worker process; Agent; Hosts; Starters; Launcher                       processes and hosts
+    What the user sees; Command line                                       the terminal
+
+SPDX-License-Identifier: MIT
 """
+
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import argparse
 import atexit
 import builtins
+import collections
+import concurrent.futures
 import copyreg
 import enum
 import functools
@@ -48,7 +94,20 @@ import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import (
-    Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple,
+    Any,
+    Callable,
+    Deque,
+    Dict,
+    FrozenSet,
+    Iterable,
+    Iterator,
+    List,
+    Mapping,
+    NamedTuple,
+    Optional,
+    Sequence,
+    Set,
+    Tuple,
     Union,
 )  # fmt: skip
 
@@ -3678,7 +3737,8 @@ class Runtime:
 
     def leave_with(self, status: int, kind: str, frame: bytes) -> None:
         """Leave with a last message, by the way that DIED will come: it must not arrive after that."""
-        link, pipe = self.link, self.pipe
+        link: Any = self.link
+        pipe: Any = self.pipe
         self.detach()
         link.drain()
         pipe.send(message(kind, self.rank, self.incarnation, frame))
@@ -3817,7 +3877,9 @@ class Runtime:
 
         Beyond some thousand items only if they are so short that the window is worth less than some chunks each.
         """
-        if job.fixed or job.drawn - job.done < job.window - job.window // 4 or job.drawn == job.length or job.window >= MAX_WINDOW:
+        if job.fixed or job.drawn == job.length or job.window >= MAX_WINDOW:
+            return False
+        if job.drawn - job.done < job.window - job.window // 4:
             return False
         scheduler = self.scheduler
         level = scheduler.level(job.depth)
@@ -5752,7 +5814,8 @@ class Agent:
         if number == signal.SIGKILL:
             oom_kills, before = count_oom_kills(), self.oom_kills
             self.oom_kills = oom_kills
-            text += " (out of memory, by the kernel's count)" if oom_kills > before else " (somebody's kill -9, or memory ran out)"
+            counted = "out of memory, by the kernel's count"
+            text += f" ({counted if oom_kills > before else 'somebody with kill -9, or memory ran out'})"
         return -number, text
 
     def on_kill(self, frames: Frames) -> None:
@@ -6059,8 +6122,10 @@ def hosts_from_environment(environ: Mapping, read_file: Callable = read_host_fil
 
 
 def spread(hosts: Sequence[Host], n: Optional[int], cpus_of: Optional[Callable[[str], int]] = None) -> List[Host]:
-    """Spread `n` >= 1 workers as SCOOP documents its -n: host after host is filled, so the last may be left out; those
-    that outnumber the places go one to each host in turn. The first host, which runs the origin, is always kept.
+    """Spread `n` >= 1 workers as SCOOP documents its -n.
+
+    Host after host is filled, so the last may be left out; those that outnumber the places go one to each host in
+    turn. The first host, which runs the origin, is always kept.
 
     A host without a count has `cpus_of(name)` places. If that is unknown it has one, hosts like it alone take what
     outnumbers the places (-n 3 over two of them gives 2 and 1), and without `n` they keep None.
@@ -7507,14 +7572,16 @@ def parser() -> Parser:
     p.add_argument("--heartbeat", type=float, default=1.0, metavar="S", help="seconds between signs of life of a host")
     p.add_argument("--dead-after", type=float, default=5.0, metavar="S", help="seconds of silence that mean death")
     p.add_argument("--hosts", "--host", nargs=1, default=[], metavar="HOST...",
-                   help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 (default: the batch job's, or this one)")  # fmt: skip
+                   help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 "
+                   "(default: the batch job's, or this one)")  # fmt: skip
     p.add_argument("--hostfile", default="", metavar="FILE", help="file of hosts, one a line: host, host 4, host slots=4")
     p.add_argument("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
                    help="how to reach a host: a name, or a command such as 'qrsh -inherit {host}' (default: auto)")  # fmt: skip
     p.add_argument("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'")
     p.add_argument("--rsh", action="store_true", help="reach hosts by rsh")
     p.add_argument("--external-hostname", default="", metavar="ADDRESS",
-                   help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)")  # fmt: skip
+                   help="this machine's address that the hosts can reach, for --backend zmq "
+                   "(default: where they see it)")  # fmt: skip
     p.add_argument("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)")
     p.add_argument("--no-ship", action="store_true", help="import the script's modules from each host's own disk")
     p.add_argument("--dry-run", action="store_true", help="print the plan and the commands, and stop")

@@ -9,6 +9,7 @@ means this module.
 import random
 
 from deap import algorithms, base, creator, tools
+
 from scoop_lite import futures
 
 creator.create("FitnessMax", base.Fitness, weights=(1.0,))

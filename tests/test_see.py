@@ -26,7 +26,6 @@ import time
 import types
 
 import pytest
-
 from conftest import CHECKOUT
 
 sys.path.insert(0, str(CHECKOUT))
