@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Fuzz what reads bytes from a link: the ZMTP codec with its handshake, and the broker behind it.
 
-    python3 tests/fuzz_codec.py --runs 1000000            # coverage-guided, if atheris is installed (pip install atheris)
+    python3 tests/fuzz_codec.py --runs 1000000            # coverage-guided, if atheris is installed
     python3 tests/fuzz_codec.py --engine random --runs 100000 --seed 1
 
 Each input is one connection's life. Only PeerError may come of it; its memory must stay in proportion to what came; cut
@@ -151,8 +151,8 @@ def run_atheris(runs, seed):
         start = good_input(rng) if rng.random() < 0.5 else data
         return atheris.Mutate(start[:max_size], max_size)
 
-    arguments = [sys.argv[0], f"-runs={runs}", f"-seed={seed + 1}", "-max_len=4096", "-rss_limit_mb=1024", "-timeout=10"]
-    atheris.Setup(arguments, one_input, custom_mutator=mutate)
+    arguments = [f"-runs={runs}", f"-seed={seed + 1}", "-max_len=4096", "-rss_limit_mb=1024", "-timeout=10"]
+    atheris.Setup([sys.argv[0], *arguments], one_input, custom_mutator=mutate)
     atheris.Fuzz()
 
 

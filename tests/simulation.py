@@ -628,7 +628,7 @@ class Simulation:
                 s = worker.runtime.scheduler
                 if worker.rank == 0 or any(s.levels) or s.sent or s.away or s.home or worker.runtime.n_parked:
                     lines.append(
-                        f"  rank {worker.rank}: levels {[len(x) for x in s.levels]} home {len(s.home)} away {len(s.away)}"
+                        f"  rank {worker.rank}: levels {list(map(len, s.levels))} home {len(s.home)} away {len(s.away)}"
                         f" sent {list(s.sent.items())[:3]} ordered {s.ordered} filled {s.filled} wanted {s.wanted}"
                         f" received {s.received} parked {worker.runtime.n_parked} live {s.live}"
                     )
@@ -658,7 +658,7 @@ class Simulation:
         owns = {(m.rank, key) for m in members.values() for key in m.owns}
         self.expect(owns == {(key[0], key) for key in b.chunks}, "owns and chunks differ")
         for m in members.values():
-            self.expect(set(m.opened) <= set(m.holds), "rank %s has opened %s, which it does not hold", m.rank, m.opened)
+            self.expect(set(m.opened) <= set(m.holds), "rank %s opened %s, which it does not hold", m.rank, m.opened)
 
     def check_hunger(self):
         """Nobody is hungry for long beside somebody who has work to give."""

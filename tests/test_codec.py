@@ -1,4 +1,4 @@
-"""Our ZMTP 3.1 (Codec, encode, StreamLink) against libzmq in both roles, and against every way to cut or spoil bytes."""
+"""Our ZMTP 3.1 (Codec, encode, StreamLink) against libzmq in both roles, and every way to cut or spoil bytes."""
 
 from __future__ import annotations
 
