@@ -57,6 +57,9 @@ class SimTime:
     def sleep(seconds):
         SIM.compute(seconds)
 
+    def __getattr__(self, name):
+        return getattr(time, name)
+
 
 class SimLock:
     """A lock that lets the pump in, now and then, when it is released: where threads may switch."""
@@ -100,11 +103,22 @@ class SimLink:
         self.worker = worker
         self.arrived = collections.deque()
         self.closed = ""
+        self.waiting = []  # what is to be written by the next `flush`
         self.n_in = self.n_out = 0  # bytes, which nobody counts here
 
+    def queue(self, frames):
+        self.waiting.append(frames)
+
     def send(self, frames):
-        if not self.closed:
-            self.worker.sim.to_broker(self.worker, frames)
+        self.queue(frames)
+        self.flush()
+
+    def flush(self):
+        waiting, self.waiting = self.waiting, []
+        for frames in waiting:
+            if not self.closed:
+                self.worker.sim.to_broker(self.worker, frames)
+        return True
 
     def receive(self):
         return self.arrived
@@ -113,7 +127,7 @@ class SimLink:
         return bool(self.arrived)
 
     def wants_write(self):
-        return None
+        return 1 if self.waiting else None
 
     def drain(self):
         pass
