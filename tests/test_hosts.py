@@ -1,6 +1,6 @@
 """Running on other hosts: stand-ins behind a command that joins two pipes, then (as root) real ones behind sshd.
 
-What holds when hosts fail is in test_faults_hosts.py; what users and schedulers write about hosts in test_host_lists.py.
+What holds when hosts fail is in test_faults_hosts.py; what users and schedulers write is in test_host_lists.py.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Place:
     def __init__(self, path, file):
         self.path, self.file = path, file
         self.record = path / "record"
-        self.environment = {**os.environ, "PATH": f"{path / 'bin'}:{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+        programs = [str(path / "bin"), os.path.dirname(sys.executable), os.environ["PATH"]]
+        self.environment = {**os.environ, "PATH": os.pathsep.join(programs)}
         self.write("where.py", WHERE)
         self.write("bin/ssh", FAKE.format(record=self.record)).chmod(0o755)
 
@@ -113,7 +114,8 @@ def test_this_host_may_be_one_of_them(place):
 
 
 def test_dry_run_starts_nothing(place):
-    done = place.run("--dry-run", "--hosts", "a:2", "user@b", "--ssh-executable", "ssh -p 2222 -J 'the gate'", "where.py")
+    options = ["--dry-run", "--hosts", "a:2", "user@b", "--ssh-executable", "ssh -p 2222 -J 'the gate'"]
+    done = place.run(*options, "where.py")
     assert done.returncode == 0 and not place.record.exists()
     assert "a: 2 worker(s), the origin among them" in done.err and "user@b: " in done.err
     commands = done.out.splitlines()
@@ -154,7 +156,8 @@ def test_options_of_workers_hold_remotely(place):
     place.write("prolog.sh", "echo printed by the prolog\nexport HOST=$HOST-after-prolog\n")
     wrapper = place.write("python", f'#!/bin/sh\nexport HOST=$HOST-other\nexec {sys.executable} "$@"\n')
     wrapper.chmod(0o755)
-    out = place.right("--hosts", "a:2", "--prolog", "prolog.sh", "--python-interpreter", wrapper, "--nice", "3", "where.py")
+    options = ["--hosts", "a:2", "--prolog", "prolog.sh", "--python-interpreter", wrapper, "--nice", "3"]
+    out = place.right(*options, "where.py")
     assert out == "a-after-prolog-other:2 origin a-after-prolog-other\n"
 
 
@@ -164,7 +167,8 @@ def test_options_of_workers_hold_remotely(place):
 
 
 def test_streams_and_status_of_a_far_origin(place):
-    place.write("end.py", "import sys\nprint(repr(sys.stdin.read()), end='')\nprint('err', file=sys.stderr)\nsys.exit(7)\n")
+    place.write("end.py", "import sys\nprint(repr(sys.stdin.read()), end='')\n"
+                          "print('err', file=sys.stderr)\nsys.exit(7)\n")
     done = place.run("--hosts", "a:2", "end.py")
     assert (done.returncode, done.out, done.err) == (7, "''", "err\n")
 
@@ -181,7 +185,11 @@ def test_an_interrupt_reaches_a_far_origin(place):
 
 
 #: Changes one byte value on its way through.
-SPOIL = "python3 -c 'import os\nwhile 1:\n b=os.read(0,9999)\n b or os._exit(0)\n os.write(1,b.replace(bytes([128]),b\"?\"))'"
+SPOIL = """python3 -c 'import os
+while 1:
+    data = os.read(0, 9999)
+    data or os._exit(0)
+    os.write(1, data.replace(bytes([128]), b"?"))'"""
 
 
 @pytest.mark.parametrize("pipe", ['/bin/sh -c "$*" | {}', '{} | /bin/sh -c "$*"'], ids=["up", "down"])
@@ -192,7 +200,8 @@ def test_a_starter_that_changes_bytes_is_found_out(place, pipe):
 
 
 def test_a_command_that_hands_one_word_to_a_shell(place):
-    assert place.right("--launcher", "env HOST={host} sh -c", "--hosts", "a:1", "b:1", "where.py") == "a:1 b:1 origin a\n"
+    out = place.right("--launcher", "env HOST={host} sh -c", "--hosts", "a:1", "b:1", "where.py")
+    assert out == "a:1 b:1 origin a\n"
 
 
 def test_a_host_that_says_nothing(place):
@@ -336,7 +345,8 @@ def test_another_python_on_a_host(real, nodes):
     other = next(iter(sorted(glob.glob(os.path.expanduser("~/.pyenv/versions/3.1[023].*/bin/python")))), None)
     if other is None or sys.version_info[:2] == (3, int(re.search(r"3\.(\d+)\.", other)[1])):
         pytest.skip("no second Python here")
-    real.write("mixed.py", "import time\nfrom scoop_lite import futures\ndef f(i):\n    time.sleep(0.05)\n    return i\n"
+    real.write("mixed.py", "import time\nfrom scoop_lite import futures\n"
+                           "def f(i):\n    time.sleep(0.05)\n    return i\n"
                            "if __name__ == '__main__':\n    print(sum(futures.map(f, range(50))))\n"
                            "    print(sum(futures.map(lambda i: f(i), range(50))))\n")
     set_python("node3", other)
