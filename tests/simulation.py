@@ -106,6 +106,11 @@ class SimLink:
         if not self.closed:
             self.worker.sim.to_broker(self.worker, frames)
 
+    queue = send
+
+    def flush(self):
+        return True
+
     def receive(self):
         return self.arrived
 
