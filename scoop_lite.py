@@ -7506,13 +7506,15 @@ def in_words(kind: str, frames: Frames) -> str:
     row = next((row for row in MESSAGES if row.name == kind), None)
     if row is None:
         return "no message of the table"
+    if row.frames == "hunger":
+        return f"{row.when} ({HUNGER.unpack(frames[1])[0]} wanted so far)"
     if row.frames == "count":
         return f"{row.when.partition(';')[0]} ({COUNT.unpack(frames[1])[0]} so far)"
     if row.frames.startswith("facts"):
         return f"{row.when}: {bytes(frames[1][:60]).decode('utf-8', 'replace')}{'…' * (len(frames[1]) > 60)}"
     if "ref" in row.frames and row.frames.startswith("to"):
         return "{}: tasks of chunk {} from {} on, {} of them".format(row.when, *REF.unpack(frames[2]))
-    return row.when if kind != "CONST" else f"{row.when}: {bytes(frames[2]).decode('utf-8', 'replace')}"
+    return row.when if kind != "CONST" else f"{row.when}: {bytes(frames[3]).decode('utf-8', 'replace')}"
 
 
 def span(seconds: float) -> str:

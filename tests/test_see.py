@@ -345,6 +345,17 @@ def test_the_wiretap_shows_every_message_in_a_line(launch):
     assert any(line[7].startswith("results of tasks ") for line in lines if line[4] == "RESULT")
 
 
+def test_the_wiretap_names_constants_and_counts(launch_once):
+    outcome = launch_once("""
+        from scoop_lite import futures, shared
+        if __name__ == "__main__":
+            shared.setConst(treasure=1)
+            list(futures.map(abs, range(9)))
+    """, options=["--wiretap"])  # fmt: skip
+    assert re.search(r"CONST .* echoed to the setter too: treasure$", outcome.stderr, re.MULTILINE)
+    assert re.search(r"HUNGRY .* \(\d+ wanted so far\)$", outcome.stderr, re.MULTILINE)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Logs
 # ----------------------------------------------------------------------------------------------------------------------
