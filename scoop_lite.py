@@ -3760,7 +3760,7 @@ class Runtime:
         """The job is over, or the launcher is gone: leave."""
         if self.link is not None and not self.link.closed:
             self.teller.tell(final=True)
-            self.link.drain()
+            (self.pipe or self.link).drain()
         self.leave(0 if self.link and not self.link.closed else 1)
 
     # -- shared constants -------------------------------------------------------------------------------------------------
@@ -7077,17 +7077,20 @@ class Recorder:
         }  # fmt: skip
 
     def tell(self, final: bool = False, idle: bool = False) -> None:
-        """Send numbers and records to the launcher. Scheduler's thread."""
+        """Send numbers and records to the launcher; the last ones by the way that DIED comes, so before it."""
+        emit, pipe = self.found.emit, self.found.pipe
+        if final and pipe is not None and pipe is not self.found.link:
+            emit = pipe.send
         self.tell_s = now() + TELL_S if self.config.progress or self.config.trace else math.inf
         numbers = self.numbers()
         if self.config.progress or final and self.config.verbose > 0:
             self.told = numbers["done"], numbers["ran"], idle
             spent = self.spent if final else {}
-            self.found.emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
+            emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
         if self.records:
             self.mark("C", "queue", now(), args={"tasks": numbers["pending"]})
-            self.found.emit(self.scheduler.message("TRACE", self.lines()))
-        self.send_logs()
+            emit(self.scheduler.message("TRACE", self.lines()))
+        self.send_logs(emit)
 
     def lines(self) -> bytes:
         """Format all records, a line each, in the launcher's time."""
@@ -7117,11 +7120,11 @@ class Recorder:
         self.logs.append(facts(at_s=now() + self.offset_s, level=record.levelno, logger=record.name, text=text,
                                shown=elsewhere, pid=os.getpid()))  # fmt: skip
         if not self.found.lock.locked():
-            self.send_logs()
+            self.send_logs(self.found.emit)
 
-    def send_logs(self) -> None:
+    def send_logs(self, emit: Callable[[Frames], None]) -> None:
         while self.logs:
-            self.found.emit(self.scheduler.message("LOG", self.logs.popleft()))
+            emit(self.scheduler.message("LOG", self.logs.popleft()))
 
 
 class LogHandler(logging.Handler):
@@ -7430,10 +7433,10 @@ class View:
                 f"  worker {rank}: {v['ran']:,} tasks, busy {v['busy_s']:.2f} s, idle {v['idle_s']:.2f} s, "
                 f"lost {max(0.0, wall_s - v['up_s']):.2f} s")  # fmt: skip
         cpu_s, n = total["cpu_s"] + time.process_time(), self.broker.welcome["size"]
-        yield (f"{total['done']:,} tasks in {wall_s:.2f} s, CPU {cpu_s:.2f} s, efficiency "
+        yield (f"{total['done']:,.0f} tasks in {wall_s:.2f} s, CPU {cpu_s:.2f} s, efficiency "
                f"{total['busy_s'] / (n * wall_s):.0%} ({n} workers)")  # fmt: skip
         mean = total["carved"] / max(1, total["batches"])
-        yield (f"{total['batches']:,} batches of {mean:.1f} tasks, {total['sent'] + total['received']:,} bytes moved, "
+        yield (f"{total['batches']:,.0f} batches of {mean:.1f} tasks, {total['sent'] + total['received']:,.0f} bytes moved, "
                f"{self.broker.n_died} deaths, {self.broker.n_rerun} re-runs")  # fmt: skip
         for host, lines in hosts.items():
             yield f"host {host}:"
@@ -7503,13 +7506,15 @@ def in_words(kind: str, frames: Frames) -> str:
     row = next((row for row in MESSAGES if row.name == kind), None)
     if row is None:
         return "no message of the table"
+    if row.frames == "hunger":
+        return f"{row.when} ({HUNGER.unpack(frames[1])[0]} wanted so far)"
     if row.frames == "count":
         return f"{row.when.partition(';')[0]} ({COUNT.unpack(frames[1])[0]} so far)"
     if row.frames.startswith("facts"):
         return f"{row.when}: {bytes(frames[1][:60]).decode('utf-8', 'replace')}{'…' * (len(frames[1]) > 60)}"
     if "ref" in row.frames and row.frames.startswith("to"):
         return "{}: tasks of chunk {} from {} on, {} of them".format(row.when, *REF.unpack(frames[2]))
-    return row.when if kind != "CONST" else f"{row.when}: {bytes(frames[2]).decode('utf-8', 'replace')}"
+    return row.when if kind != "CONST" else f"{row.when}: {bytes(frames[3]).decode('utf-8', 'replace')}"
 
 
 def span(seconds: float) -> str:

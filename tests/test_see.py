@@ -304,7 +304,7 @@ def test_in_tmux(launch_once, tmp_path):
 
 def test_the_summary_says_who_did_what(launch):
     outcome = launch(SLOW, args=["40"], options=["-v", "--seed", "5"])
-    lines = outcome.stderr.splitlines()
+    lines = [line for line in outcome.stderr.splitlines() if "ØMQ" not in line]
     assert re.fullmatch(r"scoop_lite: version \S+, workers 2, hosts \S+, engine \w+, strands \w+, seed 5, "
                         r"Python 3\.\d+\.\d+", lines[0])  # fmt: skip
     pattern = r"scoop_lite: 40 tasks in ([\d.]+) s, CPU ([\d.]+) s, efficiency (\d+)% \(2 workers\)"
@@ -343,6 +343,17 @@ def test_the_wiretap_shows_every_message_in_a_line(launch):
     assert kinds["STOP", True] == 2 and kinds["DIED", False] == 2 and kinds["BYE", False] == 1
     assert any(re.search(r"tasks (\d+)–\d+ of chunk \d+ of worker 0", line[7]) for line in lines if line[4] == "BATCH")
     assert any(line[7].startswith("results of tasks ") for line in lines if line[4] == "RESULT")
+
+
+def test_the_wiretap_names_constants_and_counts(launch_once):
+    outcome = launch_once("""
+        from scoop_lite import futures, shared
+        if __name__ == "__main__":
+            shared.setConst(treasure=1)
+            list(futures.map(abs, range(9)))
+    """, options=["--wiretap"])  # fmt: skip
+    assert re.search(r"CONST .* echoed to the setter too: treasure$", outcome.stderr, re.MULTILINE)
+    assert re.search(r"HUNGRY .* \(\d+ wanted so far\)$", outcome.stderr, re.MULTILINE)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
