@@ -23,6 +23,9 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
+# Programs that look for `python3` shall find the Python that runs the tests, also when its environment is not activated.
+os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
+
 COMBOS = ("own-greenlet", "own-thread", "zmq-greenlet", "zmq-thread")
 QUICK = ("own-greenlet", "zmq-thread")  # each engine and each kind of strand once
 PACKAGES = {"zmq": "pyzmq", "greenlet": "greenlet"}

@@ -120,11 +120,6 @@ class SimLink:
                 self.worker.sim.to_broker(self.worker, frames)
         return True
 
-    queue = send
-
-    def flush(self):
-        return True
-
     def receive(self):
         return self.arrived
 

@@ -703,7 +703,7 @@ def key_forms(key: bytes):
 
 @pytest.mark.parametrize("hosts", [(), ("alpha", "beta")], ids=["local", "hosts"])
 def test_keys_are_in_no_command_line_no_environment_and_no_file(run_zmq, hosts):
-    job = run_zmq(KEYS, "-n", "4", hosts=hosts)
+    job = run_zmq(KEYS, "-n", "4", *(["--external-hostname", "127.0.0.1"] if hosts else []), hosts=hosts)
     job.reached("told")
     keys = [bytes.fromhex(key) for key in json.loads(job.output("out"))]
     assert len(keys) >= 3, "a worker has its own pair of keys and the broker's public one: %s" % job

@@ -18,6 +18,8 @@ from faults.fixtures import PACES, limit, root
 from faults.jobs import DEAD_AFTER_S, QUICK, Job, order_link, resume, stop
 from faults.processes import process, processes_of, wait_until
 
+pytestmark = pytest.mark.cluster
+
 #: Tasks that hang on one of two hosts, until there is calm; elsewhere they are quick once two of them hang.
 HANG_THERE = """
     def hang(i):

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.cluster
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 NETNS = CHECKOUT / "tests" / "cluster" / "netns-ssh.sh"
 STATE = Path("/run/netns-ssh/hosts")

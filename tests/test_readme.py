@@ -19,7 +19,7 @@ WORD_COUNT = "python3 scoop_lite.py -n 4 examples/word_count.py"
 SET_UP = """\
 python3 -m venv .venv
 .venv/bin/pip install -q '.[test]'
-.venv/bin/python -m pytest -q -m "not slow and not soak and not cluster" --combos=quick tests
+.venv/bin/python -m pytest -q -n 3 --reruns 2 -m "not slow and not soak and not cluster" --combos=quick tests
 """
 
 
@@ -75,7 +75,7 @@ def test_every_answer_in_the_message_table_is_a_message():
 
 
 def test_options_are_those_of_the_help_page(launch_once):
-    page = launch_once(["--help"], n=None).stdout.partition("options:\n")[2]
+    page = re.split("^(?:options|optional arguments):\n", launch_once(["--help"], n=None).stdout, flags=re.MULTILINE)[1]
     lines = re.findall(r"^  (-.*?)(?:  .*)?$", page, re.MULTILINE)
     described = [line.split("|")[1] for line in between("options").splitlines()[2:]]
     assert words_of(" ".join(described)) == words_of(" ".join(lines))

@@ -19,7 +19,7 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parents[1]
 CLUSTER = CHECKOUT / "tests" / "cluster"
 LOCK = "/run/scoop-lite-test-cluster.lock"
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.cluster]
 
 #: Prints how many tasks each node ran; the scheduler tells each process the name of its node.
 WHERE = """\
