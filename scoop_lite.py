@@ -137,6 +137,7 @@ BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of thei
 MAX_FRAME = 1 << 33  # bytes; a length above it is a broken or hostile peer, never ours
 MAX_FRAMES = 1 << 21  # of one message; likewise
 BIG_STEP = 1 << 26  # bytes of a big frame's buffer until that many have come; more is doubled as it fills
+ZMQ_PIECE = 4 << 20  # bytes of the biggest frame over ØMQ, so that strangers' announcements take no memory
 WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers starve
 MAX_WINDOW = 1 << 18
 MAX_INLINE = 32  # tasks run on top of each other on one strand; deeper ones get a strand (and stack) of their own
@@ -646,6 +647,42 @@ class StreamLink:
         self.writer.close()
 
 
+def cut_frames(frames: Frames) -> Frames:
+    """Cut a message's big frames to pieces, so that the ROUTER can refuse anything bigger from whoever announces it.
+
+    The lengths of all frames but the first then follow the HEADER in the first.
+    """
+    if max(map(len, frames)) <= ZMQ_PIECE:
+        return frames
+    lengths = b"".join(COUNT.pack(len(frame)) for frame in frames[1:])
+    views = [memoryview(frame) for frame in frames[1:]]
+    pieces = [view[at : at + ZMQ_PIECE] for view in views for at in range(0, len(view), ZMQ_PIECE)]
+    return [bytes(frames[0]) + lengths, *pieces]
+
+
+def mend_frames(frames: Frames) -> Frames:
+    """Undo `cut_frames`.
+
+    Raises:
+        PeerError: the pieces are not those that the first frame announces.
+    """
+    head = frames[0]
+    if len(head) <= HEADER.size or (len(head) - HEADER.size) % COUNT.size:
+        return frames
+    lengths = [length for (length,) in COUNT.iter_unpack(head[HEADER.size :])]
+    if sum(lengths) != sum(map(len, frames[1:])):
+        raise PeerError(f"pieces of {sum(map(len, frames[1:]))} bytes where {sum(lengths)} were announced")
+    whole, pieces = [head[: HEADER.size]], iter(frames[1:])
+    for length in lengths:
+        buffer, n = bytearray(length), 0
+        while n < length:
+            piece = next(pieces)
+            buffer[n : n + len(piece)] = piece
+            n += len(piece)
+        whole.append(buffer if length >= BIG_FRAME else bytes(buffer))
+    return whole
+
+
 class ZmqLink:
     """A worker's link over ØMQ: a DEALER to the broker's ROUTER, encrypted and authenticated with CURVE.
 
@@ -680,7 +717,7 @@ class ZmqLink:
     def queue(self, frames: Frames) -> None:
         """Send one message; frames of 64 KiB and more without a copy. libzmq has a queue of its own."""
         self.n_out += sum(map(len, frames))
-        self.socket.send_multipart(frames, copy=max(map(len, frames)) < BIG_BUFFER)
+        self.socket.send_multipart(cut_frames(frames), copy=max(map(len, frames)) < BIG_BUFFER)
 
     send = queue
 
@@ -693,7 +730,8 @@ class ZmqLink:
             while True:
                 frames = self.socket.recv_multipart(self.zmq.NOBLOCK, copy=False)
                 self.n_in += sum(map(len, frames))
-                self.messages.append([f.bytes if len(f) < BIG_FRAME else bytearray(f.buffer) for f in frames])
+                whole = [f.bytes if len(f) < BIG_FRAME else bytearray(f.buffer) for f in frames]
+                self.messages.append(mend_frames(whole))
         except self.zmq.Again:
             return self.messages
 
@@ -747,7 +785,7 @@ class ZmqRouter:
         self.zap.bind("inproc://zeromq.zap.01")
         self.socket: Any = self.context.socket(zmq.ROUTER)
         for option, value in ((zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 1000), (zmq.HANDSHAKE_IVL, 1000),
-                              (zmq.MAXMSGSIZE, MAX_FRAME), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
+                              (zmq.MAXMSGSIZE, ZMQ_PIECE + 64), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
             self.socket.setsockopt(option, value)
         self.socket.curve_server = True
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
@@ -792,7 +830,10 @@ class ZmqRouter:
                 continue
             rank = int(frames[0].get("User-Id").split(".")[0])
             self.identities[rank] = identity.bytes
-            self.take(rank, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
+            try:
+                self.take(rank, mend_frames([f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames]))
+            except PeerError as error:
+                logger.error("a message of worker %d was refused: %s", rank, error)
             self.authenticate()
             n += 1
         return n
@@ -800,7 +841,7 @@ class ZmqRouter:
     def send(self, identity: bytes, frames: Frames) -> None:
         """Send to a connection; one that is gone has a worker that is gone, whose agent will tell."""
         try:
-            self.socket.send_multipart([identity, *frames], copy=max(map(len, frames)) < BIG_BUFFER)
+            self.socket.send_multipart([identity, *cut_frames(frames)], copy=max(map(len, frames)) < BIG_BUFFER)
         except self.zmq.ZMQError as error:
             logger.debug("a worker's connection is gone: %s", error)
 
@@ -6612,6 +6653,9 @@ class Launcher:
         if NAMES.get(code) == "HELLO":  # a worker that ØMQ did not bring here
             self.peers.pop(rank, None)
             self.tell_way(host, "through the pipe")
+        if name == "STARTED" and self.config.verbose > 1:
+            for rank, _, pid in json.loads(bytes(frames[1]))["workers"]:
+                self.report(f"worker {rank} on {self.broker.host_names[host]} runs as process {pid}")
         if name == "STARTED" and host in self.direct and link.descriptors:
             self.add_peer(json.loads(bytes(frames[1]))["workers"][0], link.descriptors.popleft())
         if name == "DIED":
