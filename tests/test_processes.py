@@ -129,7 +129,8 @@ def test_isolated_and_without_site_from_an_empty_directory(launch_once, tmp_path
 
 def test_with_warnings_as_errors_and_in_development_mode(launch_once):
     """No unclosed file, no deprecated call, no comparison of bytes with text."""
-    for flags in (["-W", "error"], ["-X", "dev"], ["-bb"]):
+    development = [["-X", "dev"]] if sys.version_info >= (3, 9) else []  # 3.8 itself crashes when a forked child ends
+    for flags in (["-W", "error"], *development, ["-bb"]):
         outcome = launch_once(BARE, python=[sys.executable, *flags])
         assert (outcome.returncode, outcome.stderr) == (0, ""), flags
         assert outcome.stdout.startswith("True 2 55\n")
