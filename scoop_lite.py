@@ -3394,6 +3394,8 @@ class Runtime:
             self.link.flush()
         assert self.pump is not None
         self.pump.rest()
+        if self.resting:
+            self.check_rest()  # once more: carving may have given away what it waits for, the last task of somebody else
         if not (self.inbox or self.later or self.ready or self.n_received != n_received):
             self.wait_link(self.tell_idle(timeout))
         self.pump.idling = False
@@ -4142,6 +4144,8 @@ class Pump:
                 if piece.out and type(piece.block.job) is Visit:
                     runtime.hand_in(piece)  # its owner may wait for just these
                     scheduler.flush()
+        if self.idling and runtime.resting:
+            runtime.wake()  # what was carved may be what it waits for
 
 
 # ======================================================================================================================
