@@ -918,7 +918,7 @@ class Broker:
         self.need = 0  # batches that they want together
         # ranks that are not hungry; those that filled orders lately come first
         self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
-        self.width = 2  # suppliers that hold an order at once; doubles while none of them fills it
+        self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
         self.widen_s = 0.0  # when to double it
         self.restarted_s: Deque[float] = collections.deque()
         self.status: Optional[int] = None  # of the job, once it has ended
@@ -1089,7 +1089,6 @@ class Broker:
                     self.suppliers[rank] = None
                 if sender.rank in self.suppliers:
                     self.suppliers.move_to_end(sender.rank, last=False)
-                self.width, self.widen_s = 2, self.now_s + 0.002
                 return taker
         return sender
 
