@@ -3398,6 +3398,8 @@ class Runtime:
         if not (self.inbox or self.later or self.ready or self.n_received != n_received):
             self.wait_link(self.tell_idle(timeout))
         self.pump.idling = False
+        if any(scheduler.levels):
+            self.pump.kick()  # what a time limit keeps from running here is still for others to have
         self.receive()
 
     def wait_link(self, timeout: Optional[float]) -> None:
@@ -3459,8 +3461,8 @@ class Runtime:
             pump.kick()
         elif empty and n * scheduler.costs.get(cost_key(func), 0.0) > PREFETCH_S:
             scheduler.want()  # prefetch: the next batch comes while this one runs
-        if n > 1 and pump.deep:
-            pump.kick()
+        if pump.deep and (n > 1 or not empty):
+            pump.kick()  # if these are long after all, others shall have what waits here
 
     def run_burst(self, future: Future) -> None:
         """Run a future's task, and those queued behind it while they are known to be short, with one time measurement."""
