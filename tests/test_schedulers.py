@@ -55,21 +55,27 @@ def script(name, *words, check=True, limit_s=60, **how):
     return done.stdout.strip()
 
 
+@pytest.fixture(scope="module")
+def only_one():
+    """Keep a second run of these tests waiting: a machine has one such set-up at a time, be it of one or both kinds."""
+    with open(LOCK, "w", encoding="ascii") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def bring_up(*scripts):
-    """Bring these set-ups up, one after another; yield; take them down. One such test run at a time has a machine."""
+    """Bring these set-ups up, one after another; yield; take them down."""
     for name in scripts:
         lacks = script(name, "missing", check=False)
         if lacks:
             pytest.skip(f"{name}: {lacks}")
-    with open(LOCK, "w", encoding="ascii") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            for name in scripts:
-                script(name, "up")
-            yield
-        finally:
-            for name in reversed(scripts):
-                script(name, "down", check=False)
+    try:
+        for name in scripts:
+            script(name, "up")
+        yield
+    finally:
+        for name in reversed(scripts):
+            script(name, "down", check=False)
 
 
 def settings(name):
@@ -80,13 +86,13 @@ def settings(name):
 
 
 @pytest.fixture(scope="module")
-def slurm():
+def slurm(only_one):
     for _ in bring_up("slurm.sh"):
         yield settings("slurm.sh")
 
 
 @pytest.fixture(scope="module")
-def grid_engine():
+def grid_engine(only_one):
     for _ in bring_up("netns-ssh.sh", "sge.sh"):
         yield settings("sge.sh")
 
