@@ -6249,6 +6249,12 @@ CAUSES = (
 )
 
 
+def own_source() -> bytes:
+    """Return what this file holds."""
+    with open(__file__, "rb") as file:
+        return file.read()
+
+
 def is_here(name: str) -> bool:
     """Return True for names that mean this very machine and need no starter."""
     return name in ("localhost", "127.0.0.1", "::1")
@@ -6307,9 +6313,7 @@ class Starter:
             self.process = subprocess.Popen(self.command, 0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
-        with open(__file__, "rb") as file:
-            source = file.read()
-        parts = [os.fsencode(os.path.abspath(__file__)), source, facts(**header)]
+        parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]
         self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
     def start_here(self) -> int:
@@ -7580,6 +7584,12 @@ def span(seconds: float) -> str:
 # ======================================================================================================================
 
 
+ACCELERATORS = (  # option, value, the module and the package that this value needs, what is not there without
+    ("backend", "zmq", "zmq", "pyzmq", "--backend zmq cannot be used; the own engine can"),
+    ("strands", "greenlet", "greenlet", "greenlet", "each task that waits keeps a thread"),
+)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence."""
 
@@ -7645,7 +7655,9 @@ def parser() -> Parser:
     p.add_argument("--max-tasks-per-child", type=natural, default=0, metavar="K",
                    help="a worker is replaced after K tasks (default: never)")  # fmt: skip
     p.add_argument("--serve", type=int, default=-1, help=argparse.SUPPRESS)  # an Executor's client starts us with it
-    p.add_argument("--version", action="version", version=f"scoop_lite {__version__}")
+    p.add_argument("--self-check", action="store_true",
+                   help="try what a run needs, with a small job for each engine and kind of strand")  # fmt: skip
+    p.add_argument("--version", action="store_true", help="print the version, and this file's SHA-256 and path")
     return p
 
 
@@ -7681,7 +7693,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
             p.error(f"--path {options.path}: {error.strerror}")
     if kind == "script":
         check_script(program, p)
-    for option, value, module, package in (("backend", "zmq", "zmq", "pyzmq"), ("strands", "greenlet", "greenlet", "greenlet")):
+    for option, value, module, package, _ in ACCELERATORS:
         if getattr(options, option) == value and importlib.util.find_spec(module) is None:
             p.error(f"--{option} {value} needs {package}, which is not installed here (pip install {package})")
     scheduler, hosts = plan_hosts(options, p)
@@ -7802,9 +7814,17 @@ def check_script(path: str, p: Parser) -> None:
 def main(argv: Optional[Sequence[str]] = None) -> None:
     """Run the command line; ends the process with the program's exit status."""
     p = parser()
-    options = p.parse_args(join_hosts(sys.argv[1:] if argv is None else argv))
-    program = (options.script, options.module, options.code)
-    if program == (None, None, None) and not options.interactive and options.serve < 0:
+    words = join_hosts(sys.argv[1:] if argv is None else argv)
+    options = p.parse_args(words)
+    if options.version:
+        print(f"scoop_lite {__version__}\n{hashlib.sha256(own_source()).hexdigest()}  {os.path.abspath(__file__)}")
+        sys.exit(0)
+    no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
+    if options.self_check:
+        if not no_program:
+            p.error("--self-check brings its own program; give it options only")
+        sys.exit(self_check([word for word in words if word != "--self-check"], options))
+    if no_program and options.serve < 0:
         p.print_help()
         sys.exit(0)
     config = configure(options, p)
@@ -7848,6 +7868,96 @@ def end_by_signal(number: int) -> None:
         pass
     os.kill(os.getpid(), number)
     sys.exit(128 + number)
+
+
+# What --self-check runs: tasks that wait for their own tasks, and one that every worker must do.
+SELF_CHECK = """
+import os
+from scoop_lite import futures, SIZE
+
+def square(x):
+    return x * x
+
+def total(n):
+    return sum(futures.map(square, range(n)))
+
+if __name__ == "__main__":
+    pids = set(futures.run_on_all(os.getpid))
+    if len(pids) != SIZE:
+        raise SystemExit(f"{len(pids)} of {SIZE} workers answered")
+    print(sum(futures.map(total, [100] * 200)))
+"""
+
+
+def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
+    """Print what a run with these words of the command line meets here, a line each, and try some (--self-check).
+
+    Returns:
+        The exit status: 0 unless something that must work does not.
+    """
+    print(f"scoop_lite {__version__}, SHA-256 {hashlib.sha256(own_source()).hexdigest()}\n{os.path.abspath(__file__)}")
+    there = [value for _, value, module, _, _ in ACCELERATORS if importlib.util.find_spec(module)]
+    engines = ["own", "zmq"][: 1 + ("zmq" in there)] if options.backend == "auto" else [options.backend]
+    strands = ["thread", "greenlet"][: 1 + ("greenlet" in there)] if options.strands == "auto" else [options.strands]
+    jobs = (check_job(words, engine, kind) for engine in engines for kind in strands)
+    failed = 0
+    for verdict, text in itertools.chain(check_host(options), check_limits(options.n or usable_cpus()), jobs):
+        print(f"{verdict:8}{text}".replace("\n", "\n" + 8 * " "), flush=True)
+        failed += verdict == "FAILED"
+    print(f"scoop_lite: {failed} failed" if failed else "scoop_lite: all that must work does")
+    return 1 if failed else 0
+
+
+def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
+    """Yield what this host has: "ok", "missing" (runs go without it), "low" or "FAILED", and the words."""
+    uname = os.uname()
+    yield "ok", f"Python {sys.version.split()[0]} on {uname.sysname} {uname.release}, {uname.machine}: {sys.executable}"
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield "ok", f"CPUs: {usable_cpus()} to use by affinity and cgroup quota; {affinity} by affinity, {os.cpu_count()} in all"
+    for _, _, module, package, without in ACCELERATORS:
+        there = importlib.util.find_spec(module)
+        yield ("ok", f"{package} is installed") if there else ("missing", f"{package} is not installed: {without}")
+    try:
+        command = [*shlex.split(options.ssh_executable), "-V"]
+        said = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10)
+        yield "ok", f"{options.ssh_executable}: {said.stdout.decode(errors='replace').strip()}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        yield "missing", f"{options.ssh_executable}: {error}: it cannot reach other hosts"
+
+
+def check_limits(n: int) -> Iterator[Tuple[str, str]]:
+    """Yield what this host allows, as `check_host` does, for `n` workers."""
+    import resource
+
+    infinity = resource.RLIM_INFINITY
+    for name, allowed, need in (  # an agent holds three descriptors for each worker, the launcher one
+        ("open files", resource.getrlimit(resource.RLIMIT_NOFILE)[1], 32 + 3 * n),  # we raise the soft limit
+        ("processes of this user", resource.getrlimit(resource.RLIMIT_NPROC)[0], n + 3),
+    ):
+        text = f"{name}: {'no limit' if allowed == infinity else f'{allowed:,} allowed'}; {n} workers here take about {need}"
+        yield "ok" if allowed == infinity or allowed >= need else "FAILED", text
+    try:
+        found = os.statvfs("/dev/shm")
+        free = found.f_bavail * found.f_frsize >> 20
+        yield "ok" if free >= 64 else "low", f"/dev/shm: {free:,} MiB free; scoop_lite needs none, your tasks may"
+    except OSError as error:
+        yield "missing", f"/dev/shm: {error.strerror}: scoop_lite needs none, but multiprocessing's locks in tasks do"
+
+
+def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
+    """Run a small job, with two workers unless `words` ask for others; return what came of it as `check_host` does."""
+    flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    options = ["-n", "2", *words, "--backend", engine, "--strands", kind, "-c", SELF_CHECK]
+    begin_s = time.monotonic()
+    try:
+        done = subprocess.run([sys.executable, *flags, __file__, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=60)  # fmt: skip
+        works, output = done.returncode == 0 and done.stdout.split() == [b"65670000"], done.stderr + done.stdout
+        ended = f"status {done.returncode} after {time.monotonic() - begin_s:.2f} s"
+    except subprocess.TimeoutExpired as error:
+        works, output, ended = False, error.stderr or b"", "not done after 60 s"
+    said = "" if works else ": " + (output.decode(errors="replace").strip()[-2000:] or "without a word")
+    return "ok" if works else "FAILED", f"a job with --backend {engine} --strands {kind}: {ended}{said}"
 
 
 if _run_as_script:

@@ -6,10 +6,13 @@ The oracle is the same Python without us: `launch.plain`.
 from __future__ import annotations
 
 import fcntl
+import hashlib
+import importlib.util
 import json
 import os
 import pstats
 import re
+import resource
 import shutil
 import signal
 import sys
@@ -919,11 +922,71 @@ def test_many_workers(facts_once):
     assert got == [24, 499500]
 
 
-def test_version_is_the_one_in_the_file(launch_once):
+def test_version_and_hash_are_those_of_the_file(launch_once):
+    """The second line is what `sha256sum --check` reads."""
     outcome = launch_once(["--version"], n=None)
-    version = re.search(r'^__version__ = "([^"]+)"', launch_once.file.read_text(encoding="utf-8"), re.M).group(1)
-    assert (outcome.returncode, outcome.stderr) == (0, "")
-    assert version in outcome.stdout and len(outcome.stdout.splitlines()) == 1
+    source = launch_once.file.read_bytes()
+    version = re.search(rb'^__version__ = "([^"]+)"', source, re.M).group(1).decode()
+    expected = f"scoop_lite {version}\n{hashlib.sha256(source).hexdigest()}  {launch_once.file}\n"
+    assert (outcome.returncode, outcome.stderr, outcome.stdout) == (0, "", expected)
+
+
+def self_check(launch_once, *words, **how):
+    """Verdicts, texts and status of `--self-check`."""
+    outcome = launch_once(["--self-check", *words], n=None, **how)
+    assert outcome.stderr == ""
+    lines = outcome.stdout.replace("\n" + 8 * " ", " ").splitlines()
+    rows = [(line[:8].rstrip(), line[8:]) for line in lines[2:-1]]
+    assert {verdict for verdict, _ in rows} <= {"ok", "missing", "low", "FAILED"}, outcome
+    assert (outcome.returncode, any(verdict == "FAILED" for verdict, _ in rows)) in ((0, False), (1, True)), outcome
+    return rows, outcome
+
+
+def test_self_check_tries_each_engine_and_kind_of_strand(launch_once):
+    rows, outcome = self_check(launch_once, "-n", "3")
+    zmq, greenlet = (importlib.util.find_spec(name) for name in ("zmq", "greenlet"))
+    jobs = [text.split(":")[0] for verdict, text in rows if verdict == "ok" and text.startswith("a job with")]
+    engines, kinds = ["own", "zmq"][: 1 + bool(zmq)], ["thread", "greenlet"][: 1 + bool(greenlet)]
+    assert jobs == [f"a job with --backend {engine} --strands {kind}" for engine in engines for kind in kinds]
+    assert outcome.stdout.endswith("scoop_lite: all that must work does\n") and outcome.returncode == 0
+    (files,) = [text for _, text in rows if text.startswith("open files")]
+    assert "3 workers here" in files
+
+
+def test_self_check_says_what_is_missing_and_goes_on(launch_once):
+    """`-S`: no installed package is found; the jobs run with the same Python."""
+    rows, outcome = self_check(launch_once, "--ssh-executable", "no-such-ssh", python=(sys.executable, "-S"))
+    missing = [text for verdict, text in rows if verdict == "missing"]
+    assert [text.split(":")[0] for text in missing] == ["pyzmq is not installed", "greenlet is not installed", "no-such-ssh"]
+    jobs = [text for verdict, text in rows if text.startswith("a job with")]
+    assert len(jobs) == 1 and "--backend own --strands thread" in jobs[0] and outcome.returncode == 0
+
+
+@pytest.mark.parametrize("words, python, said", [
+    (["--backend", "zmq"], (sys.executable, "-S"), "needs pyzmq"),
+    (["--hosts", "node1", "--ssh-executable", "no-such-ssh"], (sys.executable,), "no-such-ssh"),
+    (["--init", "no_such_module:main", "--strands", "thread", "--backend", "own"], (sys.executable,), "no_such_module"),
+], ids=["engine", "host", "initializer"])  # fmt: skip
+def test_self_check_fails_when_what_was_asked_for_does_not_work(launch_once, words, python, said):
+    rows, outcome = self_check(launch_once, *words, python=python)
+    failed = [text for verdict, text in rows if verdict == "FAILED"]
+    assert failed and all(text.startswith("a job with") and said in text for text in failed)
+    assert outcome.stdout.endswith(f"scoop_lite: {len(failed)} failed\n") and outcome.returncode == 1
+
+
+def test_self_check_fails_where_too_few_files_may_be_open(launch_once):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))
+
+    rows, outcome = self_check(launch_once, "-n", "12", "--backend", "own", "--strands", "thread", preexec_fn=limit)
+    files, job = [text for verdict, text in rows if verdict == "FAILED"]
+    assert files.startswith("open files: 40 allowed; 12 workers here take about") and outcome.returncode == 1
+    assert "Too many open files" in job
+
+
+def test_self_check_takes_no_program(launch_once):
+    outcome = launch_once(["--self-check", "program.py"], n=None)
+    assert (outcome.returncode, outcome.stdout) == (2, "") and "its own program" in outcome.stderr
 
 
 @pytest.mark.parametrize("name", ["own", "auto", "TCP", "tcp", "zmq", "ZMQ"])
