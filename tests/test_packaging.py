@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-SOURCES = ("scoop_lite.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "examples", "tests")
+SOURCES = ("scoop_lite.py", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".ci", "examples", "tests")
 LITTER = shutil.ignore_patterns("__pycache__", "*.pyc", ".*")
 
 #: Any fixed moment does; the archives carry it instead of the time of building.
@@ -30,10 +30,10 @@ def version():
     return re.search(r'^__version__ = "(\d+\.\d+\.\d+\S*)"$', source, re.MULTILINE).group(1)
 
 
-def say(command, limit_s=60, **how):
+def say(command, limit_s=60, env=(), **how):
     """Run a command outside of any project; fail with all it printed unless it succeeds, and return that."""
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))}
-    env.update(SOURCE_DATE_EPOCH=EPOCH, PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_NO_INPUT="1")
+    env = {**{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "VIRTUAL_ENV"))},
+           "SOURCE_DATE_EPOCH": EPOCH, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", **dict(env)}
     done = subprocess.run(
         list(map(str, command)), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         timeout=limit_s, check=False, text=True, **how,
@@ -180,9 +180,40 @@ def test_wheel_in_a_clean_environment(archives, python, tmp_path):
 
 
 @pytest.mark.slow
-def test_sdist_with_its_dependencies_in_a_clean_environment(archives, tmp_path):
+@pytest.mark.parametrize("python", list(pythons())[1:])
+def test_sdist_with_its_dependencies_in_a_clean_environment(archives, python, tmp_path):
     """The whole way that `pip install` goes: isolated build, dependencies, command."""
-    commands = clean_venv(tmp_path / "venv")
+    commands = clean_venv(tmp_path / "venv", python)
     say([commands / "pip", "install", "--quiet", archives[0]], limit_s=180)
-    say([commands / "python", "-c", "import greenlet, zmq"])
+    expect_all_jobs(say([commands / "scoop-lite", "--self-check"], cwd=tmp_path))
     expect_working(commands, tmp_path)
+
+
+def expect_all_jobs(report):
+    """`--self-check` found both packages, and has run a job with each engine and kind of strand."""
+    assert len(re.findall("^ok +a job with", report, re.MULTILINE)) == 4 and "missing pyzmq" not in report, report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("python", list(pythons())[1:])
+def test_tests_of_the_unpacked_sdist_pass(archives, python, tmp_path):
+    """A choice of them that takes seconds; `.ci/run` runs nearly all of them so."""
+    commands = clean_venv(tmp_path / "venv", python)
+    shutil.unpack_archive(archives[0], tmp_path)
+    (directory,) = tmp_path.glob("scoop_lite-*")
+    say([commands / "pip", "install", "--quiet", f"{directory}[test]"], limit_s=180)
+    chosen = [f"tests/test_{name}.py" for name in ("codec", "protocol", "readme", "shared")]
+    options = ["-q", "-p", "no:cacheprovider", "--combos=quick", "-m", "not slow and not soak and not cluster"]
+    said = say([commands / "python", "-m", "pytest", *options, *chosen], limit_s=400, cwd=directory)
+    assert re.search(r"^\d{2,} passed", said, re.MULTILINE), said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["uv", "pipx"])
+def test_script_runners_read_what_the_file_needs(runner, tmp_path):
+    """`uv run scoop_lite.py` and `pipx run scoop_lite.py` install what the block at the top of the file names."""
+    commands = clean_venv(tmp_path / "venv")
+    say([commands / "pip", "install", "--quiet", runner], limit_s=120)
+    shutil.copyfile(CHECKOUT / "scoop_lite.py", tmp_path / "scoop_lite.py")
+    own = {"PIPX_HOME": str(tmp_path / "pipx"), "UV_CACHE_DIR": str(tmp_path / "uv"), "UV_PYTHON_DOWNLOADS": "never"}
+    expect_all_jobs(say([commands / runner, "run", "scoop_lite.py", "--self-check"], limit_s=120, cwd=tmp_path, env=own))
