@@ -1019,8 +1019,7 @@ class Broker:
         member.wants = wants
         if wants > member.given:
             self.hungry[member.rank] = None
-            self.suppliers.pop(member.rank, None)
-            self.order(member, 0)
+            self.suppliers.pop(member.rank, None)  # an order that it has stays: for what it will get
         else:
             self.hungry.pop(member.rank, None)
             self.suppliers[member.rank] = None

@@ -160,7 +160,10 @@ class SimPump(scoop_lite.Pump):
         pass
 
     def rest(self):
-        self.idling, self.watching = True, False
+        self.idling = True
+        if self.watching:
+            self.watching = False
+            self.appoint(self.worker.sim.rng.random() * 1e-4)
 
     def iterate(self):
         self.running = True
