@@ -147,7 +147,7 @@ AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
 ORIGIN = 0  # the rank of the worker that runs the user's script
 
 logger = logging.getLogger("scoop_lite")
-now = time.perf_counter
+now = time.perf_counter  # the one clock here: monotonic on every platform, and fine enough for short tasks
 
 
 # ======================================================================================================================
@@ -339,6 +339,7 @@ def ready(socket_type: bytes) -> bytes:
     return command(b"READY", b"\x0bSocket-Type" + struct.pack("!I", len(socket_type)) + socket_type)
 
 
+NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a program may have SIGPIPE at its default
 PING = command(b"PING", bytes(2))  # its time to live, 0: the receiver may judge our silence for himself
 
 
@@ -460,12 +461,12 @@ class StreamLink:
 
     edge = False  # its descriptor stays readable while there is something to read
 
-    def __init__(self, reader: Any, writer: Any = None) -> None:
+    def __init__(self, reader: Any, writer: Any = None, passes_descriptors: bool = False) -> None:
         self.sock = reader if isinstance(reader, socket.socket) else None
-        self.local = self.sock is not None and self.sock.family == getattr(socket, "AF_UNIX", None)  # `family` takes 2 µs
+        self.passes_descriptors = passes_descriptors
         self.reader, self.writer = reader, writer or reader
         self.codec = Codec()
-        self.out: Deque[Any] = collections.deque([memoryview(self.codec.opening)])
+        self.out: Deque[Any] = collections.deque([self.codec.opening])  # buffers of bytes
         self.closed = ""  # why, once it is
         self.mute = False  # nobody reads what we write
         self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
@@ -473,7 +474,7 @@ class StreamLink:
         self.events = selectors.EVENT_READ  # that a selector waits for here
         for end in {self.reader, self.writer}:
             end.setblocking(False) if self.sock else os.set_blocking(end.fileno(), False)
-        self.last_heard_s = self.beat_s = time.monotonic()
+        self.last_heard_s = self.beat_s = now()
         self.ping_s = 0.0  # when to send the next PING
 
     def fileno(self) -> int:
@@ -488,7 +489,7 @@ class StreamLink:
     def queue(self, frames: Frames) -> None:
         """Add a message to `out`, to be written by the next `flush`."""
         if not self.mute:
-            self.out.extend(map(memoryview, encode(frames)))
+            self.out += encode(frames)
 
     def ready(self) -> bool:
         """Return True when something was read that `receive` has not returned."""
@@ -518,9 +519,9 @@ class StreamLink:
         """Write what goes without waiting; return the number of bytes."""
         if self.sock is None:
             return os.writev(self.writer.fileno(), buffers)
-        if hasattr(self.sock, "sendmsg"):
-            return self.sock.sendmsg(buffers, (), getattr(socket, "MSG_NOSIGNAL", 0))
-        return self.sock.send(buffers[0])
+        if len(buffers) == 1 or not hasattr(self.sock, "sendmsg"):
+            return self.sock.send(buffers[0], NO_SIGNAL)
+        return self.sock.sendmsg(buffers, (), NO_SIGNAL)
 
     def flush(self) -> bool:
         """Write as much of `out` as goes; return True when all of it went."""
@@ -532,7 +533,7 @@ class StreamLink:
                 while out and n >= len(out[0]):
                     n -= len(out.popleft())
                 if n:
-                    out[0] = out[0][n:]
+                    out[0] = memoryview(out[0])[n:]
         except BlockingIOError:
             return False
         except OSError:  # the other end is gone, but what it had sent is still to be read: `receive` finds the end
@@ -544,7 +545,7 @@ class StreamLink:
         """Read up to `size` bytes, with the descriptors that came along; b"" at end-of-file."""
         if self.sock is None:
             return os.read(self.reader.fileno(), size)
-        if not self.local:
+        if not self.passes_descriptors:
             return self.sock.recv(size)
         data, ancillary, _flags, _address = self.sock.recvmsg(size, 1024)
         for level, kind, payload in ancillary:
@@ -581,7 +582,7 @@ class StreamLink:
                     self.closed = self.closed or "end of file"
                 self.n_in += n
                 budget -= n
-                self.last_heard_s = time.monotonic()
+                self.last_heard_s = now()
                 if n < full:
                     break
         except BlockingIOError:
@@ -591,7 +592,7 @@ class StreamLink:
         except OSError as error:
             self.closed = self.closed or str(error)
         if codec.replies:
-            self.out.extend(map(memoryview, codec.replies))
+            self.out += codec.replies
             codec.replies.clear()
             self.flush()
         return codec.messages
@@ -632,13 +633,13 @@ class StreamLink:
         elif now_s >= self.ping_s:
             self.ping_s = now_s + heartbeat_s
             if not self.out:  # else bytes are on their way, and a PING would only queue behind them
-                self.out.append(memoryview(PING))
+                self.out.append(PING)
 
     def drain(self, timeout_s: float = 5.0) -> None:
         """Wait until everything is written, the link is closed, or `timeout_s` is over."""
-        deadline = time.monotonic() + timeout_s
-        while not self.flush() and time.monotonic() < deadline:
-            select.select([], [self.writer], [], deadline - time.monotonic())
+        deadline = now() + timeout_s
+        while not self.flush() and now() < deadline:
+            select.select([], [self.writer], [], deadline - now())
 
     def close(self) -> None:
         """Close both directions."""
@@ -1108,7 +1109,8 @@ class Broker:
         holders = self.chunks.get(key)
         if holders is None or member.rank not in holders:
             return 0
-        left, n = subtract(holders[member.rank], first, end)
+        whole = holders[member.rank] == [(first, end)]  # as nearly always
+        left, n = ([], end - first) if whole else subtract(holders[member.rank], first, end)
         if left:
             holders[member.rank] = left
         else:
@@ -2197,12 +2199,14 @@ class Slice:
     ``list(it)`` takes all that remains in one step of the interpreter, and the loop simply ends after its current task.
     """
 
-    __slots__ = ("block", "it", "out", "started_s", "strand", "n_handed")
+    __slots__ = ("block", "it", "out", "started_s", "strand", "n_handed", "scope", "scope_index")
 
     def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
         self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
         self.out: List[Any] = []
         self.n_handed = 0  # tasks whose outcomes are no longer in `out`, nor the tasks in `block`
+        self.scope: Optional[Scope] = None  # of the task with this index, once it has created a task
+        self.scope_index = -1
 
     def index(self) -> int:
         """Return the index, in its job, of the task that runs now."""
@@ -3020,7 +3024,6 @@ class Runtime:
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
         self.holding = 0  # strands that want no task to be started here
-        self.slice_scope: Tuple[int, Any, Optional[Scope]] = (-1, None, None)
         self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
         self.spares: List[Strand] = []  # scheduler strands without work
         self.n_parked = 0
@@ -3043,7 +3046,7 @@ class Runtime:
         self.polled_s = 0.0
         self.corked = False  # messages wait for one flush
         self.epoch = 0  # number of switches: a measurement across one is void
-        self.progress = 0, time.monotonic()  # tasks run, carved and returned; and when that last changed
+        self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
         self.interrupting = False  # a KeyboardInterrupt is on its way to the script
         self.signal = 2  # the signal that it came from
         self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
@@ -3051,8 +3054,8 @@ class Runtime:
         self.pump = Pump(self) if link is not None and config.capacity else None
         self.wake_out, self.wake_in = os.pipe() if link is not None else (-1, -1)
         if link is not None:
-            os.set_blocking(self.wake_out, False)
             os.set_blocking(self.wake_in, False)
+            self.waits = Waits(link.fileno(), self.wake_out)
 
     # -- calls from user code ---------------------------------------------------------------------------------------------
 
@@ -3109,12 +3112,10 @@ class Runtime:
         piece = self.slice
         if piece is not None:
             job, index = piece.block.job, piece.index()
-            cached, of, scope = self.slice_scope
-            if cached == index and of is piece and scope is not None:
-                return scope
-            scope = self.new_scope(place_of(job.place, job.order + index), job.depth + 1)
-            self.slice_scope = index, piece, scope
-            return scope
+            if piece.scope is None or piece.scope_index != index:
+                piece.scope_index = index
+                piece.scope = self.new_scope(place_of(job.place, job.order + index), job.depth + 1)
+            return piece.scope
         assert self.task is not None
         parent: Scope = self.task.at
         self.scope = self.new_scope(place_of(parent.place, self.task.order), parent.depth + 1)
@@ -3156,9 +3157,9 @@ class Runtime:
             while not condition():
                 self.park()
             return True
-        deadline = time.monotonic() + timeout
+        deadline = now() + timeout
         while not condition():
-            if time.monotonic() >= deadline:
+            if now() >= deadline:
                 return False
             self.n_deadlines += 1
             heapq.heappush(self.deadlines, (deadline, self.n_deadlines, waiter))
@@ -3337,7 +3338,7 @@ class Runtime:
         """Run something, or else wait for a message or a deadline."""
         if self.inbox or self.later or self.unseen:
             self.dispatch()
-        elif self.deadlines and self.deadlines[0][0] <= time.monotonic():
+        elif self.deadlines and self.deadlines[0][0] <= now():
             heapq.heappop(self.deadlines)[2]()
         else:
             if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
@@ -3348,8 +3349,6 @@ class Runtime:
                 self.idle(n_received)
             else:
                 self.execute(item)
-                if type(item) is not Chunk:  # else what it held would be carved again before it runs here
-                    self.glance()
 
     def time_limit(self) -> Optional[float]:
         """Return how long the next task may take at most: the time left of the nearest timed wait.
@@ -3359,7 +3358,7 @@ class Runtime:
         """
         if not self.deadlines or self.scheduler.live <= 1:
             return None
-        scheduler, t = self.scheduler, time.monotonic()
+        scheduler, t = self.scheduler, now()
         progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
         if progress != self.progress[0]:
             self.progress = progress, t
@@ -3374,7 +3373,7 @@ class Runtime:
         if self.resting and self.check_rest():
             return
         scheduler = self.scheduler
-        timeout = max(0.0, self.deadlines[0][0] - time.monotonic()) if self.deadlines else None
+        timeout = max(0.0, self.deadlines[0][0] - now()) if self.deadlines else None
         if self.link is None:
             if timeout is None:
                 raise MisuseError("everything waits for everything else: this program cannot go on (deadlock)")
@@ -3407,11 +3406,8 @@ class Runtime:
             if self.link.ready():
                 return
         start_s = now()
-        if wait_readable([self.link.fileno(), self.wake_out], self.link.wants_write(), timeout):
-            try:
-                os.read(self.wake_out, 4096)
-            except BlockingIOError:
-                pass
+        if self.wake_out in self.waits.wait(self.link.wants_write(), timeout):
+            os.read(self.wake_out, 4096)
         self.idle_s += now() - start_s
         if self.recorder is not None:
             self.recorder.wait(start_s)
@@ -3438,15 +3434,19 @@ class Runtime:
         """Run what `take` returned."""
         if type(item) is Chunk:
             blocks = self.scheduler.open(item)
-            with self.lock:
-                for block in reversed(blocks):
-                    self.scheduler.put_back(block)
-        elif type(item) is Block:
+            if len(blocks) != 1 or blocks[0].hi - blocks[0].lo > 1 or blocks[0].deaths:
+                with self.lock:
+                    for block in reversed(blocks):
+                        self.scheduler.put_back(block)
+                return  # without a glance: it would have all this carved again before it runs here
+            item = blocks[0]
+        if type(item) is Block:
             self.prepare(item.job.func, item.hi - item.lo)
             self.run_block(item)
         else:
             self.prepare(item.func, 1)
             self.run_burst(item)
+        self.glance()
 
     def prepare(self, func: Any, n: int) -> None:
         """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile."""
@@ -3608,7 +3608,7 @@ class Runtime:
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
             self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
-            if now() - self.scheduler.flushed_s > FLUSH_S or block.alone:
+            if block.alone:
                 self.scheduler.flush()
         else:
             job.deliver(block.lo, n, outcomes)
@@ -3646,8 +3646,8 @@ class Runtime:
         if force or t - self.polled_s > 0.001:
             self.polled_s = t
             self.receive()
-            if self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S:
-                self.scheduler.flush()
+            if self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S and (self.ready or any(self.scheduler.levels)):
+                self.scheduler.flush()  # else they leave together with hunger
             if t > self.teller.tell_s or self.teller.logs:
                 self.teller.tell()
         if self.inbox or self.later or self.unseen:
@@ -3722,7 +3722,7 @@ class Runtime:
             if self.link is None or self.link.closed:
                 raise ImportError(f"cannot ask for {paths[0]}: the job is over")
             if not self.receive():
-                wait_readable([self.link.fileno()], None, 0.02)  # the pump may read it in our place
+                Waits(self.link.fileno()).wait(None, 0.02)  # the pump may read it in our place
         return self.modules.pop(number)
 
     def on_welcome(self, frames: Frames) -> None:
@@ -4040,16 +4040,30 @@ def flush_output() -> None:
             pass
 
 
-def wait_readable(fds: Sequence[int], write: Optional[int] = None, timeout: Optional[float] = None) -> bool:
-    """Wait until one of `fds` can be read (or `write` written); return True if that is what ended the wait."""
-    if hasattr(select, "poll"):
-        poll = select.poll()
-        for fd in fds:
-            poll.register(fd, select.POLLIN)
+class Waits:
+    """Waits until one of some descriptors can be read, by the cheapest call that the platform has. One thread."""
+
+    def __init__(self, *fds: int) -> None:
+        self.fds, self.poll = fds, None
+        if hasattr(select, "poll"):
+            self.poll = select.poll()
+            for fd in fds:
+                self.poll.register(fd, select.POLLIN)
+
+    def wait(self, write: Optional[int] = None, timeout: Optional[float] = None) -> List[int]:
+        """Wait, at most `timeout` seconds; return the descriptors that can be read (or `write` written)."""
+        if self.poll is None:
+            readable, writable, _ = select.select(self.fds, [] if write is None else [write], [], timeout)
+            return readable + writable
         if write is not None:
-            poll.register(write, select.POLLOUT | (select.POLLIN if write in fds else 0))
-        return bool(poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
-    return any(select.select(fds, [] if write is None else [write], [], timeout))
+            self.poll.register(write, select.POLLOUT | (select.POLLIN if write in self.fds else 0))
+        try:
+            return [fd for fd, _ in self.poll.poll(None if timeout is None else math.ceil(timeout * 1000))]
+        finally:
+            if write in self.fds:
+                self.poll.register(write, select.POLLIN)
+            elif write is not None:
+                self.poll.unregister(write)
 
 
 class Pump:
@@ -4101,7 +4115,9 @@ class Pump:
 
     def run(self) -> None:
         runtime, scheduler = self.runtime, self.runtime.scheduler
+        sleep, watching = Waits(self.wake_out), None
         for link in iter(lambda: runtime.link, None):
+            watching = watching or Waits(self.wake_out, link.fileno())
             self.asleep = True  # from here on `kick` writes to our pipe; only then look
             watch = not self.idling and self.wanted()
             self.asleep = not watch
@@ -4110,15 +4126,14 @@ class Pump:
             )
             self.deep = not watch and timeout is None
             self.watching = watch
-            write = link.wants_write() if watch else None
-            fds = [self.wake_out, link.fileno()] if watch else [self.wake_out]
-            if not (watch and link.edge and runtime.receive()):
-                wait_readable(fds, write, timeout)
+            woken: List[int] = []
+            if not watch:
+                woken = sleep.wait(None, timeout)
+            elif not (link.edge and runtime.receive()):
+                woken = watching.wait(link.wants_write(), timeout)
             self.watching = self.asleep = False
-            try:
+            if self.wake_out in woken:
                 os.read(self.wake_out, 4096)
-            except BlockingIOError:
-                pass
             if not self.idling:
                 self.work()
                 if not self.wanted():
@@ -4313,11 +4328,11 @@ def new_map(
 
 
 def deadline_in(timeout: Optional[float]) -> Optional[float]:
-    return None if timeout is None or timeout == -1 else time.monotonic() + timeout
+    return None if timeout is None or timeout == -1 else now() + timeout
 
 
 def time_left(deadline: Optional[float]) -> Optional[float]:
-    return None if deadline is None else max(0.0, deadline - time.monotonic())
+    return None if deadline is None else max(0.0, deadline - now())
 
 
 def runs_in_order(found: Runtime, job: MapJob, deadline: Optional[float], flat: bool = False) -> Iterator[Any]:
@@ -5670,20 +5685,20 @@ class Agent:
         self.selector.register(wake_out, selectors.EVENT_READ, lambda: os.read(wake_out, 4096))
         self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
         while self.children or self.stop_s is None:
-            timeout = None if self.stop_s is None else max(0.0, self.stop_s - time.monotonic())
+            timeout = None if self.stop_s is None else max(0.0, self.stop_s - now())
             if not self.local:
                 timeout = min(self.config.heartbeat_s, self.config.heartbeat_s if timeout is None else timeout)
             for key, _ in self.selector.select(timeout):
                 key.data()
             self.reap()
             if not self.local:  # then only a heartbeat tells that the other end is gone
-                self.link.beat(time.monotonic(), self.config.heartbeat_s, self.config.dead_after_s)
+                self.link.beat(now(), self.config.heartbeat_s, self.config.dead_after_s)
             if self.link.closed:
                 self.kill_all()
-                self.stop_s = time.monotonic()
-            elif self.stop_s is not None and time.monotonic() >= self.stop_s:
+                self.stop_s = now()
+            elif self.stop_s is not None and now() >= self.stop_s:
                 self.kill_all()
-                self.stop_s = time.monotonic() + 1
+                self.stop_s = now() + 1
             self.flush()
         self.link.drain()
 
@@ -5695,7 +5710,7 @@ class Agent:
     def on_signal(self, number: int, frame: Any) -> None:
         self.signals[number] = self.signals.get(number, 0) + 1
         if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
-            self.stop_s = self.stop_s or time.monotonic() + 3
+            self.stop_s = self.stop_s or now() + 3
 
     def read_broker(self) -> None:
         """Obey the broker, or pass its message on to the worker that it is for."""
@@ -5882,7 +5897,7 @@ class Agent:
                     os.kill(child.pid, order["signal"] if catches(child.pid, order["signal"]) else signal.SIGINT)
 
     def on_stop(self, frames: Frames) -> None:
-        self.stop_s = time.monotonic() + STOP_GRACE_S
+        self.stop_s = now() + STOP_GRACE_S
 
     def kill_all(self) -> None:
         for child in self.children.values():
@@ -6321,7 +6336,7 @@ class Starter:
         life_out, self.life_in = os.pipe()
         self.command = agent_command(self.config, (theirs.fileno(), theirs.fileno()))
         self.process = subprocess.Popen(self.command, pass_fds=(theirs.fileno(), life_out))
-        self.link = StreamLink(ours)
+        self.link = StreamLink(ours, passes_descriptors=True)
         theirs.close()
         os.close(life_out)
         return life_out
@@ -6340,7 +6355,7 @@ class Starter:
         if marker and len(after) >= 255:
             self.noise = before
             if after[:255] == ALL_BYTES[1:]:
-                self.link.last_heard_s = time.monotonic()
+                self.link.last_heard_s = now()
                 self.link.codec.feed(after[255:])
                 self.link.out.appendleft(memoryview(self.needs))  # sent earlier, start-up files or qrsh might lose it
                 return True
@@ -6505,7 +6520,7 @@ class Launcher:
         self.touched: Set[Any] = set()  # links with something to write
         self.signals: Dict[int, int] = {}
         self.signalled: Optional[int] = None  # the first signal that asked us to end
-        self.kill_s: Optional[float] = None  # when to stop waiting for the script to end by itself
+        self.kill_s = math.inf  # when to stop waiting for the script to end by itself
         wake_out, self.wake_in = os.pipe()
         for fd in (wake_out, self.wake_in):
             os.set_blocking(fd, False)
@@ -6570,7 +6585,7 @@ class Launcher:
             if number not in local:
                 self.start_host(number, host, number in here)
         if self.joining:
-            self.join_s = time.monotonic() + JOIN_S
+            self.join_s = now() + JOIN_S
 
     def fork_agent(self, number: int) -> None:
         ours, theirs = socket.socketpair()
@@ -6595,7 +6610,7 @@ class Launcher:
         self.local_agents.append(pid)
         self.direct |= {number} if self.config.backend == "own" else set()
         self.cpus[number], self.facing[number] = usable_cpus(), "127.0.0.1"
-        self.add_agent(number, socket.gethostname(), StreamLink(ours))
+        self.add_agent(number, socket.gethostname(), StreamLink(ours, passes_descriptors=True))
 
     def start_host(self, number: int, host: Host, here: bool) -> None:
         """Start the command that reaches a host, or the interpreter that this host's agent needs."""
@@ -6783,7 +6798,7 @@ class Launcher:
         starter = self.starters[number]
         if starter.read_start():
             self.touched.add(starter.link)
-            self.join_s = max(self.join_s, time.monotonic() + JOIN_S)
+            self.join_s = max(self.join_s, now() + JOIN_S)
             read_agent = functools.partial(self.read_agent, number, starter.link)
             self.selector.modify(starter.link.fileno(), selectors.EVENT_READ, read_agent)
             self.agents[number] = starter.link
@@ -6809,7 +6824,7 @@ class Launcher:
         if self.signalled is None and self.broker.status is None:
             self.report(self.starters[number].explain(why))
             if not self.config.min_hosts:
-                self.give_up_s = min(self.give_up_s, time.monotonic() + 1)
+                self.give_up_s = min(self.give_up_s, now() + 1)
 
     def drop_start(self, number: int) -> None:
         self.joining.discard(number)
@@ -6850,23 +6865,23 @@ class Launcher:
                 key.data()
             self.tell_written()
             if self.starters:
-                self.watch_hosts(time.monotonic())
+                self.watch_hosts(now())
             self.view.tick()
-            if self.kill_s is not None and time.monotonic() >= self.kill_s:
+            if now() >= self.kill_s:
                 self.kill_all()
         return self.end()
 
     def end_turn(self) -> Optional[float]:
         """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
         while True:
-            delay = self.broker.end_turn(time.monotonic())
+            delay = self.broker.end_turn(now())
             if self.router is None or not self.router.receive():
                 return delay
 
     def begin(self) -> None:
         """Once every host has joined or failed: number the workers, host after host, and start them."""
         enough = len(self.cpus) >= (self.config.min_hosts or len(self.plan))
-        failed = time.monotonic() >= self.give_up_s or not (enough or self.joining)
+        failed = now() >= self.give_up_s or not (enough or self.joining)
         if self.signalled is not None or failed:
             self.give_up()
         elif not self.joining and enough:
@@ -6895,14 +6910,16 @@ class Launcher:
         return ORIGIN + 1
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
-        times = [] if delay is None else [delay]
-        limits = [self.kill_s] + ([] if self.begun else [self.give_up_s]) + ([self.join_s] if self.joining else [])
-        times += [max(0.0, s - time.monotonic()) for s in limits if s is not None and s < math.inf]
-        if self.starters:
-            times.append(self.config.heartbeat_s)
-        watching = self.view.timeout()
-        times += [] if watching is None else [watching]
-        return min(times) if times else None
+        due_s = min(self.view.due_s(), self.kill_s, math.inf if self.begun else self.give_up_s)
+        if self.joining:
+            due_s = min(due_s, self.join_s)
+        if delay is None:
+            delay = self.config.heartbeat_s if self.starters else math.inf
+        elif self.starters:
+            delay = min(delay, self.config.heartbeat_s)
+        if due_s < math.inf:
+            delay = min(delay, max(0.0, due_s - now()))
+        return delay if delay < math.inf else None
 
     def flush(self) -> None:
         """Write what this round has queued; wait for writability where it does not go at once."""
@@ -6921,20 +6938,20 @@ class Launcher:
         """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
         self.signals[number] = count = self.signals.get(number, 0) + 1
         if self.signalled is not None:
-            self.kill_s = time.monotonic()
+            self.kill_s = now()
             return
         self.signalled = number
         origin = self.broker.members.get(ORIGIN)
         if origin is None or not origin.up:  # no script has begun: there is nothing to end in good order
-            self.kill_s = time.monotonic()
+            self.kill_s = now()
         elif number != signal.SIGINT:
-            self.kill_s = time.monotonic() + 4
+            self.kill_s = now() + 4
         for host in self.agents:
             self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number, count=count)))
 
     def kill_all(self) -> None:
         """End every process of the job, now."""
-        self.kill_s = time.monotonic() + 2
+        self.kill_s = now() + 2
         for rank in list(self.broker.members):
             self.kill_worker(rank)
         if self.broker.status is not None:  # an agent that does not answer costs us its starter
@@ -6951,8 +6968,8 @@ class Launcher:
         for starter in self.starters.values():
             starter.end()
         self.view.end()
-        deadline = time.monotonic() + 2
-        while self.writer.lines and time.monotonic() < deadline:
+        deadline = now() + 2
+        while self.writer.lines and now() < deadline:
             time.sleep(0.001)
         if self.signalled is not None and not (self.broker.status == 0 and self.broker.said_bye):
             return 128 + self.signalled
@@ -7421,10 +7438,9 @@ class View:
 
     # -- progress ---------------------------------------------------------------------------------------------------
 
-    def timeout(self) -> Optional[float]:
-        """Return the seconds after which `tick` has something to do."""
-        due_s = min(self.next_s, self.logs[0][0] + 0.5 if self.logs else math.inf)
-        return None if due_s == math.inf else max(0.0, due_s - now())
+    def due_s(self) -> float:
+        """Return when `tick` has something to do."""
+        return min(self.next_s, self.logs[0][0] + 0.5) if self.logs else self.next_s
 
     def tick(self) -> None:
         """Redraw the progress line, or write a plain one, when it is time for that."""
@@ -7947,12 +7963,12 @@ def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
     """Run a small job, with two workers unless `words` ask for others; return what came of it as `check_host` does."""
     flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     options = ["-n", "2", *words, "--backend", engine, "--strands", kind, "-c", SELF_CHECK]
-    begin_s = time.monotonic()
+    begin_s = now()
     try:
         done = subprocess.run([sys.executable, *flags, __file__, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                               stderr=subprocess.PIPE, timeout=60)  # fmt: skip
         works, output = done.returncode == 0 and done.stdout.split() == [b"65670000"], done.stderr + done.stdout
-        ended = f"status {done.returncode} after {time.monotonic() - begin_s:.2f} s"
+        ended = f"status {done.returncode} after {now() - begin_s:.2f} s"
     except subprocess.TimeoutExpired as error:
         works, output, ended = False, error.stderr or b"", "not done after 60 s"
     said = "" if works else ": " + (output.decode(errors="replace").strip()[-2000:] or "without a word")

@@ -223,7 +223,7 @@ def collect(link, n, limit_s=20.0):
     """Receive `n` messages, writing whatever waits."""
     found, deadline = [], time.monotonic() + limit_s
     while len(found) < n and not link.closed and time.monotonic() < deadline:
-        scoop_lite.wait_readable([link.fileno()], link.wants_write(), 0.1)
+        scoop_lite.Waits(link.fileno()).wait(link.wants_write(), 0.1)
         link.flush()
         arrived = link.receive()
         while arrived:

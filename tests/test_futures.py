@@ -1506,10 +1506,15 @@ RANDOM = """
         time.sleep(0.001 * (i % 7))
         return draw(i)
 
+    def patient(i):
+        first = futures.submit(draw, i)
+        futures.wait([first], timeout=9)  # others run here meanwhile
+        return [first.result(), futures.submit(draw, i).result()]
+
     def main():
         tasks = [futures.submit(draw, i) for i in range(10)]
         return {
-            "main": draw(-1), "map": list(futures.map(draw, range(200))),
+            "patient": sum(futures.map(patient, range(6)), []), "main": draw(-1), "map": list(futures.map(draw, range(200))),
             "chunks": list(futures.map(draw, range(50), chunksize=9)),
             "submit": [task.result() for task in tasks], "nested": list(futures.map(parent, range(5))),
             "slowly": list(futures.map(slowly, range(40))),
@@ -1525,7 +1530,7 @@ def test_random_numbers_depend_on_the_place_in_the_program_alone(facts):
     assert facts(RANDOM, n=4, options=["--seed", "42"]) == one
     other = facts(RANDOM, n=2, options=["--seed", "43"])
     assert other["map"] != one["map"] and other["seeds"] != one["seeds"]
-    drawn = [draw[1] for draw in one["map"] + one["submit"] + one["chunks"] + one["slowly"]]
+    drawn = [draw[1] for draw in one["map"] + one["submit"] + one["chunks"] + one["slowly"] + one["patient"]]
     assert len(set(drawn)) == len(drawn), "each task has numbers of its own"
     assert len(set(one["seeds"])) == 50 and all(isinstance(seed, int) and seed >= 0 for seed in one["seeds"])
     assert one["kind"]
