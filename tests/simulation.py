@@ -13,8 +13,9 @@ runs when the real one would, while the worker computes, and now and then where 
 
 What must hold (`Simulation.check_*`): without faults each task runs once and each result reaches its owner; with faults
 no task starts more often than `retries` allow, and each task of a live owner ends; nothing is delivered twice; the
-broker never refuses an honest worker; its books are consistent at all times; nobody is hungry for seconds while
-somebody has work to give away; messages stay few; when all is done, no state is left anywhere.
+broker never refuses an honest worker; its books are consistent at all times; each task has a place of its own in the
+program; nobody is hungry for seconds while somebody has work to give away; messages stay few; when all is done, no
+state is left anywhere.
 """
 
 from __future__ import annotations
@@ -242,6 +243,13 @@ class SimRuntime(scoop_lite.Runtime):
         self.worker.check_alive()
         return super().next_strand()
 
+    def new_scope(self, place, depth):
+        sim = self.worker.sim
+        if place in sim.places and not sim.faults:
+            sim.violate(f"two tasks, or one twice, have the place {place}, and so the same random numbers")
+        sim.places.add(place)
+        return super().new_scope(place, depth)
+
     def wait_link(self, timeout):
         if not self.link.ready():
             self.worker.wait(timeout)
@@ -400,6 +408,7 @@ class Simulation:
         self.counts = collections.Counter()  # messages by kind and direction
         self.next_uid = itertools.count(1)
         self.runs = collections.Counter()  # by task
+        self.places = set()  # of tasks that created others
         self.at_most = {}  # task -> (fewest, most) runs that are right without faults
         self.spared = collections.Counter()  # how often a loss of messages may have had a task run once more
         self.finals = collections.Counter()
