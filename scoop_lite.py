@@ -16,7 +16,7 @@
 It does the job of SCOOP (Scalable COncurrent Operations in Python) and keeps its programming interface. The standard
 library is enough; pyzmq (for networks) and greenlet (for waiting tasks) are used where they are installed.
 
-    launcher (broker) --socketpair-- agent on this host --+-- worker 0 = origin: runs the script, and tasks while it waits
+    launcher (broker) --socketpair-- agent on this host --+-- worker 0 = origin: runs the script, tasks while it waits
           |                                               +-- worker 1 ...
           +-- stdin/stdout of `ssh node1 ...` -- agent ---+-- worker ...
 
@@ -41,7 +41,7 @@ Contents
     Errors; Message table; Codec; Links                                    what processes say to each other
     Broker                                                                 who gets which tasks, and who has died
     Strands; Pickling; Explaining what cannot travel                       what tasks need
-    Tasks and futures; Scheduler; Runtime                                  what is to be done, in which order, and doing it
+    Tasks and futures; Scheduler; Runtime                                  what is to be done, in which order; doing it
     futures and shared; Executor                                           the programming interface
     Worker process; Agent; Hosts; Starters; Launcher                       processes and hosts
     What the user sees; Command line                                       the terminal
@@ -125,12 +125,12 @@ sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script el
 __all__ = ["futures", "shared", "Executor", "main", "ScoopError", "MisuseError", "PeerError", "WorkerLost"]
 
 # Durations are seconds and end in _s. Every constant says what it costs to change it.
-LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less costs time
+LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less is slow
 CHUNK_S = 0.03  # measured work carved into one chunk: more is lost with a worker, less costs messages
 FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
 MIN_CHUNK_S = 0.0004  # a chunk of less work than this costs more to move than to run
 SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush of results
-PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one message less to wait for
+PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 FLUSH_S = 0.002  # results wait this long for company, while short tasks run
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of their own
@@ -853,7 +853,7 @@ class ZmqRouter:
 
 
 # ======================================================================================================================
-# Broker: moves work without opening it; pure: messages in, messages out, no clock of its own     (launcher, main thread)
+# Broker: moves work without opening it; pure: messages in, messages out, no clock of its own    (launcher, main thread)
 # ======================================================================================================================
 
 ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
@@ -905,7 +905,7 @@ class Broker:
     ) -> None:
         self.send, self.send_agent, self.report, self.restarts = send, send_agent, report, restarts
         self.welcome = welcome or {}
-        self.library: Callable[[Dict[str, Any]], Frames] = lambda request: [facts(number=request["number"], path=None), b""]
+        self.library: Callable[[Dict[str, Any]], Frames] = lambda ask: [facts(number=ask["number"], path=None), b""]
         self.invite: Optional[Callable[[int, int], Optional[List[str]]]] = None  # to the ØMQ engine
         # For those who watch: called with what STATS, TRACE and LOG tell; with a death in words. And WELCOME's clock.
         self.observe: Callable[[str, Member, Any], None] = lambda kind, member, told: None
@@ -943,7 +943,8 @@ class Broker:
             workers.append([rank, incarnation])
             if self.invite is not None:
                 invitations[rank] = self.invite(rank, incarnation)
-        self.send_agent(host, message("START", AGENT, 0, facts(workers=workers, invitations=invitations, **self.welcome)))
+        start = facts(workers=workers, invitations=invitations, **self.welcome)
+        self.send_agent(host, message("START", AGENT, 0, start))
 
     def join(self, rank: int, capacity: int) -> Member:
         """Add a member that no agent started (an Executor's client)."""
@@ -1145,7 +1146,8 @@ class Broker:
         owner = self.owner_of(frames[1])
         chunk_id, first, count = REF.unpack(frames[2])
         read_facts(frames[3], error=str, missing=bool)
-        if owner and count and self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
+        key = (owner.rank, owner.incarnation, chunk_id) if owner else (0, 0, 0)
+        if owner and count and self.release(key, member, first, first + count) == count:
             self.to(owner, "UNREADABLE", *frames[1:4])
 
     def on_cancel(self, member: Member, frames: Frames) -> None:
@@ -1301,7 +1303,8 @@ class Broker:
         recent = self.restarted_s
         while recent and recent[0] < self.now_s - 60:
             recent.popleft()
-        again = member.host in self.host_names and (len(recent) < self.restarts or member.retires and self.restarts >= 0)
+        allowed = len(recent) < self.restarts or member.retires and self.restarts >= 0
+        again = member.host in self.host_names and allowed
         if not member.retires:
             text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
             alone = self.live() == 1 and self.members[ORIGIN].capacity
@@ -2280,7 +2283,7 @@ class Scheduler:
         self.max_tasks = 0  # that a worker runs before it retires; 0 for no limit
         self.shipping = threading.Lock()  # held while carved work is pickled and sent
         self.levels: List[Level] = [Level()]
-        self.top = 0  # no level above it holds anything, as far as the scheduler's thread knows; the pump never writes it
+        self.top = 0  # no level above holds anything, as far as the scheduler's thread knows; the pump never writes it
         self.home: Deque[Any] = collections.deque()  # futures and blocks that cannot travel
         self.away: Deque[Block] = collections.deque()  # blocks that must not run here: suspected of killing workers
         self.slices: List[Slice] = []
@@ -2299,7 +2302,7 @@ class Scheduler:
         self.undrawn = 0  # items of maps that are not in a queue yet
         self.recorder: Optional[Recorder] = None
 
-    # -- the queue ------------------------------------------------------------------------------------------------------
+    # -- the queue -----------------------------------------------------------------------------------------------------
 
     def level(self, depth: int) -> Level:
         """Return the queue for tasks of this nesting depth."""
@@ -2435,7 +2438,7 @@ class Scheduler:
             return True
 
     def left_stale(self, level: Level) -> None:
-        """Count a future that stays in its queue though it is taken; sweep the queue when most of it is such (lock held)."""
+        """Count a future that stays in its queue though taken; sweep out such ones if they are most (lock held)."""
         level.stale += 1
         if level.stale > 64 and level.stale * 2 > len(level):
             kept = [item for item in level if type(item) is not Future or item.state == PENDING]
@@ -2461,7 +2464,7 @@ class Scheduler:
                     return True
         return False
 
-    # -- carving ----------------------------------------------------------------------------------------------------------
+    # -- carving -------------------------------------------------------------------------------------------------------
 
     def carve(self) -> None:
         """Fill the broker's orders from the queue; may be called by the scheduler's thread and by the pump."""
@@ -2629,7 +2632,7 @@ class Scheduler:
             said = HUNGER.pack(self.wanted, self.n_hungry)
         self.emit(self.message("HUNGRY", said))
 
-    # -- messages that either thread handles (lock held): they touch queues and counters, never user code ---------------
+    # -- messages that either thread handles (lock held): they touch queues and counters, never user code --------------
 
     def on_order(self, frames: Frames) -> None:
         (self.ordered,) = COUNT.unpack(frames[1])
@@ -2711,7 +2714,8 @@ class Scheduler:
             self.account(chunk_id, count)
             block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
             if self.recorder is not None:
-                self.recorder.mark("i", name_of(block.job.func), self.clock(), s="t", cat="rerun", args={"tasks": count})
+                name, about = name_of(block.job.func), {"tasks": count}
+                self.recorder.mark("i", name, self.clock(), s="t", cat="rerun", args=about)
             cut_off = death.get("cut_off") and not self.retries  # OPENED may be lost; these must not run twice
             if not death.get("retired") and (opened or cut_off or not (sent.block.alone or not self.retries)):
                 block.deaths += 1
@@ -3057,14 +3061,14 @@ class Runtime:
             os.set_blocking(self.wake_in, False)
             self.waits = Waits(link.fileno(), self.wake_out)
 
-    # -- calls from user code ---------------------------------------------------------------------------------------------
+    # -- calls from user code ------------------------------------------------------------------------------------------
 
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
         if threading.get_ident() != self.current.ident:
             raise MisuseError(
                 f"futures were used from the thread {threading.current_thread().name!r}; only the script's own thread "
-                "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any thread may call"
+                "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any may call"
             )
 
     def submit(self, func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Future:
@@ -3167,7 +3171,7 @@ class Runtime:
         return True
 
     def wait_rest(self, condition: Callable[[], bool]) -> None:
-        """Park until `condition()` has held, for what no message tells: it is tried after each task, and before idling."""
+        """Park until `condition()` has held, for what no message tells: tried after each task, and before idling."""
         self.check_thread()
         entry = condition, Waiter(self, self.current)
         self.resting.append(entry)
@@ -3255,7 +3259,7 @@ class Runtime:
                     ref = REF.pack(chunk_id, 0, sent.block.hi - sent.block.lo)
                     self.emit(message("CANCEL", self.rank, self.incarnation, to, ref))
 
-    # -- parking ----------------------------------------------------------------------------------------------------------
+    # -- parking -------------------------------------------------------------------------------------------------------
 
     def park(self) -> None:
         """Leave this strand until its Waiter is called; other strands go on. What its slice had not begun goes back."""
@@ -3392,7 +3396,7 @@ class Runtime:
         assert self.pump is not None
         self.pump.rest()
         if self.resting:
-            self.check_rest()  # once more: carving may have given away what it waits for, the last task of somebody else
+            self.check_rest()  # again: carving may have given away what it waits for, somebody else's last task
         if not (self.inbox or self.later or self.ready or self.n_received != n_received):
             self.wait_link(self.tell_idle(timeout))
         self.pump.idling = False
@@ -3413,7 +3417,7 @@ class Runtime:
             self.recorder.wait(start_s)
 
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
-        """Before waiting: tell the launcher what is new, if that is due; return the time until it will be, or `timeout`."""
+        """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
         left_s = self.teller.tell_s - now()
         if left_s <= 0:
             self.teller.tell(idle=True)
@@ -3428,7 +3432,7 @@ class Runtime:
         except BlockingIOError:
             pass  # it is full of wakes
 
-    # -- running tasks ------------------------------------------------------------------------------------------------------
+    # -- running tasks -------------------------------------------------------------------------------------------------
 
     def execute(self, item: Any) -> None:
         """Run what `take` returned."""
@@ -3464,7 +3468,7 @@ class Runtime:
             pump.kick()  # if these are long after all, others shall have what waits here
 
     def run_burst(self, future: Future) -> None:
-        """Run a future's task, and those queued behind it while they are known to be short, with one time measurement."""
+        """Run a future's task, and those queued behind it while known to be short, with one time measurement."""
         scheduler, func, n, epoch, start = self.scheduler, future.func, 0, self.epoch, now()
         limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
         item: Any = future
@@ -3625,7 +3629,7 @@ class Runtime:
                 return self.failure(error, job.fold, False)
         return nodes
 
-    # -- messages -----------------------------------------------------------------------------------------------------------
+    # -- messages ------------------------------------------------------------------------------------------------------
 
     def emit(self, frames: Frames) -> None:
         """Send a message to the broker; any thread."""
@@ -3634,7 +3638,7 @@ class Runtime:
         with self.lock:
             link = self.link if frames[0][0] != CODES["OPENED"] or self.pipe is None else self.pipe
             (link.queue if self.corked else link.send)(frames)
-        if self.link.edge and self.pump is not None:  # sending may have hidden from the other thread that something came
+        if self.link.edge and self.pump is not None:  # sending may have hidden from it that something came
             self.wake()
             self.pump.nudge()
 
@@ -3646,7 +3650,8 @@ class Runtime:
         if force or t - self.polled_s > 0.001:
             self.polled_s = t
             self.receive()
-            if self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S and (self.ready or any(self.scheduler.levels)):
+            due = self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S
+            if due and (self.ready or any(self.scheduler.levels)):
                 self.scheduler.flush()  # else they leave together with hunger
             if t > self.teller.tell_s or self.teller.logs:
                 self.teller.tell()
@@ -3806,7 +3811,7 @@ class Runtime:
             (self.pipe or self.link).drain()
         self.leave(0 if self.link and not self.link.closed else 1)
 
-    # -- shared constants -------------------------------------------------------------------------------------------------
+    # -- shared constants ----------------------------------------------------------------------------------------------
 
     def set_constant(self, name: str, value: Any) -> None:
         """Give all workers a constant; return when every task submitted from now on will see it.
@@ -3853,7 +3858,7 @@ class Runtime:
             value = self.constants[name] = loads(value)
         return value
 
-    # -- maps -----------------------------------------------------------------------------------------------------------
+    # -- maps ----------------------------------------------------------------------------------------------------------
 
     def feed(self, job: MapJob) -> None:
         """Draw a map's input into the queue, as far as its window allows."""
@@ -3948,7 +3953,7 @@ class Runtime:
                 if type(item) is Future:
                     self.cancel(item)
 
-    # -- interrupts and the end -------------------------------------------------------------------------------------------
+    # -- interrupts and the end ----------------------------------------------------------------------------------------
 
     def catch_signals(self) -> None:
         """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
@@ -4007,7 +4012,7 @@ class Runtime:
             self.pump.nudge()
 
     def leave(self, status: int) -> None:
-        """End a worker process: exit functions, buffers, and out; other threads and parked strands are not waited for."""
+        """End a worker process: exit functions, buffers, out; nobody waits for other threads and parked strands."""
         for function in self.at_leave:
             function()
         atexit._run_exitfuncs()  # type: ignore[attr-defined]
@@ -4630,7 +4635,7 @@ def alias_scoop() -> None:
 
 
 # ======================================================================================================================
-# Executor: a pool for programs that run without the launcher                (any thread; a thread of its own does the I/O)
+# Executor: a pool for programs that run without the launcher             (any thread; a thread of its own does the I/O)
 # ======================================================================================================================
 # submit/map (any thread) -> intake -> the client's thread: carve -> BATCH -> broker, in a launcher that the
 # Executor has started as a subprocess -> workers -> RESULT -> the client's thread -> concurrent.futures.Future.
@@ -4642,7 +4647,9 @@ class Request(Job):
 
     __slots__ = ("futures",)
 
-    def __init__(self, func: Any, mode: int, place: int, order: int, futures: List[concurrent.futures.Future[Any]]) -> None:
+    def __init__(
+        self, func: Any, mode: int, place: int, order: int, futures: List[concurrent.futures.Future[Any]]
+    ) -> None:
         super().__init__(func, mode, place, order, 0)
         self.futures = futures
 
@@ -4765,11 +4772,9 @@ class Client(Runtime):
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
         ours, theirs = socket.socketpair()
         with theirs:
-            words = [*subprocess._args_from_interpreter_flags(), __file__, "-n", str(n), *options]  # type: ignore[attr-defined]
             fd = theirs.fileno()
-            self.process = subprocess.Popen(
-                [sys.executable, *words, "--serve", str(fd)], stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True
-            )
+            words = [*own_command(), "-n", str(n), *options, "--serve", str(fd)]
+            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True)
         self.scheduler: ClientScheduler
         super().__init__(config, ORIGIN, 1, StreamLink(ours))
         assert self.process.stdin is not None
@@ -4786,7 +4791,7 @@ class Client(Runtime):
         self.thread = threading.Thread(target=self.serve, name="scoop_lite executor", daemon=True)
         self.thread.start()
 
-    # -- any thread -----------------------------------------------------------------------------------------------------
+    # -- any thread ----------------------------------------------------------------------------------------------------
 
     def hand_in_task(self, *item: Any) -> None:
         """Queue a task or a map: an item of the scheduler's intake."""
@@ -4811,7 +4816,7 @@ class Client(Runtime):
         self.closing = True
         self.wake()
 
-    # -- the client's thread --------------------------------------------------------------------------------------------
+    # -- the client's thread -------------------------------------------------------------------------------------------
 
     def serve(self) -> None:
         """Serve the pool until it is closed and idle, or broken."""
@@ -4879,8 +4884,9 @@ class Client(Runtime):
             self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name, *frames))
 
     def cancel_all(self) -> None:
-        """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that still start."""
-        kept = [] if self.scheduler.n_carved else [self.intake.popleft() for _ in range(min(self.config.n, len(self.intake)))]
+        """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that start."""
+        n_kept = 0 if self.scheduler.n_carved else min(self.config.n, len(self.intake))
+        kept = [self.intake.popleft() for _ in range(n_kept)]
         jobs = [item.job for level in self.scheduler.levels for item in level]
         while self.intake:
             future, job, *_ = self.intake.popleft()
@@ -4905,7 +4911,8 @@ class Client(Runtime):
         self.broken = broken_pool(f"the initializer failed in a worker:\n{why}")
 
     def on_stop(self, frames: Frames) -> None:
-        self.broken = self.broken or broken_pool(f"the pool's launcher has ended: {self.link.closed or 'it was stopped'}")
+        reason = self.link.closed or "it was stopped"
+        self.broken = self.broken or broken_pool(f"the pool's launcher has ended: {reason}")
 
     def fail_all(self) -> None:
         """Fail what is not done and never will be."""
@@ -5011,7 +5018,7 @@ def end_pools() -> None:
 
 
 def forget_pools() -> None:
-    """In a forked child: let go of the parent's pools, whose threads are not here; an Executor makes itself a new one."""
+    """In a forked child: let go of the parent's pools, whose threads are not here; an Executor makes a new one."""
     for client in list(_state["clients"]):
         client.link.close()
         executor = client.owner()
@@ -5231,7 +5238,6 @@ class Config(NamedTuple):
     dead_after_s: float = 5.0
     verbose: int = 0
     nice: int = 0
-    path: str = ""
     pythonpath: str = ""
     prolog: str = ""
     python: str = ""
@@ -5572,7 +5578,7 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
 
 
 def apply_limits(config: Config, origin: bool) -> None:
-    """Apply --nice, and one share of the CPUs for libraries that start threads of their own; the user's setting wins."""
+    """Apply --nice, and one share of the CPUs for libraries that start threads; the user's setting wins."""
     if config.nice and hasattr(os, "nice"):
         os.nice(config.nice)
     threads = config.threads or max(1, usable_cpus() // max(1, config.n))
@@ -6226,7 +6232,8 @@ ALL_BYTES = bytes(range(256))
 MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
 #: What `python3 -c` runs: a constant, without a line break or exclamation mark, for which csh has no quotes.
 BOOTSTRAP = """import os,sys
-if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+sys.version.split()[0]+", not 3.8 or newer")
+v=sys.version.split()[0]
+if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+v+", not 3.8 or newer")
 import types
 r,w=int(sys.argv[1]),int(sys.argv[2])
 a=bytes(range(256))
@@ -6245,7 +6252,10 @@ m.__file__=os.fsdecode(part())
 exec(compile(part(),m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
 #: Sources a prolog, in bash where there is one, with the link out of its way; then becomes the agent.
-PROLOG = """exec 3<&0 4>&1 </dev/null >&2; exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" 3 4"""
+PROLOG = (
+    "exec 3<&0 4>&1 </dev/null >&2; "
+    """exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" 3 4"""
+)
 LOCAL_PROLOG = """exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" """
 
 #: What starters and shells say, and what it means.
@@ -6261,6 +6271,12 @@ CAUSES = (
     ("Traceback", "its Python failed"),
     ("frame", "something else than the agent wrote into the link; see what start-up files print"),
 )
+
+
+def own_command() -> List[str]:
+    """Return the words that run this file with this Python and its own options."""
+    flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return [sys.executable, *flags, __file__]
 
 
 def own_source() -> bytes:
@@ -6324,7 +6340,9 @@ class Starter:
             header["life"] = self.start_here()
         else:
             pipe = subprocess.PIPE
-            self.process = subprocess.Popen(self.command, 0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+            self.process = subprocess.Popen(
+                self.command, 0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
+            )  # fmt: skip
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
         parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]
@@ -6469,7 +6487,7 @@ def redirect_link(reader: int, writer: int) -> None:
 
 
 # ======================================================================================================================
-# Launcher: holds the broker, connects hosts and workers, talks to the user                       (launcher, main thread)
+# Launcher: holds the broker, connects hosts and workers, talks to the user                      (launcher, main thread)
 # ======================================================================================================================
 
 
@@ -6508,7 +6526,7 @@ class Writer:
 
 
 class Launcher:
-    """Runs one job: an agent on each host, the broker in the middle, and the signals and output of the user's terminal."""
+    """Runs one job: an agent on each host, the broker in the middle, signals and output of the user's terminal."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -6553,7 +6571,7 @@ class Launcher:
         if self.config.verbose >= 0:
             self.writer.put(2, f"scoop_lite: {text}\n".encode())
 
-    # -- links ----------------------------------------------------------------------------------------------------------
+    # -- links ---------------------------------------------------------------------------------------------------------
 
     def send(self, rank: int, frames: Frames) -> None:
         peer = self.peers.get(rank)
@@ -6575,7 +6593,7 @@ class Launcher:
     def start_hosts(self) -> None:
         """Start an agent on every host of the plan; in the forked one, this does not return (Become).
 
-        This host's agent is forked, unless it needs another interpreter or a prolog. All others are started in parallel.
+        This host's agent is forked, unless it needs another interpreter or a prolog. Others are started in parallel.
         """
         here = [number for number, host in enumerate(self.plan) if is_here(host.name)]
         local = here if not (self.config.python or self.config.prolog) else []
@@ -6779,7 +6797,7 @@ class Launcher:
                 return
         self.drop_peer(rank, link)
 
-    # -- hosts ----------------------------------------------------------------------------------------------------------
+    # -- hosts ---------------------------------------------------------------------------------------------------------
 
     def read_words(self, starter: Starter) -> None:
         """Keep what a starter says on standard error; show it with -v."""
@@ -6815,10 +6833,11 @@ class Launcher:
         self.facing[number] = "127.0.0.1" if self.starters[number].here else self.config.address or there["facing"]
         self.broker.host_names[number] = self.starters[number].name
         if self.config.verbose > 0:
-            self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(self.plan[number].name, **there))
+            name = self.plan[number].name
+            self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(name, **there))
 
     def fail_host(self, number: int, why: str) -> None:
-        """Say why a host did not join; unless others suffice, the job ends, a moment later so that all such are named."""
+        """Say why a host did not join; unless others suffice, the job ends, a moment later: so all such are named."""
         if number in self.joining:
             self.drop_start(number)
         if self.signalled is None and self.broker.status is None:
@@ -6846,7 +6865,7 @@ class Launcher:
                 if link.closed:
                     self.lose_agent(number, link)
 
-    # -- the job ----------------------------------------------------------------------------------------------------------
+    # -- the job -------------------------------------------------------------------------------------------------------
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
@@ -6980,7 +6999,7 @@ LAUNCHER_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIG
 
 
 # ======================================================================================================================
-# What the user sees: progress, summary, wiretap, logs, trace                (recorded in each worker; shown by launcher)
+# What the user sees: progress, summary, wiretap, logs, trace               (recorded in each worker; shown by launcher)
 # ======================================================================================================================
 
 TELL_S = 0.25  # a worker tells its numbers and records at most this often: a late line, against a message each time
@@ -7013,7 +7032,7 @@ class Recorder:
         self.found, self.scheduler, self.config = found, found.scheduler, config
         self.born_s = self.cut_s = now()  # cut_s: when a run or a wait last began or ended
         self.tell_s = self.born_s + 0.75 * QUIET_S if config.progress else self.born_s if config.trace else math.inf
-        self.offset_s = self.error_s = 0.0  # what to add to this host's clock for the launcher's, and how wrong it may be
+        self.offset_s = self.error_s = 0.0  # what to add to this host's clock for the launcher's; how wrong it may be
         self.epoch_s, self.host = self.born_s, 0
         self.records: Deque[Any] = collections.deque()  # of --trace: Run, or (ph, name, time, more fields)
         self.logs: Deque[bytes] = collections.deque()
@@ -7100,7 +7119,7 @@ class Recorder:
             self.records.append((ph, name, at_s, more))
 
     def carved(self, start_s: float, block: Block, chunk_id: int) -> None:
-        """Note that a chunk was pickled and sent. The pump may have done it while a run began or ended: then clip it."""
+        """Note that a chunk was pickled and sent. If the pump did so while a run began or ended, clip it."""
         end_s = now() if self.cut_s < start_s else start_s
         args = {"function": name_of(block.job.func), "n": block.hi - block.lo}
         self.mark("X", "carve", start_s, cat="carve", dur=end_s - start_s, args=args)
@@ -7203,7 +7222,9 @@ class LogHandler(logging.Handler):
         alive: tells whether `take` can still do something with them in this process.
     """
 
-    def __init__(self, config: Config, take: Callable[[logging.LogRecord, str], None], alive: Callable[[], bool]) -> None:
+    def __init__(
+        self, config: Config, take: Callable[[logging.LogRecord, str], None], alive: Callable[[], bool]
+    ) -> None:
         super().__init__(log_level(config, to_file=True))
         self.take, self.alive = take, alive
         if logger.level == logging.NOTSET:
@@ -7420,7 +7441,9 @@ class View:
             self.files.put(self.trace, event.encode())
         self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", shown=True)
 
-    def take_log(self, at_s: float, level: int, name: str, text: str, who: str, shown: bool = False, **more: Any) -> None:
+    def take_log(
+        self, at_s: float, level: int, name: str, text: str, who: str, shown: bool = False, **more: Any
+    ) -> None:
         """Show a log record on the terminal, unless it is to be seen elsewhere, and keep it for the log file."""
         if level >= log_level(self.config) and not shown:
             text_in_lines = f"scoop_lite: {logging.getLevelName(level)} from {who}: {text}\n"
@@ -7504,7 +7527,8 @@ class View:
         yield (f"{total['done']:,.0f} tasks in {wall_s:.2f} s, CPU {cpu_s:.2f} s, efficiency "
                f"{total['busy_s'] / (n * wall_s):.0%} ({n} workers)")  # fmt: skip
         mean = total["carved"] / max(1, total["batches"])
-        yield (f"{total['batches']:,.0f} batches of {mean:.1f} tasks, {total['sent'] + total['received']:,.0f} bytes moved, "
+        moved = total["sent"] + total["received"]
+        yield (f"{total['batches']:,.0f} batches of {mean:.1f} tasks, {moved:,.0f} bytes moved, "
                f"{self.broker.n_died} deaths, {self.broker.n_rerun} re-runs")  # fmt: skip
         for host, lines in hosts.items():
             yield f"host {host}:"
@@ -7609,11 +7633,109 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one sentence."""
 
     def error(self, text: str) -> Any:
+        """End with the sentence and status 2."""
         self.exit(2, f"scoop_lite: {text}; see --help\n")
 
 
+def positive(text: str) -> int:
+    """Read a number from 1 on."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    return value
+
+
+def natural(text: str) -> int:
+    """Read a number from 0 on."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must not be negative, not {value}")
+    return value
+
+
+def address(text: str) -> str:
+    """Read a host name or an address; return the address."""
+    try:
+        return socket.gethostbyname(text)
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+
+
+def option(*names: str, **about: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
+    """Describe an option: what `add_argument` is to be told. Without another action, it takes a word, "" by default."""
+    if "action" not in about and "nargs" not in about:
+        about = {"default": "", **about}
+    return names, about
+
+
+# Every option there is, by group, as --help shows them. A value whose `dest` is a field of Config goes there as it is.
+OPTIONS = {
+    "the program": [
+        option("-m", dest="module", nargs=argparse.REMAINDER, help="run a module as the program"),
+        option("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program"),
+        option("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program"),
+        option("--path", metavar="DIR", help="working directory of the program"),
+        option("--pythonpath", metavar="PATH", help="prepended to the module search path of workers"),
+        option("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)"),
+    ],
+    "the pool": [
+        option("-n", type=positive, default=0, metavar="N", help="workers, the origin included (default: usable CPUs)"),
+        option("--backend", type=str.lower, choices=["auto", "own", "zmq", "tcp"], default="auto",
+               help="links: our own over inherited descriptors (auto, own), or ØMQ (zmq)"),
+        option("--strands", choices=["auto", "greenlet", "thread"], default="auto", help="stacks of waiting tasks"),
+        option("--retries", type=natural, default=2, metavar="K", help="deaths a task may survive (default: 2)"),
+        option("--restarts", type=natural, default=100, metavar="K", help="worker restarts in a minute, at most"),
+        option("--max-tasks-per-child", dest="max_tasks", type=natural, default=0, metavar="K",
+               help="a worker is replaced after K tasks (default: never)"),
+        option("--init", metavar="M:F", help="function F of module M is called first in each worker"),
+        option("--nice", type=int, default=0, metavar="N", help="lower the priority of all workers by N"),
+        option("--threads-per-worker", dest="threads", type=positive, default=0, metavar="T",
+               help="OMP_NUM_THREADS and its kin, unless set (default: CPUs / workers)"),
+        option("--check", action="store_true", help="send local calls through pickle too, to find what cannot travel"),
+    ],
+    "hosts": [
+        option("--hosts", "--host", nargs=1, default=[], metavar="HOST...",
+               help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 (default: the batch job's)"),
+        option("--hostfile", metavar="FILE", help="file of hosts, one a line: host, host 4, host slots=4"),
+        option("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
+               help="how to reach a host: a name, or a command as 'qrsh -inherit {host}' (default: auto)"),
+        option("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'"),
+        option("--rsh", action="store_true", help="reach hosts by rsh"),
+        option("--external-hostname", dest="address", type=address, metavar="ADDRESS",
+               help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)"),
+        option("--python-interpreter", dest="python", metavar="EXE", help="interpreter that runs workers"),
+        option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
+        option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),
+        option("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)"),
+        option("--heartbeat", dest="heartbeat_s", type=float, default=1.0, metavar="S",
+               help="seconds between signs of life of a host"),
+        option("--dead-after", dest="dead_after_s", type=float, default=5.0, metavar="S",
+               help="seconds of silence that mean death"),
+        option("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway"),
+    ],
+    "what you see": [
+        option("-v", "--verbose", action="count", default=0, help="say more; twice: debugging"),
+        option("-q", "--quiet", action="store_true", help="say nothing but errors"),
+        option("--progress", action="store_true", default=None,
+               help="show how far the run is, also where standard error is no terminal (a line each 10 s)"),
+        option("--no-progress", dest="progress", action="store_false", help="don't, even on a terminal"),
+        option("--wiretap", action="store_true", help="show every message that passes the broker"),
+        option("--trace", metavar="FILE.json", help="record what ran when, for Perfetto and report.py"),
+        option("--log", metavar="FILE", help="log records of all hosts, as JSON lines in order of time"),
+        option("--profile", nargs="?", const=".", default="", metavar="DIR", help="cProfile each worker into DIR"),
+    ],
+    "instead of a run": [
+        option("--dry-run", action="store_true", help="print the plan and the commands, and stop"),
+        option("--self-check", action="store_true",
+               help="try what a run needs, with a small job for each engine and kind of strand"),
+        option("--version", action="store_true", help="print the version, and this file's SHA-256 and path"),
+        option("--serve", type=int, default=-1, help=argparse.SUPPRESS),  # an Executor's client starts us with it
+    ],
+}  # fmt: skip
+
+
 def parser() -> Parser:
-    """Describe the command line."""
+    """Build the parser of the command line."""
     p = Parser(
         prog="scoop_lite",
         usage="python scoop_lite.py [options] script.py [args…] | -m module [args…] | -c code [args…]",
@@ -7622,133 +7744,69 @@ def parser() -> Parser:
     )
     p.add_argument("script", nargs="?", help="the program, run as `python script.py args…` would")
     p.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
-    p.add_argument("-m", dest="module", nargs=argparse.REMAINDER, help="run a module as the program")
-    p.add_argument("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program")
-    p.add_argument("-n", type=positive, metavar="N", help="workers, the origin included (default: usable CPUs)")
-    p.add_argument("-v", "--verbose", action="count", default=0, help="say more; twice: debugging")
-    p.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors")
-    p.add_argument("--progress", action="store_true", default=None,
-                   help="show how far the run is, also where standard error is no terminal (a line each 10 s)")  # fmt: skip
-    p.add_argument("--no-progress", dest="progress", action="store_false", help="don't, even on a terminal")
-    p.add_argument("--wiretap", action="store_true", help="show every message that passes the broker")
-    p.add_argument("--trace", default="", metavar="FILE.json", help="record what ran when, for Perfetto and report.py")
-    p.add_argument("--log", default="", metavar="FILE", help="log records of all hosts, as JSON lines in order of time")
-    p.add_argument("--nice", type=int, default=0, metavar="N", help="lower the priority of all workers by N")
-    p.add_argument("--path", default="", metavar="DIR", help="working directory of the program")
-    p.add_argument("--python-interpreter", default="", metavar="EXE", help="interpreter that runs workers")
-    p.add_argument("--prolog", default="", metavar="FILE", help="shell script sourced on each host before its agent")
-    p.add_argument("--pythonpath", default="", metavar="PATH", help="prepended to the module search path of workers")
-    p.add_argument("--profile", nargs="?", const=".", default="", metavar="DIR", help="cProfile each worker into DIR")
-    p.add_argument("--backend", type=str.lower, choices=["auto", "own", "zmq", "tcp"], default="auto",
-                   help="links: our own over inherited descriptors (auto, own), or ØMQ (zmq)")  # fmt: skip
-    p.add_argument("--strands", choices=["auto", "greenlet", "thread"], default="auto", help="stacks of waiting tasks")
-    p.add_argument("--retries", type=natural, default=2, metavar="K", help="deaths a task may survive (default: 2)")
-    p.add_argument("--restarts", type=natural, default=100, metavar="K", help="worker restarts in a minute, at most")
-    p.add_argument("--check", action="store_true", help="send even local calls through pickle, to find what cannot travel")
-    p.add_argument("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)")
-    p.add_argument("--threads-per-worker", type=positive, default=0, metavar="T",
-                   help="OMP_NUM_THREADS and its kin, unless set (default: CPUs / workers)")  # fmt: skip
-    p.add_argument("--heartbeat", type=float, default=1.0, metavar="S", help="seconds between signs of life of a host")
-    p.add_argument("--dead-after", type=float, default=5.0, metavar="S", help="seconds of silence that mean death")
-    p.add_argument("--hosts", "--host", nargs=1, default=[], metavar="HOST...",
-                   help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 "
-                   "(default: the batch job's, or this one)")  # fmt: skip
-    p.add_argument("--hostfile", default="", metavar="FILE", help="file of hosts, one a line: host, host 4, host slots=4")
-    p.add_argument("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
-                   help="how to reach a host: a name, or a command such as 'qrsh -inherit {host}' (default: auto)")  # fmt: skip
-    p.add_argument("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'")
-    p.add_argument("--rsh", action="store_true", help="reach hosts by rsh")
-    p.add_argument("--external-hostname", default="", metavar="ADDRESS",
-                   help="this machine's address that the hosts can reach, for --backend zmq "
-                   "(default: where they see it)")  # fmt: skip
-    p.add_argument("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)")
-    p.add_argument("--no-ship", action="store_true", help="import the script's modules from each host's own disk")
-    p.add_argument("--dry-run", action="store_true", help="print the plan and the commands, and stop")
-    p.add_argument("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway")
-    p.add_argument("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program")
-    p.add_argument("--init", default="", metavar="M:F", help="function F of module M is called first in each worker")
-    p.add_argument("--max-tasks-per-child", type=natural, default=0, metavar="K",
-                   help="a worker is replaced after K tasks (default: never)")  # fmt: skip
-    p.add_argument("--serve", type=int, default=-1, help=argparse.SUPPRESS)  # an Executor's client starts us with it
-    p.add_argument("--self-check", action="store_true",
-                   help="try what a run needs, with a small job for each engine and kind of strand")  # fmt: skip
-    p.add_argument("--version", action="store_true", help="print the version, and this file's SHA-256 and path")
+    for title, rows in OPTIONS.items():
+        group = p.add_argument_group(title)
+        for names, about in rows:
+            group.add_argument(*names, **about)
     return p
 
 
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
-    return value
-
-
-def natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, not {value}")
-    return value
+def choose_program(options: argparse.Namespace, p: Parser) -> Tuple[str, str, Sequence[str]]:
+    """Return the kind of the program, its file, name or text, and its arguments."""
+    if options.serve >= 0 or options.interactive and (options.script, options.module, options.code) == (None,) * 3:
+        return "prompt", "", []
+    for kind, words in (("module", options.module), ("code", options.code)):
+        if words is not None:
+            return (kind, words[0], words[1:]) if words else p.error(f"option -{kind[0]} needs an argument")
+    check_script(options.script, p)
+    return "script", options.script, options.args
 
 
 def configure(options: argparse.Namespace, p: Parser) -> Config:
     """Turn options into the configuration."""
-    if options.serve >= 0 or options.interactive and (options.script, options.module, options.code) == (None,) * 3:
-        kind, program, args = "prompt", "", []
-    elif options.module is not None or options.code is not None:
-        kind, words = ("module", options.module) if options.module is not None else ("code", options.code)
-        if not words:
-            p.error(f"option -{kind[0]} needs an argument")
-        program, args = words[0], words[1:]
-    else:
-        kind, program, args = "script", options.script, options.args
     if options.path:
         try:
             os.chdir(options.path)
         except OSError as error:
             p.error(f"--path {options.path}: {error.strerror}")
-    if kind == "script":
-        check_script(program, p)
-    for option, value, module, package, _ in ACCELERATORS:
-        if getattr(options, option) == value and importlib.util.find_spec(module) is None:
-            p.error(f"--{option} {value} needs {package}, which is not installed here (pip install {package})")
+    kind, program, args = choose_program(options, p)
+    for name, value, module, package, _ in ACCELERATORS:
+        if getattr(options, name) == value and importlib.util.find_spec(module) is None:
+            p.error(f"--{name} {value} needs {package}, which is not installed here (pip install {package})")
     scheduler, hosts = plan_hosts(options, p)
-    if options.external_hostname:
-        try:
-            options.external_hostname = socket.gethostbyname(options.external_hostname)
-        except OSError as error:
-            p.error(f"--external-hostname {options.external_hostname}: {error}")
+    check_files(options, bool(hosts), p)
+    config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
+        kind=kind, program=program, args=tuple(args), root=find_root(kind, program), directory=os.getcwd(),
+        hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), n=options.n or usable_cpus(),
+        backend="zmq" if options.backend == "zmq" else "own", progress=choose_progress(options),
+        verbose=-1 if options.quiet else options.verbose,
+    )  # fmt: skip
+    return config._replace(**json.load(sys.stdin)) if options.serve >= 0 else config
+
+
+def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
+    """Refuse files and directories that cannot be used; make the names of the others absolute."""
+    if options.prolog and not hosts and not os.access(options.prolog, os.R_OK):
+        p.error(f"--prolog {options.prolog}: cannot be read")
+    if options.python and not hosts and not shutil.which(options.python):
+        p.error(f"--python-interpreter {options.python}: there is no such command")
+    if options.prolog and os.path.exists(options.prolog):
+        options.prolog = os.path.abspath(options.prolog)
     if options.profile:
         options.profile = os.path.abspath(options.profile)
         os.makedirs(options.profile, exist_ok=True)
-    if not hosts and options.prolog and not os.access(options.prolog, os.R_OK):
-        p.error(f"--prolog {options.prolog}: cannot be read")
-    if not hosts and options.python_interpreter and not shutil.which(options.python_interpreter):
-        p.error(f"--python-interpreter {options.python_interpreter}: there is no such command")
-    if options.prolog and os.path.exists(options.prolog):
-        options.prolog = os.path.abspath(options.prolog)
-    for name in filter(None, (options.trace, options.log)):
+    for name in ("trace", "log"):
+        path = getattr(options, name)
+        if not path:
+            continue
         try:
-            with open(name, "wb") as file:
+            with open(path, "wb") as file:
                 file.write(bytes(4096))  # a full disk is told now, not when the results are there
                 file.flush()
                 file.truncate(0)
         except OSError as error:
-            p.error(f"cannot write {name}: {error.strerror}")
-    config = Config(
-        progress=choose_progress(options), wiretap=options.wiretap,
-        trace=options.trace and os.path.abspath(options.trace), log=options.log and os.path.abspath(options.log),
-        hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), min_hosts=options.min_hosts,
-        root=find_root(kind, program), directory=os.getcwd(), ship=not options.no_ship,
-        address=options.external_hostname,
-        n=options.n or usable_cpus(), kind=kind, program=program, args=tuple(args),
-        backend={"tcp": "own", "auto": "own"}.get(options.backend, options.backend), strands=options.strands,
-        retries=options.retries, check=options.check, restarts=options.restarts, seed=options.seed, heartbeat_s=options.heartbeat,
-        dead_after_s=options.dead_after, verbose=-1 if options.quiet else options.verbose, nice=options.nice,
-        pythonpath=options.pythonpath, prolog=options.prolog, python=options.python_interpreter,
-        profile=options.profile, threads=options.threads_per_worker, init=options.init,
-        max_tasks=options.max_tasks_per_child, interactive=options.interactive, serve=options.serve,
-    )  # fmt: skip
-    return config._replace(**json.load(sys.stdin)) if options.serve >= 0 else config
+            p.error(f"cannot write {path}: {error.strerror}")
+        setattr(options, name, os.path.abspath(path))
 
 
 def join_hosts(argv: Sequence[str]) -> List[str]:
@@ -7757,7 +7815,8 @@ def join_hosts(argv: Sequence[str]) -> List[str]:
     program = lambda word: word.endswith(".py") or word in ("-m", "-c", "--") or os.path.isfile(word)  # noqa: E731
     place = next((i for i, word in enumerate(words) if word in ("--hosts", "--host") or program(word)), len(words))
     if place < len(words) and words[place].startswith("--host"):
-        hosts = list(itertools.takewhile(lambda word: not word.startswith("-") and not program(word), words[place + 1 :]))
+        is_host = lambda word: not word.startswith("-") and not program(word)  # noqa: E731
+        hosts = list(itertools.takewhile(is_host, words[place + 1 :]))
         if hosts:
             words[place : place + 1 + len(hosts)] = ["--hosts=" + ",".join(hosts)]
     return words
@@ -7767,7 +7826,9 @@ def find_root(kind: str, program: str) -> str:
     """Return what `python` would put first on `sys.path` for this program."""
     if kind != "script":
         return os.getcwd()
-    return os.path.join(os.getcwd(), program) if is_main_archive(program) else os.path.dirname(os.path.realpath(program))
+    if is_main_archive(program):
+        return os.path.join(os.getcwd(), program)
+    return os.path.dirname(os.path.realpath(program))
 
 
 def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]:
@@ -7809,7 +7870,8 @@ def show_plan(config: Config, commands: bool) -> None:
     """Print the plan on standard error, with the exact commands if these are all that is wanted (--dry-run)."""
     for place, (name, n) in enumerate(config.hosts or (("localhost", config.n),)):
         origin = ", the origin among them" if not place else ""
-        print(f"scoop_lite: {name}: {n or 'as many workers as CPUs'}{' worker(s)' if n else ''}{origin}", file=sys.stderr)
+        amount = f"{n} worker(s)" if n else "as many workers as CPUs"
+        print(f"scoop_lite: {name}: {amount}{origin}", file=sys.stderr)
         if commands and not is_here(name):
             print(shlex.join(starter_command(name, config)))
 
@@ -7928,15 +7990,16 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
     uname = os.uname()
     yield "ok", f"Python {sys.version.split()[0]} on {uname.sysname} {uname.release}, {uname.machine}: {sys.executable}"
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield "ok", f"CPUs: {usable_cpus()} to use by affinity and cgroup quota; {affinity} by affinity, {os.cpu_count()} in all"
+    cpus = f"{usable_cpus()} to use by affinity and cgroup quota; {affinity} by affinity, {os.cpu_count()} in all"
+    yield "ok", f"CPUs: {cpus}"
     for _, _, module, package, without in ACCELERATORS:
         there = importlib.util.find_spec(module)
         yield ("ok", f"{package} is installed") if there else ("missing", f"{package} is not installed: {without}")
     try:
         command = [*shlex.split(options.ssh_executable), "-V"]
-        said = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=10)
-        yield "ok", f"{options.ssh_executable}: {said.stdout.decode(errors='replace').strip()}"
-    except (OSError, subprocess.TimeoutExpired) as error:
+        said = subprocess.check_output(command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT, timeout=10)
+        yield "ok", f"{options.ssh_executable}: {said.decode(errors='replace').strip()}"
+    except (OSError, subprocess.SubprocessError) as error:
         yield "missing", f"{options.ssh_executable}: {error}: it cannot reach other hosts"
 
 
@@ -7949,8 +8012,9 @@ def check_limits(n: int) -> Iterator[Tuple[str, str]]:
         ("open files", resource.getrlimit(resource.RLIMIT_NOFILE)[1], 32 + 3 * n),  # we raise the soft limit
         ("processes of this user", resource.getrlimit(resource.RLIMIT_NPROC)[0], n + 3),
     ):
-        text = f"{name}: {'no limit' if allowed == infinity else f'{allowed:,} allowed'}; {n} workers here take about {need}"
-        yield "ok" if allowed == infinity or allowed >= need else "FAILED", text
+        amount = "no limit" if allowed == infinity else f"{allowed:,} allowed"
+        enough = allowed == infinity or allowed >= need
+        yield "ok" if enough else "FAILED", f"{name}: {amount}; {n} workers here take about {need}"
     try:
         found = os.statvfs("/dev/shm")
         free = found.f_bavail * found.f_frsize >> 20
@@ -7961,12 +8025,10 @@ def check_limits(n: int) -> Iterator[Tuple[str, str]]:
 
 def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
     """Run a small job, with two workers unless `words` ask for others; return what came of it as `check_host` does."""
-    flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    options = ["-n", "2", *words, "--backend", engine, "--strands", kind, "-c", SELF_CHECK]
+    command = [*own_command(), "-n", "2", *words, "--backend", engine, "--strands", kind, "-c", SELF_CHECK]
     begin_s = now()
     try:
-        done = subprocess.run([sys.executable, *flags, __file__, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              stderr=subprocess.PIPE, timeout=60)  # fmt: skip
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
         works, output = done.returncode == 0 and done.stdout.split() == [b"65670000"], done.stderr + done.stdout
         ended = f"status {done.returncode} after {now() - begin_s:.2f} s"
     except subprocess.TimeoutExpired as error:

@@ -3,7 +3,8 @@
     $ python3 examples/joblib_backend.py
     [0, 1, 4, 9, 16, 25, 36, 49, 64, 81]
 
-Needs `pip install joblib`. With scikit-learn: ``with parallel_backend("scoop_lite"): GridSearchCV(…, n_jobs=4).fit(…)``.
+Needs `pip install joblib`. With scikit-learn:
+``with parallel_backend("scoop_lite"): GridSearchCV(…, n_jobs=4).fit(…)``.
 """
 import sys
 from pathlib import Path

@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-# Programs that look for `python3` shall find the Python that runs the tests, also when its environment is not activated.
+# Who looks for `python3` shall find the Python that runs the tests, also when its environment is not activated.
 os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ.get("PATH", os.defpath)
 
 COMBOS = ("own-greenlet", "own-thread", "zmq-greenlet", "zmq-thread")
@@ -80,7 +80,7 @@ if __name__ == "__main__":
 
 def pytest_addoption(parser):
     parser.addoption("--combos", default="all",
-                     help="'all', 'quick' (%s), or some of %s with commas between" % (", ".join(QUICK), ", ".join(COMBOS)))
+                     help=f"'all', 'quick' ({', '.join(QUICK)}), or some of {', '.join(COMBOS)} with commas between")
     parser.addoption("--limit", type=float, default=30, help="hard limit of most runs of a program, seconds")
     parser.addoption("--file", default=str(CHECKOUT / "scoop_lite.py"), help="the scoop_lite.py to test")
 

@@ -69,7 +69,8 @@ def run_with_ours(assert_python_ok):
 
     def run(flag, program, *rest, **options):
         ours = f"import sys; sys.path.insert(0, {CHECKOUT + '/tests'!r}); from cpython_executor import Executor"
-        return assert_python_ok(flag, program.replace("from concurrent.futures import Executor", ours), *rest, **options)
+        program = program.replace("from concurrent.futures import Executor", ours)
+        return assert_python_ok(flag, program, *rest, **options)
 
     run.ours = True
     return run

@@ -956,8 +956,8 @@ def test_self_check_tries_each_engine_and_kind_of_strand(launch_once):
 def test_self_check_says_what_is_missing_and_goes_on(launch_once):
     """`-S`: no installed package is found; the jobs run with the same Python."""
     rows, outcome = self_check(launch_once, "--ssh-executable", "no-such-ssh", python=(sys.executable, "-S"))
-    missing = [text for verdict, text in rows if verdict == "missing"]
-    assert [text.split(":")[0] for text in missing] == ["pyzmq is not installed", "greenlet is not installed", "no-such-ssh"]
+    missing = [text.split(":")[0] for verdict, text in rows if verdict == "missing"]
+    assert missing == ["pyzmq is not installed", "greenlet is not installed", "no-such-ssh"]
     jobs = [text for verdict, text in rows if text.startswith("a job with")]
     assert len(jobs) == 1 and "--backend own --strands thread" in jobs[0] and outcome.returncode == 0
 

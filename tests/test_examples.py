@@ -60,7 +60,7 @@ def test_example_is_short_and_guarded(name):
 
 
 def test_every_example_is_listed_here():
-    """`report.py` reads a trace, the others run without the launcher or need a library: they have tests of their own."""
+    """`report.py` reads a trace; the others run without the launcher or need a library, and have their own tests."""
     others = {"report", "executor_asyncio", "deap_onemax", "joblib_backend"}
     assert {path.stem for path in EXAMPLES.glob("*.py")} == {*NAMES, *others}
 

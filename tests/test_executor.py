@@ -151,7 +151,8 @@ def test_asyncio(pool):
 
 
 def test_the_asyncio_example():
-    done = subprocess.run([sys.executable, "examples/executor_asyncio.py"], cwd=CHECKOUT, stdout=subprocess.PIPE, timeout=60)
+    command = [sys.executable, "examples/executor_asyncio.py"]
+    done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, timeout=60)
     documented = (CHECKOUT / "examples" / "executor_asyncio.py").read_text().splitlines()[3:6]
     assert [line.strip() for line in documented] == done.stdout.decode().splitlines()
 
@@ -259,7 +260,7 @@ def test_a_program_without_the_guard_is_told(tmp_path):
     assert b"if __name__ == '__main__':" in done.stderr or done.stdout == b"1\n"
 
 
-# -- initializers, run_on_all, max_tasks_per_child ----------------------------------------------------------------------
+# -- initializers, run_on_all, max_tasks_per_child --------------------------------------------------------------------
 
 
 def test_initializer_runs_once_in_each_worker():
@@ -300,7 +301,8 @@ def test_the_launcher_has_the_same(tmp_path):
         answers = list(futures.map(pid, range(40)))
         print({a for a, _ in answers}, len({p for _, p in answers}) > 3, sorted(futures.run_on_all(abs, -1).items()))
         """
-    status, out, err = run(source, "--init", "prepare:begin", "--max-tasks-per-child", "2", "--pythonpath", str(tmp_path))
+    options = ["--init", "prepare:begin", "--max-tasks-per-child", "2", "--pythonpath", str(tmp_path)]
+    status, out, err = run(source, *options)
     assert (status, out) == (0, "{5} True [(0, 1), (1, 1)]\n"), err
     status, out, err = run("print(1)", "--init", "prepare:nothing", "--pythonpath", str(tmp_path))
     assert status == 1 and "has no attribute 'nothing'" in err
@@ -326,7 +328,8 @@ def test_names_of_scoop():
             return x * shared.getConst("limit", timeout=5), scoop.IS_RUNNING
         print(list(parallel_map(f, range(3))), scoop.SIZE, scoop.IS_ORIGIN, scoop.worker, IS_RUNNING)
         print(vars(futures.map), pickle.loads(pickle.dumps(futures.map)) is futures.map, shared.elements)
-        print(bool(sys.modules["scoop.futures"].__dict__.get("_controller")), importlib.util.find_spec("scoop") is not None)
+        controller = sys.modules["scoop.futures"].__dict__.get("_controller")
+        print(bool(controller), importlib.util.find_spec("scoop") is not None)
         """)
     assert status == 0, err
     assert out.splitlines() == [

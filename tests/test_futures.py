@@ -1514,7 +1514,8 @@ RANDOM = """
     def main():
         tasks = [futures.submit(draw, i) for i in range(10)]
         return {
-            "patient": sum(futures.map(patient, range(6)), []), "main": draw(-1), "map": list(futures.map(draw, range(200))),
+            "patient": sum(futures.map(patient, range(6)), []), "main": draw(-1),
+            "map": list(futures.map(draw, range(200))),
             "chunks": list(futures.map(draw, range(50), chunksize=9)),
             "submit": [task.result() for task in tasks], "nested": list(futures.map(parent, range(5))),
             "slowly": list(futures.map(slowly, range(40))),

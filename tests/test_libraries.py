@@ -24,7 +24,8 @@ PINS = {
     "sklearn": "scikit-learn==1.9.1", "dask": "dask==2026.8.0", "pymoo": "pymoo==0.6.2",
     "nbclient": "nbclient==0.11.0", "ipykernel": "ipykernel==7.4.0",
 }  # fmt: skip
-DIRECTORY = Path(os.environ.get("SCOOP_LITE_LIBRARIES") or CHECKOUT / "build" / "libraries-{}.{}".format(*sys.version_info))
+VERSION = "{}.{}".format(*sys.version_info)
+DIRECTORY = Path(os.environ.get("SCOOP_LITE_LIBRARIES") or CHECKOUT / "build" / f"libraries-{VERSION}")
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,8 @@ def require(python, *modules):
     """Install what a test needs; skip it if that cannot be done."""
     for module in modules:
         if subprocess.run([python, "-c", f"import {module}"], stderr=subprocess.DEVNULL).returncode:
-            done = subprocess.run([python, "-m", "pip", "install", "-q", PINS[module]], stderr=subprocess.PIPE, timeout=600)
+            command = [python, "-m", "pip", "install", "-q", PINS[module]]
+            done = subprocess.run(command, stderr=subprocess.PIPE, timeout=600)
             if done.returncode:
                 pytest.skip(f"{PINS[module]} cannot be installed: {done.stderr.decode()[-300:]}")
 
@@ -51,7 +53,7 @@ def run(python, source, tmp_path, launch=True):
     path.write_text(textwrap.dedent(source))
     words = [str(CHECKOUT / "scoop_lite.py"), "-n", "2"] if launch else []
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
-    done = subprocess.run([python, *words, str(path)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=120)
+    done = subprocess.run([python, *words, str(path)], env=env, capture_output=True, timeout=120)
     assert (done.returncode, done.stdout.split()[-1:]) == (0, [b"True"]), (done.stdout, done.stderr.decode()[-3000:])
 
 
@@ -76,7 +78,8 @@ def test_deap_symbolic_regression(environment, tmp_path):
         from scoop import futures  # as DEAP's own examples have it
 
         pset = gp.PrimitiveSet("MAIN", 1)
-        for function, arity in ((operator.add, 2), (operator.sub, 2), (operator.mul, 2), (operator.neg, 1), (math.sin, 1)):
+        functions = (operator.add, 2), (operator.sub, 2), (operator.mul, 2), (operator.neg, 1), (math.sin, 1)
+        for function, arity in functions:
             pset.addPrimitive(function, arity)
         pset.renameArguments(ARG0="x")
         creator.create("FitnessMin", base.Fitness, weights=(-1.0,))
@@ -137,7 +140,8 @@ def test_scipy_differential_evolution(environment, tmp_path):
         from scipy.optimize import differential_evolution, rosen
 
         def solve(workers):
-            found = differential_evolution(rosen, [(-2, 2)] * 2, seed=1, maxiter=15, updating="deferred", workers=workers)
+            how = dict(seed=1, maxiter=15, updating="deferred")
+            found = differential_evolution(rosen, [(-2, 2)] * 2, workers=workers, **how)
             return tuple(found.x)
 
         if __name__ == "__main__":
@@ -159,7 +163,8 @@ def test_joblib_and_scikit_learn(environment, tmp_path):
 
         def search(**options):
             with joblib.parallel_config(**options):
-                found = GridSearchCV(SVC(), {{"C": [0.1, 1, 10], "gamma": [0.01, 0.1, 1]}}).fit(*load_iris(return_X_y=True))
+                search = GridSearchCV(SVC(), {{"C": [0.1, 1, 10], "gamma": [0.01, 0.1, 1]}})
+                found = search.fit(*load_iris(return_X_y=True))
             return found.best_params_, list(found.cv_results_["mean_test_score"])
 
         if __name__ == "__main__":
@@ -228,7 +233,8 @@ def test_an_interrupted_cell(environment, tmp_path):
         import asyncio, nbformat
         from nbclient import NotebookClient
 
-        CELLS = ["import sys, time; sys.path.insert(0, {str(CHECKOUT)!r}); import scoop_lite; pool = scoop_lite.Executor(2)",
+        CELLS = ["import sys, time; sys.path.insert(0, {str(CHECKOUT)!r}); "
+                 "import scoop_lite; pool = scoop_lite.Executor(2)",
                  "list(pool.map(time.sleep, [0.5] * 1000))", "pool.submit(lambda: 6 * 7).result(20)"]
 
         async def main():

@@ -216,4 +216,5 @@ def test_script_runners_read_what_the_file_needs(runner, tmp_path):
     say([commands / "pip", "install", "--quiet", runner], limit_s=120)
     shutil.copyfile(CHECKOUT / "scoop_lite.py", tmp_path / "scoop_lite.py")
     own = {"PIPX_HOME": str(tmp_path / "pipx"), "UV_CACHE_DIR": str(tmp_path / "uv"), "UV_PYTHON_DOWNLOADS": "never"}
-    expect_all_jobs(say([commands / runner, "run", "scoop_lite.py", "--self-check"], limit_s=120, cwd=tmp_path, env=own))
+    command = [commands / runner, "run", "scoop_lite.py", "--self-check"]
+    expect_all_jobs(say(command, limit_s=120, cwd=tmp_path, env=own))

@@ -6,7 +6,8 @@ import pytest
 import scoop_lite
 
 HEADER = scoop_lite.message("RESULT", 1, 1)[0]
-SIZES = [0, 1, 255, 70_000, scoop_lite.ZMQ_PIECE - 1, scoop_lite.ZMQ_PIECE, scoop_lite.ZMQ_PIECE + 1, 3 * scoop_lite.ZMQ_PIECE]
+PIECE = scoop_lite.ZMQ_PIECE
+SIZES = [0, 1, 255, 70_000, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE]
 
 
 @pytest.mark.parametrize("sizes", [SIZES, SIZES[::-1], [5], [scoop_lite.ZMQ_PIECE * 2], []])
