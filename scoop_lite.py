@@ -1179,7 +1179,7 @@ class Broker:
     def spread(self) -> None:
         """Give the tasks that are for each worker to each, once all of them are up; their indexes tell them apart."""
         workers = [m for m in self.members.values() if m.capacity]
-        if not all(m.up for m in workers):
+        if not all(m.up and not m.retires for m in workers):
             return
         for owner, (_, function, head, *payload) in self.for_all:
             if self.members.get(owner.rank) is owner:
@@ -1309,7 +1309,8 @@ class Broker:
             text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
             alone = self.live() == 1 and self.members[ORIGIN].capacity
             left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
-            self.report(text + ("; starting another" if again else f"; {left} (--restarts {self.restarts})"))
+            why = f" (--restarts {self.restarts})" if self.restarts >= 0 else ""
+            self.report(text + ("; starting another" if again else f"; {left}{why}"))
             self.mourned(member, text)
             recent.extend([self.now_s] * again)
         death["retired"] = member.retires
@@ -1539,6 +1540,8 @@ class _Pickler(pickle.Pickler):
             return reduce(self, obj)
         if issubclass(kind, type):
             return self.reduce_class(obj)
+        if issubclass(kind, BaseException) and _has_own_init(kind):
+            return _make_exception, (kind, obj.args), obj.__dict__ or None
         if kind.__name__ == "TypeVar" and not self.finds_by_name(obj):
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
@@ -1702,6 +1705,18 @@ def _fill_class(cls, state):
         vars(cls.__members__[name]).update(attributes)
     _class_tokens[cls] = token
     _classes_by_token[token] = cls
+
+
+def _has_own_init(kind):
+    """Whether a class of exceptions takes what it likes, so that pickle's way, ``kind(*args)``, may fail or do harm."""
+    base = next(c for c in kind.__mro__ if not c.__flags__ & 1 << 9)  # the C class below: one without fields of its own
+    return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
+            and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__new__ is base.__new__
+            and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
+
+
+def _make_exception(kind, args):
+    return kind.__new__(kind, *args)
 
 
 def _make_lru_cache(func, maxsize, typed):
@@ -2887,8 +2902,11 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
         try:
             return VALUE, dumps(outcome, by_value)
         except (Exception, SystemExit) as error:
-            text = f"the task's result cannot travel back: {explain_unpicklable(outcome, 'result', error)}"
-            outcome = Failure(Unpicklable(text) if isinstance(error, Exception) else error)
+            why = explain_unpicklable(outcome, "result", error)
+            problem: BaseException = Unpicklable(f"the task's result cannot travel back: {why}")
+            if not isinstance(error, (TypeError, pickle.PicklingError)):  # what the result's own class raises, as itself
+                error.__cause__, problem = problem, error
+            outcome = Failure(problem)
     raised = outcome.look()
     text = traceback_text(raised)
     summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
@@ -2947,11 +2965,12 @@ def traceback_text(error: BaseException) -> str:
 def describe(job: Job, block: Block) -> str:
     """Name tasks for a message: function and short arguments."""
     name = getattr(job.func, "__qualname__", None) or repr(job.func)
+    first = [column[0] for column in block.rows()]
+    args, kwargs = (first, {}) if job.mode == COLUMNS else (first[0], {}) if job.mode == CALLS else first[0]
     try:
-        row = [repr(column[0]) for column in block.rows()]
+        text = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
     except Exception as error:
-        row = [f"<{type(error).__name__} in repr>"]
-    text = ", ".join(row) if job.mode == COLUMNS else row[0].strip("()")
+        text = f"<{type(error).__name__} in repr>"
     return f"task {name}({text[:80]}{'…' * (len(text) > 80)})"
 
 
@@ -4782,6 +4801,7 @@ class Client(Runtime):
             stdin.write(json.dumps(program).encode())
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
+        del self.urgent[CODES["POOL"]]  # what killed the workers is told before they are gone
         self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
@@ -4985,7 +5005,11 @@ def broken_pool(text: str) -> Any:
 def pool_failure(failure: Failure) -> BaseException:
     """Return a failure's exception as an Executor's future raises it."""
     error = failure.look()
-    return pool_error("PoolTaskBroken")(*error.args) if type(error) is ScoopError else error
+    if type(error) is not ScoopError:
+        return error
+    broken: BaseException = pool_error("PoolTaskBroken")(*error.args)
+    broken.__cause__ = error.__cause__
+    return broken
 
 
 def program_facts() -> Dict[str, Any]:

@@ -1,12 +1,14 @@
 """CPython's own tests of executors, run against scoop_lite.Executor: ``python tests/cpython_executor.py``.
 
-They come with the interpreter that runs this; `NOT_OURS` names those that cannot be passed, each with its reason.
+They come with the interpreter that runs this, or lie on PYTHONPATH; `NOT_OURS` names those that cannot be passed, each
+with its reason.
 """
 
 from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
 import sys
 import unittest
 from pathlib import Path
@@ -68,7 +70,8 @@ def run_with_ours(assert_python_ok):
         return assert_python_ok
 
     def run(flag, program, *rest, **options):
-        ours = f"import sys; sys.path.insert(0, {CHECKOUT + '/tests'!r}); from cpython_executor import Executor"
+        paths = [CHECKOUT + "/tests", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+        ours = f"import sys; sys.path[:0] = {paths}; from cpython_executor import Executor"
         program = program.replace("from concurrent.futures import Executor", ours)
         return assert_python_ok(flag, program, *rest, **options)
 

@@ -535,6 +535,40 @@ def test_metaclasses_and_exceptions():
     assert type(error) is Failure and error.code == 3
 
 
+class Refusal(ValueError):
+    def __init__(self, code, *, reason):
+        super().__init__(f"{code}: {reason}")
+        self.code, self.reason = code, reason
+
+
+class Missing(FileNotFoundError):
+    def __init__(self, path):
+        super().__init__(2, "No such file", path)
+
+    def __reduce__(self):
+        return Missing, (self.filename,)
+
+
+@pytest.mark.parametrize("make", [lambda: Refusal(3, reason="no"), lambda: Missing("a"), lambda: OSError(2, "no", "a"),
+                                  lambda: SystemExit(3), lambda: json.JSONDecodeError("no", "{", 1),
+                                  lambda: UnicodeDecodeError("utf-8", b"x", 0, 1, "no"), lambda: ImportError("a", name="b"),
+                                  lambda: subprocess.CalledProcessError(3, ["a"]), lambda: StopIteration(3)],
+                         ids=lambda make: type(make()).__name__)
+def test_exceptions_are_what_they_were_whatever_their_init_takes(make):
+    there, here = loads(dumps(make())), make()
+    assert (type(there), str(there), there.args, vars(there)) == (type(here), str(here), here.args, vars(here))
+    assert all(getattr(there, name, None) == getattr(here, name, None) for name in ("errno", "filename", "code", "pos"))
+
+
+def test_an_exception_class_by_value_whose_init_takes_its_own_arguments():
+    class Odd(Exception):
+        def __init__(self, code, text):
+            super().__init__(text)
+            self.code = code
+    error = elsewhere(lambda: Odd(3, "no"))
+    assert type(error) is Odd and (error.code, error.args) == (3, ("no",))
+
+
 def test_generic_classes_and_protocols():
     source = """
         import typing

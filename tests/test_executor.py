@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import functools
 import gc
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -25,8 +27,8 @@ sys.path.insert(0, str(CHECKOUT))
 import scoop_lite  # noqa: E402
 from scoop_lite import Executor, futures, shared  # noqa: E402
 
-PYTHONS = sorted({sys.executable, *(str(p) for p in Path.home().glob(".pyenv/versions/3.*/bin/python")
-                                    if int(p.parts[-3].split(".")[1]) >= 8)})  # fmt: skip
+INSTALLED = [Path("/usr/bin/python3"), *Path.home().glob(".pyenv/versions/3.*/bin/python")]
+PYTHONS = sorted({sys.executable, *(str(p) for p in INSTALLED if p.exists() and not re.search(r"/3\.[67]\.", str(p)))})
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +115,49 @@ def test_what_cannot_be_pickled_fails_its_own_future(pool):
     assert good.result(20) == 1
     with pytest.raises(TypeError, match="cannot travel"):
         pool.submit(abs, pool).result(20)
+
+
+class Odd(Exception):
+    def __init__(self, code, text):
+        super().__init__(text)
+        self.code = code
+
+
+class Stubborn:
+    """Raises what it likes when it is pickled, or, elsewhere, when it is unpickled."""
+
+    def __init__(self, at_home=False):
+        self.at_home = at_home
+
+    def __reduce__(self):
+        return (int, ("no number",)) if self.at_home else 1 / 0
+
+
+def fail_oddly():
+    raise Odd(3, "no")
+
+
+#: A function and its arguments; the error that its future has; what the error says; what its cause says.
+FAILURES = {
+    "exception with arguments of its own": ((fail_oddly,), Odd, "^no$", r"raise Odd\(3"),
+    "argument that raises": ((abs, Stubborn()), ZeroDivisionError, "division", r"arguments\)\[1\]\[0\]"),
+    "result that raises": ((Stubborn,), ZeroDivisionError, "division", r"cannot pickle result \(type .*Stubborn\)"),
+    "result that cannot travel": ((threading.Lock,), TypeError, "cannot pickle result.*fix: create it inside", ""),
+    "argument that cannot be read": ((functools.partial(dict, key=Stubborn(True)),), BrokenProcessPool, r"unpickle task", ""),
+}
+
+
+@pytest.mark.parametrize("what", FAILURES)
+def test_failures_say_what_happened(pool, what):
+    call, error, text, cause = FAILURES[what]
+    with pytest.raises(error, match=text) as caught:
+        pool.submit(*call).result(20)
+    assert re.search(cause, str(caught.value.__cause__))
+
+
+def test_tasks_are_named_with_their_arguments(pool):
+    with pytest.raises(BrokenProcessPool, match=r"task dict\(1, key=<.*Stubborn object at \w+>\)"):
+        pool.submit(dict, 1, key=Stubborn(True)).result(20)
 
 
 def test_nested_tasks(pool):
@@ -342,14 +387,48 @@ def test_without_the_launcher_scoop_is_scoop():
     assert status == 0 or "No module named 'scoop'" in err
 
 
-# -- CPython's tests --------------------------------------------------------------------------------------------------
+# -- the tests of others ------------------------------------------------------------------------------------------------
+
+
+def check(words, **more):
+    """Run somebody else's tests, which must pass."""
+    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, **more)
+    print(done.stdout.decode()[-6000:])
+    assert done.returncode == 0
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("python", PYTHONS)
-def test_the_tests_of_cpython(python):
-    words = [python, str(CHECKOUT / "tests" / "cpython_executor.py")]
-    done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600)
-    if b"without its tests" in done.stdout:
-        pytest.skip(f"{python} was installed without its tests")
-    assert done.returncode == 0, done.stdout[-4000:].decode()
+def test_the_tests_of_cpython(python, tmp_path):
+    find = "import importlib.util, sys, test; print(sys.version[:4].strip('.'), test.__path__[0]); " \
+           "sys.exit(importlib.util.find_spec('test.test_concurrent_futures') is None)"  # fmt: skip
+    found = subprocess.run([python, "-c", find], stdout=subprocess.PIPE, universal_newlines=True)
+    env = dict(os.environ)
+    if found.returncode:
+        version, directory = found.stdout.split()
+        env["PYTHONPATH"] = packaged_tests(version, directory, tmp_path)
+    check([python, str(CHECKOUT / "tests" / "cpython_executor.py")], env=env)
+
+
+def packaged_tests(version, directory, tmp_path):
+    """Get the tests of a Python that was installed without them from Debian's package of them, if there is one."""
+    package = f"libpython{version}-testsuite"
+    try:
+        subprocess.run(["apt-get", "download", "-q", package], cwd=tmp_path, check=True, timeout=120)
+        subprocess.run(["dpkg", "-x", *tmp_path.glob("*.deb"), tmp_path / "package"], check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"this Python {version} has no tests, and {package} cannot be had: {error}")
+    for part in (directory, tmp_path / "package" / "usr" / "lib" / f"python{version}" / "test"):
+        subprocess.run(["cp", "-r", part, tmp_path], check=True)
+    return str(tmp_path)
+
+
+@pytest.mark.slow
+def test_the_tests_of_mpi4py(tmp_path):
+    get = [sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary=mpi4py", "mpi4py==4.1.2"]
+    done = subprocess.run(get, cwd=tmp_path, stderr=subprocess.PIPE, timeout=300)
+    if done.returncode:
+        pytest.skip(f"mpi4py's source cannot be had: {done.stderr[-300:].decode()}")
+    subprocess.run(["tar", "xzf", *tmp_path.glob("*.tar.gz")], cwd=tmp_path, check=True)
+    (tests,) = tmp_path.glob("*/demo/futures/test_futures.py")
+    check([sys.executable, str(CHECKOUT / "tests" / "mpi4py_executor.py"), str(tests)])
