@@ -2904,7 +2904,7 @@ def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
         except (Exception, SystemExit) as error:
             why = explain_unpicklable(outcome, "result", error)
             problem: BaseException = Unpicklable(f"the task's result cannot travel back: {why}")
-            if not isinstance(error, (TypeError, pickle.PicklingError)):  # what the result's own class raises, as itself
+            if not isinstance(error, (TypeError, pickle.PicklingError)):  # what its own class raises, as itself
                 error.__cause__, problem = problem, error
             outcome = Failure(problem)
     raised = outcome.look()

@@ -21,7 +21,8 @@ ADDITION = "about an addition of mpi4py's to executors"
 PRIVATE = "reaches into MPIPoolExecutor's private attributes"
 OPTION = "about an option of MPIPoolExecutor's"
 NOT_OURS = {
-    "ThenTest": ADDITION, "ThreadPoolTest": "about a thread pool of its own", "CollectTest": ADDITION, "ComposeTest": ADDITION,
+    "ThenTest": ADDITION, "CollectTest": ADDITION, "ComposeTest": ADDITION,
+    "ThreadPoolTest": "about a thread pool of its own",
     "MPICommExecutorTest": "about communicators of MPI",
     "test_map_unordered": ADDITION, "test_map_unordered_timeout": ADDITION, "test_map_unordered_timeout_one": ADDITION,
     "test_map_unordered_exception": ADDITION, "test_map_unordered_chunksize": ADDITION,

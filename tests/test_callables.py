@@ -551,7 +551,8 @@ class Missing(FileNotFoundError):
 
 @pytest.mark.parametrize("make", [lambda: Refusal(3, reason="no"), lambda: Missing("a"), lambda: OSError(2, "no", "a"),
                                   lambda: SystemExit(3), lambda: json.JSONDecodeError("no", "{", 1),
-                                  lambda: UnicodeDecodeError("utf-8", b"x", 0, 1, "no"), lambda: ImportError("a", name="b"),
+                                  lambda: UnicodeDecodeError("utf-8", b"x", 0, 1, "n"),
+                                  lambda: ImportError("a", name="b"),
                                   lambda: subprocess.CalledProcessError(3, ["a"]), lambda: StopIteration(3)],
                          ids=lambda make: type(make()).__name__)
 def test_exceptions_are_what_they_were_whatever_their_init_takes(make):

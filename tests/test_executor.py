@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import functools
 import gc
 import os
 import pickle
@@ -143,7 +142,7 @@ FAILURES = {
     "argument that raises": ((abs, Stubborn()), ZeroDivisionError, "division", r"arguments\)\[1\]\[0\]"),
     "result that raises": ((Stubborn,), ZeroDivisionError, "division", r"cannot pickle result \(type .*Stubborn\)"),
     "result that cannot travel": ((threading.Lock,), TypeError, "cannot pickle result.*fix: create it inside", ""),
-    "argument that cannot be read": ((functools.partial(dict, key=Stubborn(True)),), BrokenProcessPool, r"unpickle task", ""),
+    "argument that cannot be read": ((dict, {1: Stubborn(True)}), BrokenProcessPool, r"unpickle task", ""),
 }
 
 
@@ -387,7 +386,7 @@ def test_without_the_launcher_scoop_is_scoop():
     assert status == 0 or "No module named 'scoop'" in err
 
 
-# -- the tests of others ------------------------------------------------------------------------------------------------
+# -- the tests of others ----------------------------------------------------------------------------------------------
 
 
 def check(words, **more):
