@@ -600,6 +600,11 @@ FAILURES = {
     "indentation": "if True:\nx = 1\n",
     "syntax error in an import": "import broken\n",
     "missing module": "import no_such_module_anywhere\n",
+    "null byte": "x = 1\0\n",
+    "null byte in a text": "print(1)\nx = 'a\0b'\nprint(2)\n",
+    "not utf-8": "# \xff\n",
+    "not utf-8, later": "print(1)\nx = 'abc\n\xff'\n",
+    "latin-1": "# coding: latin-1\nprint(ascii('\xff'))\n1 / 0\n",
     "assertion": "assert 1 == 2, 'message'\n",
     "several lines": "print(\n    1,\n    1 /\n    0,\n)\n",
     "from the library": "import json\njson.loads('{')\n",
@@ -611,12 +616,27 @@ FAILURES = {
 @pytest.mark.parametrize("failure", FAILURES)
 def test_the_traceback_is_the_one_that_python_prints(launch_once, failure):
     script = launch_once.directory / "program.py"
-    script.write_text(FAILURES[failure], encoding="utf-8")
+    script.write_text(FAILURES[failure], encoding="latin-1")
     launch_once.write("def broken(:\n", name="broken.py")
     ours, plain = launch_once(script), launch_once.plain(script)
     assert without_numbers(ours.stderr) == without_numbers(plain.stderr)
     assert ours.stdout == plain.stdout
     assert ours.returncode in (plain.returncode, 128 - plain.returncode)
+
+
+def test_a_script_that_is_not_utf_8_runs_on_all_workers(launch_once):
+    """Python reads such a file on its own; the workers that import it do too."""
+    source = program("""
+        def far(x):
+            return [scoop_lite.worker, ascii("\xff"), x]
+
+        def main():
+            rows = [away(far, i).result() for i in range(4)]
+            return [sorted({rank for rank, _, _ in rows} - {0}) != [], [row[1:] for row in rows]]
+    """)
+    script = launch_once.directory / "program.py"
+    script.write_bytes(b"# coding: latin-1\n" + source.encode("latin-1"))
+    assert launch_once(script).facts == [True, [["'\\xff'", i] for i in range(4)]]
 
 
 def test_tracebacks_of_modules_and_code(launch_once, tmp_path):
