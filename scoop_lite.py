@@ -131,6 +131,7 @@ FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values
 MIN_CHUNK_S = 0.0004  # a chunk of less work than this costs more to move than to run
 SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush of results
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
+PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
 FLUSH_S = 0.002  # results wait this long for company, while short tasks run
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of their own
@@ -2306,6 +2307,8 @@ class Scheduler:
         self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
         self.is_hungry = False  # wanted > received
         self.n_hungry = 0  # HUNGRY messages sent
+        self.wanted_s, self.fetch_s = 0.0, 0.02  # when `want` said so; what it then takes for a batch to come, at least
+        self.late_s = 0.0  # when what runs here will have taken longer than a chunk should; 0 while nothing can
         self.costs: Dict[Any, float] = {}
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
@@ -2357,6 +2360,7 @@ class Scheduler:
         Args:
             limit_s: take only tasks measured shorter than this.
         """
+        self.late_s = self.clock() + CHUNK_S
         with self.lock:
             if self.home:  # nobody else can run it, so no time limit keeps it waiting
                 return self.home.popleft()
@@ -2501,6 +2505,8 @@ class Scheduler:
         for level in self.levels:
             while level:
                 head = level[0]
+                if (type(head) is Chunk or type(getattr(head, "job", None)) is Visit) and self.clock() < self.late_s:
+                    break  # tasks of others would only go round: they are next here, and their owner is asked too
                 if type(head) is Chunk:
                     return level.popleft()
                 if type(head) is Block:
@@ -2630,6 +2636,7 @@ class Scheduler:
             if self.wanted > self.received:
                 return False
             self.wanted += 1
+            self.wanted_s = self.clock()
             self.is_hungry = True
             self.n_hungry += 1
             said = HUNGER.pack(self.wanted, self.n_hungry)
@@ -2653,7 +2660,11 @@ class Scheduler:
         (self.ordered,) = COUNT.unpack(frames[1])
 
     def on_batch(self, frames: Frames) -> None:
-        """Queue the chunks of a batch that was wanted here."""
+        """Queue the chunks of a batch that was wanted here.
+
+        The shortest wait is the way's, what was longer waited for tasks to be there; 5% a time follow a way that slows.
+        """
+        self.fetch_s = min(self.clock() - self.wanted_s, self.fetch_s * 1.05)
         self.received += 1
         self.wanted = max(self.wanted, self.received)  # it may have crossed what `sate` said
         self.is_hungry = self.wanted > self.received
@@ -3403,6 +3414,7 @@ class Runtime:
             time.sleep(timeout)
             return
         self.corked = True  # results and hunger leave together: the broker wakes once
+        scheduler.late_s = 0.0
         scheduler.flush()
         scheduler.carve()
         if scheduler.away or any(scheduler.levels):
@@ -3477,11 +3489,12 @@ class Runtime:
         if pump is None:
             return
         empty = not any(scheduler.levels)
+        cost = n * scheduler.costs.get(cost_key(func), 0.0)
         pump.long_task = not scheduler.is_short(func)
         if pump.long_task:
             scheduler.flush()
             pump.kick()
-        elif empty and n * scheduler.costs.get(cost_key(func), 0.0) > PREFETCH_S:
+        if empty and PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
             scheduler.want()  # prefetch: the next batch comes while this one runs
         if pump.deep and (n > 1 or not empty):
             pump.kick()  # if these are long after all, others shall have what waits here
@@ -5291,6 +5304,11 @@ class Config(NamedTuple):
         """The name of the program, as SCOOP's MAIN_MODULE gives it."""
         return os.path.basename(self.program) if self.kind == "script" else self.program
 
+    @property
+    def is_archive(self) -> bool:
+        """True if the program is a directory or a zip file with `__main__` in it."""
+        return self.kind == "script" and self.root == os.path.join(self.directory, self.program)
+
 
 class MainModule(types.ModuleType):
     """Stands for `__main__` in a worker; runs the script, with another `__name__`, at the first look-up in it.
@@ -5342,9 +5360,9 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
         if module.__name__ == "__main__":
             sys.argv[0] = spec.origin
-    elif is_main_archive(config.program):
-        path = os.path.join(os.getcwd(), config.program)
-        spec = pkgutil.get_importer(path).find_spec("__main__")  # type: ignore[union-attr]
+    elif config.is_archive:
+        finder: Any = _state.get("shipper") or pkgutil.get_importer(config.root)
+        spec = finder.find_spec("__main__")
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__="")
         code = spec.loader.get_code("__main__")
     else:
@@ -6489,16 +6507,32 @@ class Starter:
 
 def read_library(config: Config, request: Dict[str, Any]) -> Frames:
     """Answer FETCH: the first of some paths that exists and is the program, or below its directory. In the launcher."""
+    root, number = os.path.abspath(config.root), request["number"]
     for path in request["paths"]:
         whole = os.path.abspath(os.path.join(config.directory, path))
-        if (whole + os.sep).startswith(config.root.rstrip(os.sep) + os.sep) or path == config.program:
-            if os.path.isdir(whole):
-                return [facts(number=request["number"], path=path, names=os.listdir(whole)), b""]
-            content = read_if_there(whole)
+        if (whole + os.sep).startswith(root.rstrip(os.sep) + os.sep) or path == config.program:
+            names, content = read_archive(root, whole) if os.path.isfile(root) else read_disk(whole)
+            if names is not None:
+                return [facts(number=number, path=path, names=names), b""]
             if content is not None:
                 same = request["have"].get(path) == hashlib.sha256(content).hexdigest()
-                return [facts(number=request["number"], path=path, file=True, same=same), b"" if same else content]
-    return [facts(number=request["number"], path=None), b""]
+                return [facts(number=number, path=path, file=True, same=same), b"" if same else content]
+    return [facts(number=number, path=None), b""]
+
+
+def read_disk(path: str) -> Tuple[Optional[List[str]], Optional[bytes]]:
+    """Return the names in a directory, or the content of a file, or neither."""
+    return (os.listdir(path), None) if os.path.isdir(path) else (None, read_if_there(path))
+
+
+def read_archive(root: str, path: str) -> Tuple[Optional[List[str]], Optional[bytes]]:
+    """Return the same of a path below a zip file."""
+    import zipfile
+
+    place = zipfile.Path(root).joinpath(path[len(root) + 1 :].replace(os.sep, "/"))
+    if place.is_dir():
+        return [entry.name for entry in place.iterdir()], None
+    return None, place.read_bytes() if place.exists() else None
 
 
 def serve_agent(reader: int, writer: int, header: bytes) -> None:
@@ -7818,6 +7852,11 @@ def choose_program(options: argparse.Namespace, p: Parser) -> Tuple[str, str, Se
 
 def configure(options: argparse.Namespace, p: Parser) -> Config:
     """Turn options into the configuration."""
+    scheduler, hosts = plan_hosts(options, p)  # files are relative to where the user is, the program is to --path
+    for name in ("trace", "log", "profile", "prolog"):
+        path = getattr(options, name)
+        if path and (name != "prolog" or os.path.exists(path)):  # a prolog may be on the hosts alone
+            setattr(options, name, os.path.abspath(path))
     if options.path:
         try:
             os.chdir(options.path)
@@ -7827,7 +7866,6 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     for name, value, module, package, _ in ACCELERATORS:
         if getattr(options, name) == value and importlib.util.find_spec(module) is None:
             p.error(f"--{name} {value} needs {package}, which is not installed here (pip install {package})")
-    scheduler, hosts = plan_hosts(options, p)
     check_files(options, bool(hosts), p)
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
         kind=kind, program=program, args=tuple(args), root=find_root(kind, program), directory=os.getcwd(),
@@ -7839,20 +7877,14 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
 
 
 def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
-    """Refuse files and directories that cannot be used; make the names of the others absolute."""
+    """Refuse files and directories that cannot be used."""
     if options.prolog and not hosts and not os.access(options.prolog, os.R_OK):
         p.error(f"--prolog {options.prolog}: cannot be read")
     if options.python and not hosts and not shutil.which(options.python):
         p.error(f"--python-interpreter {options.python}: there is no such command")
-    if options.prolog and os.path.exists(options.prolog):
-        options.prolog = os.path.abspath(options.prolog)
     if options.profile:
-        options.profile = os.path.abspath(options.profile)
         os.makedirs(options.profile, exist_ok=True)
-    for name in ("trace", "log"):
-        path = getattr(options, name)
-        if not path:
-            continue
+    for path in filter(None, (options.trace, options.log)):
         try:
             with open(path, "wb") as file:
                 file.write(bytes(4096))  # a full disk is told now, not when the results are there
@@ -7860,7 +7892,6 @@ def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
                 file.truncate(0)
         except OSError as error:
             p.error(f"cannot write {path}: {error.strerror}")
-        setattr(options, name, os.path.abspath(path))
 
 
 def join_hosts(argv: Sequence[str]) -> List[str]:

@@ -313,10 +313,46 @@ def shipped(real):
     return real
 
 
+ALL_THREE = str([(f"node{i}", "data", 42) for i in (1, 2, 3)]) + "\n"
+
+
 @pytest.mark.root
 @pytest.mark.parametrize("program", [["program.py"], ["-m", "program"]], ids=["script", "module"])
 def test_the_users_code_travels(shipped, nodes, program):
-    assert shipped.right(*nodes, *program) == str([(f"node{i}", "data", 42) for i in (1, 2, 3)]) + "\n"
+    assert shipped.right(*nodes, *program) == ALL_THREE
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("program", [["--", "app"], ["app.zip"], ["./app.zip"], ["-m", "app"]], ids=" ".join)
+def test_directories_zip_files_and_packages_travel(shipped, nodes, program):
+    main = "from app.helper" if "-m" in program else "from helper"
+    shipped.write("app/__main__.py", PROGRAM.replace("import helper", main + " import describe as d").replace(
+        "helper.describe", "d"))
+    for name in ("helper.py", "package"):
+        (shipped.path / name).rename(shipped.path / "app" / name)
+    if "-m" in program:
+        text = HELPER.replace("import package.inner", "import app.package.inner as inner")
+        shipped.write("app/helper.py", text.replace('"package"', '"app.package"').replace("package.inner.", "inner."))
+    if program[0].endswith("zip"):
+        shutil.make_archive(str(shipped.path / "app"), "zip", str(shipped.path / "app"))
+        shutil.rmtree(str(shipped.path / "app"))
+    assert shipped.right(*nodes, *program) == ALL_THREE
+
+
+@pytest.mark.root
+def test_a_file_that_only_the_launchers_host_has(shipped, nodes):
+    shipped.write("numbers.txt", "1 2 3 4 5 6 7 8")
+    shipped.write("package/square.py", "import socket, time\ndef square(x):\n    time.sleep(0.05)\n"
+                                       "    return x * x, socket.gethostname()\n")
+    shipped.write("data.py", "import helper\nfrom package.square import square\nfrom scoop_lite import futures\n"
+                             "def task(x):\n    return helper.package.inner.VALUE, square(x)\n"
+                             "if __name__ == '__main__':\n"
+                             "    with open('numbers.txt') as file:\n"
+                             "        numbers = list(map(int, file.read().split()))\n"
+                             "    seen = list(futures.map(task, numbers * 5))\n"
+                             "    print(sum(x for _, (x, _) in seen), *sorted({host for _, (_, host) in seen}))\n")
+    out = shipped.right(*nodes[:-3], "localhost:1", "node2:2", "node3:2", "data.py")
+    assert out == f"{204 * 5} {' '.join(sorted([os.uname().nodename, 'node2', 'node3']))}\n"
 
 
 @pytest.mark.root
@@ -387,4 +423,70 @@ def test_spaces_and_quotes_in_paths(shipped, nodes):
     odd.mkdir()
     for name in ("program.py", "helper.py", "package"):
         shutil.move(str(shipped.path / name), str(odd))
-    assert shipped.right(*nodes, odd / "program.py") == str([(f"node{i}", "data", 42) for i in (1, 2, 3)]) + "\n"
+    assert shipped.right(*nodes, odd / "program.py") == ALL_THREE
+
+
+@pytest.mark.root
+def test_options_hold_over_ssh(real, nodes):
+    prolog, python = STATE / "it's a prolog.sh", STATE / "other python"  # on all hosts, as /tmp is not
+    prolog.write_text("export AFTER=prolog\n")
+    python.write_text(f'#!/bin/sh\nPYTHON=other exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    real.write("hosts", "node2 slots=2  # the origin's\nnode3:2\n")
+    real.write("first.py", "import os\ndef init():\n    os.environ['INIT'] = 'called'\n")
+    real.write("options.py", """\
+import os, socket, sys, time
+from scoop_lite import futures
+
+def task(i):
+    time.sleep(0.02)
+    names = ("AFTER", "PYTHON", "INIT", "OMP_NUM_THREADS")
+    return (socket.gethostname(), os.nice(0), os.getcwd(), "/from/pythonpath" in sys.path, *map(os.environ.get, names))
+
+if __name__ == "__main__":
+    print(sorted(set(futures.map(task, range(100)))))
+""")
+    options = [*nodes[:2], "--hostfile", "hosts", "--nice", "3", "--pythonpath", "/from/pythonpath", "--init",
+               "first:init", "--prolog", prolog, "--python-interpreter", python, "--threads-per-worker", "5"]
+    out = real.right(*options, "options.py")
+    rest = (True, "prolog", "other", "called", "5")
+    home = os.path.expanduser("~")  # as the directory from which the user starts is not there
+    assert out == f"{[(node, 3, home, *rest) for node in ('node2', 'node3')]}\n"
+    out = real.right(*options, "--path", "/usr", real.path / "options.py")
+    assert out == f"{[(node, 3, '/usr', *rest) for node in ('node2', 'node3')]}\n"
+
+
+@pytest.fixture
+def bare_python():
+    """A Python that every user may run."""
+    old = "import sys; sys.exit(sys.version_info < (3, 8))"
+    if subprocess.run(["/usr/bin/python3", "-c", old], check=False).returncode:
+        pytest.skip("no /usr/bin/python3 of 3.8 or newer")
+    set_python("node3", "/usr/bin/python3")
+    yield
+    set_python("node3", sys.executable)
+
+
+@pytest.mark.root
+def test_another_user_on_a_host(real, nodes, bare_python):
+    passwd = STATE / "passwd"
+    passwd.write_text(Path("/etc/passwd").read_text() + "guest:x:64001:64001::/tmp:/bin/sh\n")
+    netns("exec", "node3", "mount", "--bind", str(passwd), "/etc/passwd")
+    real.write("who.py", WHERE.replace("os.getpid()", "os.getuid()").replace("print(", "print(sorted(seen), "))
+    try:
+        out = real.right(*nodes[:2], "--hosts", "node1:2", "guest@node3:2", "who.py")
+    finally:
+        netns("exec", "node3", "umount", "/etc/passwd")
+    assert out.startswith("[('node1', 0), ('node3', 64001)]")
+
+
+@pytest.mark.root
+def test_a_host_on_which_nothing_can_be_written(shipped, nodes):
+    for words in (["mount", "--bind", os.path.expanduser("~"), os.path.expanduser("~")],
+                  ["mount", "-o", "remount,ro,bind", os.path.expanduser("~")], ["mount", "-o", "remount,ro", "/tmp"]):
+        netns("exec", "node3", *words)
+    try:
+        assert shipped.right(*nodes, "program.py") == ALL_THREE
+    finally:
+        netns("exec", "node3", "mount", "-o", "remount,rw", "/tmp")
+        netns("exec", "node3", "umount", os.path.expanduser("~"))
