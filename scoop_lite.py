@@ -7932,7 +7932,7 @@ def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]
         p.error(str(error))
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
     hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
-    return scheduler, spread(merge_hosts(hosts, "--hosts"), options.n) if hosts else []
+    return scheduler, spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
 
 
 def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> str:
