@@ -252,10 +252,11 @@ _ROWS = [
     ("STATS", "worker > broker", "facts", "what it has done so far, while somebody watches", ""),
     ("TRACE", "worker > broker", "lines", "events for --trace", ""),
     ("LOG", "worker > broker", "facts", "a log record for the user", ""),
+    ("ABORT", "worker > broker > worker", "to, ref", "like CANCEL, and end what runs: the user's interrupt", "RESULT"),
 ]
 MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
 # Handled by whichever thread reads the link: they touch queues and counters only.
-URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "LOST", "POOL", "MODULE")
+URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "LOST", "POOL", "MODULE")
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
 
@@ -1151,14 +1152,17 @@ class Broker:
         if owner and count and self.release(key, member, first, first + count) == count:
             self.to(owner, "UNREADABLE", *frames[1:4])
 
-    def on_cancel(self, member: Member, frames: Frames) -> None:
+    def on_abort(self, member: Member, frames: Frames) -> None:
+        self.on_cancel(member, frames, "ABORT")
+
+    def on_cancel(self, member: Member, frames: Frames, kind: str = "CANCEL") -> None:
         """Pass a cancellation to everyone who has tasks of the chunk."""
         chunk_id, first, count = REF.unpack(frames[2])
         asked = 0
         for rank, ranges in self.chunks.get((member.rank, member.incarnation, chunk_id), {}).items():
             if subtract(ranges, first, first + count)[1]:
                 asked += 1
-                self.to(self.members[rank], "CANCEL", OWNER.pack(member.rank, member.incarnation), frames[2])
+                self.to(self.members[rank], kind, OWNER.pack(member.rank, member.incarnation), frames[2])
         if not asked:  # they are on their way home: nobody will answer
             none = PART.pack(chunk_id, first, 0, 0, EACH, 0)
             self.to(member, "RESULT", OWNER.pack(member.rank, member.incarnation), none)
@@ -2090,11 +2094,12 @@ class MapJob(Job):
 
     __slots__ = (
         "columns", "length", "inputs", "input_error", "ready", "done", "drawn", "window", "fixed", "waiter",
-        "abandoned", "chunk", "in_order",
+        "abandoned", "chunk", "in_order", "scope",
     )  # fmt: skip
 
     def __init__(self, func: Any, iterables: Sequence[Any], scope: Scope, window: Optional[int], chunk: Optional[int]):
         super().__init__(func, COLUMNS, place_of(scope.place, scope.n), 0, scope.depth)
+        self.scope = scope
         scope.n += 1
         self.columns: Optional[List[Any]] = None
         self.length: Optional[int] = None  # of the input, once known
@@ -2212,6 +2217,18 @@ class Level(Deque[Any]):
         self.stale = 0  # futures in it that were run or cancelled meanwhile
 
 
+def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
+    """Run a slice. Alone in its frame, so that a signal handler can tell tasks written in C from our own work."""
+    if piece.block.hi - piece.block.lo == 1 and not piece.out:
+        piece.out.append(next(calls))  # alone, a task's own StopIteration can be told from the end
+    else:
+        piece.out.extend(calls)
+
+
+def raise_interrupt(_: Any) -> None:
+    raise KeyboardInterrupt
+
+
 class Slice:
     """A block that is running in one C loop. Whoever holds the lock may take away what has not begun.
 
@@ -2246,6 +2263,11 @@ class Sent(NamedTuple):
 
     block: Block
     left: List[int]  # [number of its tasks whose results have not come]
+
+
+def scope_of(runs: Any) -> Optional[Scope]:
+    """Return the scope in which a running future, or a running slice's map, was made; None for other workers' tasks."""
+    return getattr(runs.block.job, "scope", None) if type(runs) is Slice else getattr(runs, "at", None)
 
 
 def absorb(op: Any, nodes: List[Tuple[int, int, Any]], index: int, size: int, value: Any) -> None:
@@ -2293,6 +2315,8 @@ class Scheduler:
         clock: Callable[[], float] = now,
     ) -> None:
         self.rank, self.incarnation, self.emit, self.later = rank, incarnation, emit, later
+        self.aborted: Deque[Tuple[ChunkKey, int, int]] = collections.deque(maxlen=64)  # of late
+        self.interrupt: Callable[[Slice], None] = lambda piece: None  # raise KeyboardInterrupt in the task that runs
         self.lock, self.live, self.retries, self.clock = lock, live, retries, clock
         self.runs_script = rank == ORIGIN  # so what may kill this process is better run elsewhere
         self.n_visits = 0  # tasks of others that were run here
@@ -2700,6 +2724,21 @@ class Scheduler:
             answer += [PART.pack(chunk_id, first, 0, 0, EACH, 0)]
         self.answers.append(self.message("RESULT", *answer))
 
+    def on_abort(self, frames: Frames) -> None:
+        """Withdraw tasks that have not started, and interrupt those that run (lock held)."""
+        self.on_cancel(frames)
+        chunk_id, first, count = REF.unpack(frames[2])
+        key = (*OWNER.unpack(frames[1]), chunk_id)
+        self.aborted.append((key, first, first + count))
+        for piece in self.slices:
+            if getattr(piece.block.job, "key", None) == key and first <= piece.index() < first + count:
+                self.interrupt(piece)
+
+    def was_aborted(self, block: Block) -> bool:
+        """Say whether these tasks were aborted while they were between a queue and the slice that runs them."""
+        key = getattr(block.job, "key", None)
+        return any(key == k and first <= block.lo and block.hi <= end for k, first, end in self.aborted)
+
     def withdraw(self, key: ChunkKey, first: int, end: int) -> Ranges:
         """Take tasks [first, end) of a chunk out of all queues; return what was found."""
         found: Ranges = []
@@ -3082,6 +3121,7 @@ class Runtime:
         self.epoch = 0  # number of switches: a measurement across one is void
         self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
         self.interrupting = False  # a KeyboardInterrupt is on its way to the script
+        self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
         self.signal = 2  # the signal that it came from
         self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
@@ -3265,8 +3305,8 @@ class Runtime:
                     scheduler.cancelling.pop((chunk_id, first), None)
                     waiter.strand = None
 
-    def abandon(self, job: MapJob) -> None:
-        """Drop what has not started of a map whose consumer is gone.
+    def abandon(self, job: MapJob, kind: str = "CANCEL") -> None:
+        """Drop what has not started of a map whose consumer is gone; `kind` may be ABORT (see `giving_up`).
 
         An iterator may be dropped anywhere, even in the pump with a lock held (the garbage collector decides): so this
         only leaves a note.
@@ -3276,10 +3316,10 @@ class Runtime:
         job.abandoned = True
         job.ready.clear()
         if self.link is not None and (job.length is None or job.done < job.length):
-            self.later.append(functools.partial(self.cancel_rest, job))
+            self.later.append(functools.partial(self.cancel_rest, job, kind))
 
-    def cancel_rest(self, job: MapJob) -> None:
-        """Cancel an abandoned map's tasks wherever they wait."""
+    def cancel_rest(self, job: MapJob, kind: str) -> None:
+        """Cancel an abandoned map's tasks wherever they are."""
         if self.link is None or self.link.closed:
             return
         to = OWNER.pack(self.rank, self.incarnation)
@@ -3287,7 +3327,7 @@ class Runtime:
             for chunk_id, sent in list(self.scheduler.sent.items()):
                 if sent.block.job is job:
                     ref = REF.pack(chunk_id, 0, sent.block.hi - sent.block.lo)
-                    self.emit(message("CANCEL", self.rank, self.incarnation, to, ref))
+                    self.emit(message(kind, self.rank, self.incarnation, to, ref))
 
     # -- parking -------------------------------------------------------------------------------------------------------
 
@@ -3598,6 +3638,8 @@ class Runtime:
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
             self.scheduler.slices.append(piece)
+            if self.scheduler.aborted and self.scheduler.was_aborted(block):
+                calls = map(raise_interrupt, it)
         if self.recorder is not None:
             self.recorder.begin(job.func, block)
         try:
@@ -3619,10 +3661,7 @@ class Runtime:
         out, func = piece.out, piece.block.job.func
         while True:
             try:
-                if piece.block.hi - piece.block.lo == 1 and not out:
-                    out.append(next(calls))  # alone, a task's own StopIteration can be told from the end
-                else:
-                    out.extend(calls)
+                run_calls(piece, calls)
             except BaseException as error:
                 out.append(self.failure(error, func, type(piece.block.job) is Parcel))
                 continue
@@ -4012,6 +4051,43 @@ class Runtime:
             self.current, self.interrupting = self.strands.main, False
             raise KeyboardInterrupt
 
+    def interrupt_task(self, piece: Slice) -> None:
+        """Have KeyboardInterrupt raised in the task that a slice runs now. Any thread, lock held."""
+        if self.rank != ORIGIN:  # which listens to its user alone
+            self.doomed = piece, piece.index()
+            self.later.append(functools.partial(self.interrupt_parked, piece, piece.index()))
+            os.kill(self.pid, signal.SIGINT)
+            self.wake()
+
+    def interrupt_parked(self, piece: Slice, index: int) -> None:
+        """Do the same for a task that waits for others."""
+        strand = piece.strand
+        if piece in self.scheduler.slices and piece.index() == index and strand is not self.current:
+            self.doomed = None
+            strand.error = KeyboardInterrupt()
+            if not strand.ready:
+                strand.ready = True
+                self.ready.append(strand)
+
+    def heed_sigint(self, number: int, frame: Any) -> None:
+        """Handle a worker's SIGINT: raise KeyboardInterrupt in the doomed task, or, if somebody else sent it, anywhere.
+
+        While our own code runs on behalf of that task, it comes again a moment later.
+        """
+        if self.doomed is None or os.getpid() != self.pid:
+            raise KeyboardInterrupt
+        piece, index = self.doomed
+        main = self.strands.name == "greenlet" or self.current is self.strands.main
+        runs = self.slice or self.task
+        child = piece.scope is not None and scope_of(runs) is piece.scope
+        if piece.index() != index or not main or not (runs is piece or piece.strand is self.current or child):
+            self.doomed = None
+        elif self.lock.locked() or frame.f_globals is globals() and frame.f_code is not run_calls.__code__:
+            threading.Timer(0.01, os.kill, (self.pid, number)).start()
+        else:
+            self.doomed = None
+            raise KeyboardInterrupt
+
     def interrupt_script(self, error: Optional[BaseException] = None) -> None:
         """Raise KeyboardInterrupt, or another error, where the script waits."""
         self.interrupting = False
@@ -4393,7 +4469,12 @@ def runs_in_order(found: Runtime, job: MapJob, deadline: Optional[float], flat: 
         if job.input_error is not None:
             raise job.input_error
     finally:
-        found.abandon(job)
+        found.abandon(job, giving_up())
+
+
+def giving_up() -> str:
+    """Return the message that takes back tasks in a `finally` clause: after an interrupt, what runs is ended, too."""
+    return "ABORT" if isinstance(sys.exc_info()[1], KeyboardInterrupt) else "CANCEL"
 
 
 @public(futures, "mapReduce", "map_reduce")
@@ -4674,6 +4755,34 @@ def alias_scoop() -> None:
 # Only that thread touches queue and link: a KeyboardInterrupt, which hits the main thread anywhere, breaks neither.
 
 
+class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
+    """A future of `Executor.submit`. Whoever is interrupted while he waits for its result gives up its task."""
+
+    __slots__ = ()
+    client: Callable[[], Optional[Client]]
+
+    def result(self, timeout: Optional[float] = None) -> Any:
+        """Do what `concurrent.futures.Future.result` does; an interrupt cancels the task, or ends it."""
+        try:
+            return super().result(timeout)
+        except KeyboardInterrupt:
+            self.give_up()
+            raise
+
+    def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
+        """Do what `concurrent.futures.Future.exception` does; likewise."""
+        try:
+            return super().exception(timeout)
+        except KeyboardInterrupt:
+            self.give_up()
+            raise
+
+    def give_up(self) -> None:
+        client = self.client()
+        if client is not None and not self.done() and not self.cancel():
+            client.call(client.give_up, self)
+
+
 class Request(Job):
     """Tasks of `Executor.submit` that were carved together. Its futures have been set to running."""
 
@@ -4688,7 +4797,9 @@ class Request(Job):
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         for future, outcome in zip(self.futures[first : first + count], outcomes):
             try:
-                if type(outcome) is Failure:
+                if outcome is GONE:
+                    future.set_exception(CancelledError())
+                elif type(outcome) is Failure:
                     future.set_exception(pool_failure(outcome))
                 else:
                     future.set_result(outcome)
@@ -4818,6 +4929,7 @@ class Client(Runtime):
         self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
+        self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
         _state["clients"].add(self)
@@ -4915,6 +5027,20 @@ class Client(Runtime):
             serial = COUNT.pack(self.n_constants)
             self.verdicts[serial] = note
             self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name, *frames))
+
+    def give_up(self, future: Optional[PoolFuture] = None) -> None:
+        """End a task of `submit` that has been sent, or everything, whether it runs or waits."""
+        for chunk_id, sent in list(self.scheduler.sent.items()):
+            block, to = sent.block, OWNER.pack(self.rank, self.incarnation)
+            tasks = getattr(block.job, "futures", ())[block.lo : block.hi]
+            if future is None:
+                self.emit(self.scheduler.message("ABORT", to, REF.pack(chunk_id, 0, block.hi - block.lo)))
+            elif future in tasks:
+                self.emit(self.scheduler.message("ABORT", to, REF.pack(chunk_id, tasks.index(future), 1)))
+
+    def quit(self) -> None:
+        """End at once, without waiting for tasks that do not end themselves."""
+        self.broken = self.broken or broken_pool("an interrupt ended the wait for its last tasks")
 
     def cancel_all(self) -> None:
         """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that start."""
@@ -5048,10 +5174,23 @@ def end_pools() -> None:
     """At the interpreter's exit: finish what was submitted, end all pools."""
     _state["exiting"] = True
     clients = list(_state["clients"])
+    interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     for client in clients:
+        if interrupted:  # the program has ended by that, so nobody will see what its tasks return
+            client.call(client.cancel_all)
+            client.call(client.give_up)
         client.close()
     for client in clients:
+        join_client(client)
+
+
+def join_client(client: Client) -> None:
+    """Wait for the end of a pool; an interrupt meanwhile ends it at once."""
+    try:
         client.thread.join()
+    except KeyboardInterrupt:
+        client.call(client.quit)
+        raise
 
 
 def forget_pools() -> None:
@@ -5139,7 +5278,8 @@ class Executor(concurrent.futures.Executor):
         """Have ``fn(*args, **kwargs)`` called by a worker; return a `concurrent.futures.Future`."""
         with self._lock:
             client = self._ready()
-            future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+            future = PoolFuture()
+            future.client = client.me
             client.hand_in_task(future, fn, args, kwargs)
         return future
 
@@ -5204,7 +5344,15 @@ class Executor(concurrent.futures.Executor):
             client.call(client.cancel_all)
         client.close()
         if wait:
-            client.thread.join()
+            join_client(client)
+
+    def __exit__(self, kind: Any, error: Any, tb: Any) -> None:
+        """Wait for all tasks; after a KeyboardInterrupt, give up all of them first."""
+        client = self._client
+        if kind is not None and issubclass(kind, KeyboardInterrupt) and client is not None:
+            client.call(client.give_up)
+            self.shutdown(cancel_futures=True)
+        self.shutdown()
 
     @property
     def _broken(self) -> Union[bool, str]:
@@ -5233,7 +5381,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
             raise job.input_error
     finally:
         if job.length is None or job.done < job.length:
-            client.call(client.abandon, job)
+            client.call(client.abandon, job, giving_up())
 
 
 def option_words(**options: Any) -> List[str]:
@@ -5602,6 +5750,8 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         return code
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
     call_init(config, found)
+    found.scheduler.interrupt = found.interrupt_task
+    signal.signal(signal.SIGINT, found.heed_sigint)
     found.schedule()
     return 0
 

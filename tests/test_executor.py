@@ -70,7 +70,7 @@ def initialize(*values):
 
 def test_a_future_is_a_real_one(pool):
     future = pool.submit(pow, 2, 10)
-    assert type(future) is concurrent.futures.Future
+    assert isinstance(future, concurrent.futures.Future)
     assert future.result(20) == 1024
     assert concurrent.futures.wait([pool.submit(pow, 2, i) for i in range(5)]).not_done == set()
 
@@ -274,20 +274,88 @@ def test_a_forked_child_gets_a_pool_of_its_own():
         assert executor.submit(os.getpid).result(20) == pid
 
 
-def test_an_interrupt_leaves_the_pool_usable():
-    status, out, err = run("""
-        import os, signal, threading, time, scoop_lite
-        pool = scoop_lite.Executor(2)
-        pool.submit(abs, 1).result()
-        for wait in (lambda: list(pool.map(time.sleep, [0.5] * 100)), pool.submit(time.sleep, 1).result):
-            threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
-            try:
-                wait()
-            except KeyboardInterrupt:
-                print("interrupted")
-        print(pool.submit(pow, 2, 5).result(10))
-        """, launch=False)  # fmt: skip
-    assert (status, out.split()) == (0, ["interrupted", "interrupted", "32"]), err
+INTERRUPTS = """
+import os, signal, threading, time, scoop_lite
+from scoop_lite import futures
+
+def nap(seconds):
+    try:
+        time.sleep(seconds)
+    finally:
+        print("ended", flush=True)
+
+def spin(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+def parent(seconds):
+    return list(futures.map(time.sleep, [seconds] * 4))
+
+def interrupt(wait, after=0.4):
+    threading.Timer(after, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        wait()
+    except KeyboardInterrupt:
+        return time.monotonic()
+"""
+#: What the main thread does when it is interrupted.
+WAITS = {
+    "map": "lambda: list(pool.map(nap, [60] * 10))",
+    "map of a function in C": "lambda: list(pool.map(time.sleep, [60] * 10))",
+    "map of a loop": "lambda: list(pool.map(spin, [60] * 3))",
+    "result": "pool.submit(nap, 60).result",
+    "exception": "pool.submit(nap, 60).exception",
+    "result of a task that waits": "pool.submit(parent, 60).result",
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_an_interrupt_ends_what_was_waited_for_and_leaves_the_pool_usable(wait):
+    status, out, err = run(INTERRUPTS + f"""
+if __name__ == "__main__":
+    pool = scoop_lite.Executor(2)
+    pids, other = pool.run_on_all(os.getpid), pool.submit(time.sleep, 0.8)
+    interrupted = interrupt({WAITS[wait]})
+    print(list(pool.map(abs, range(-50, 0))) == list(range(50, 0, -1)), pool.run_on_all(os.getpid) == pids)
+    print(other.result(), time.monotonic() - interrupted < 20)
+    """, launch=False, limit_s=90)  # fmt: skip
+    assert (status, out.split()[-4:]) == (0, ["True", "True", "None", "True"]), (out, err)
+
+
+def test_an_interrupt_in_a_with_block_gives_up_all_of_its_tasks():
+    status, out, err = run(INTERRUPTS + """
+def block():
+    global tasks
+    with scoop_lite.Executor(2) as pool:
+        tasks = [pool.submit(time.sleep, 60) for _ in range(20)]
+        concurrent.futures.wait(tasks)
+
+if __name__ == "__main__":
+    import concurrent.futures
+    interrupted = interrupt(block, 1.5)
+    kinds = ["cancelled" if task.cancelled() else type(task.exception(0)).__name__ for task in tasks]
+    print(set(kinds) == {"cancelled", "KeyboardInterrupt"}, kinds.count("KeyboardInterrupt") >= 2)
+    """, launch=False, limit_s=50)  # fmt: skip
+    assert (status, out.split()) == (0, ["True", "True"]), (out, err)
+
+
+def test_a_program_that_an_interrupt_ends_waits_for_nothing(tmp_path):
+    (tmp_path / "program.py").write_text(INTERRUPTS + """
+if __name__ == "__main__":
+    pool = scoop_lite.Executor(2)
+    tasks = [pool.submit(nap, 60) for _ in range(20)]
+    print(tasks[0].running(), flush=True)
+    tasks.pop().result()
+""")  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    words = [sys.executable, str(tmp_path / "program.py")]
+    program = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    program.stdout.readline()
+    time.sleep(1)
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=30)
+    assert program.returncode == -signal.SIGINT and set(out.split()) == {b"ended"}, (out, err)
 
 
 def test_the_interpreter_ends_by_itself():

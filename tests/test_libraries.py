@@ -235,7 +235,7 @@ def test_an_interrupted_cell(environment, tmp_path):
 
         CELLS = ["import sys, time; sys.path.insert(0, {str(CHECKOUT)!r}); "
                  "import scoop_lite; pool = scoop_lite.Executor(2)",
-                 "list(pool.map(time.sleep, [0.5] * 1000))", "pool.submit(lambda: 6 * 7).result(20)"]
+                 "list(pool.map(time.sleep, [60] * 1000))", "pool.submit(lambda: 6 * 7).result(20)"]
 
         async def main():
             notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in CELLS])
