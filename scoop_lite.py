@@ -138,7 +138,8 @@ BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of thei
 MAX_FRAME = 1 << 33  # bytes; a length above it is a broken or hostile peer, never ours
 MAX_FRAMES = 1 << 21  # of one message; likewise
 BIG_STEP = 1 << 26  # bytes of a big frame's buffer until that many have come; more is doubled as it fills
-ZMQ_PIECE = 4 << 20  # bytes of the biggest frame over ØMQ, so that strangers' announcements take no memory
+PIECE = 1 << 20  # bytes of a message that is relayed in one go; of a bigger one, relays hold so much at a time
+PIECES_AHEAD = 4  # pieces of one worker that may be under way: fewer slow down far links, more take relays' memory
 WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers starve
 MAX_WINDOW = 1 << 18
 MAX_INLINE = 32  # tasks run on top of each other on one strand; deeper ones get a strand (and stack) of their own
@@ -253,10 +254,13 @@ _ROWS = [
     ("TRACE", "worker > broker", "lines", "events for --trace", ""),
     ("LOG", "worker > broker", "facts", "a log record for the user", ""),
     ("ABORT", "worker > broker > worker", "to, ref", "like CANCEL, and end what runs: the user's interrupt", "RESULT"),
+    ("PIECE", "worker > broker > worker", "to, number, bytes", "a part of a big frame, ahead of its message", "CREDIT"),
+    ("CREDIT", "worker > broker > worker", "to, count", "so many pieces have arrived", "PIECE"),
 ]
 MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
 # Handled by whichever thread reads the link: they touch queues and counters only.
-URGENT = ("ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "LOST", "POOL", "MODULE")
+URGENT = ("WELCOME", "ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "LOST", "POOL", "MODULE",
+          "PIECE", "CREDIT")  # fmt: skip
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
 
@@ -650,40 +654,99 @@ class StreamLink:
         self.writer.close()
 
 
-def cut_frames(frames: Frames) -> Frames:
-    """Cut a message's big frames to pieces, so that the ROUTER can refuse anything bigger from whoever announces it.
+class Outbox:
+    """The sending half of one end of the protocol: big frames travel ahead of their message, in pieces.
 
-    The lengths of all frames but the first then follow the HEADER in the first.
+    So relays (agents, the broker, libzmq) hold little of them, and route and account for small messages only. No more
+    than PIECES_AHEAD of them are under way: the receiver, who never stops reading, answers each with a CREDIT, which
+    waits for nothing. All else that is to be sent after them waits here, in order. The message has a REFERENCE in the
+    place of each such frame; a piece without bytes behind it ends the transfer, up to its frame. No other frame is both
+    so long and so begun: pickles begin with 0x80, and no text with 0xFF.
+
+    Args:
+        source: OWNER of this end. relayed: the broker finds the receiver; else this is the broker's own.
     """
-    if max(map(len, frames)) <= ZMQ_PIECE:
-        return frames
-    lengths = b"".join(COUNT.pack(len(frame)) for frame in frames[1:])
-    views = [memoryview(frame) for frame in frames[1:]]
-    pieces = [view[at : at + ZMQ_PIECE] for view in views for at in range(0, len(view), ZMQ_PIECE)]
-    return [bytes(frames[0]) + lengths, *pieces]
+
+    def __init__(self, source: bytes, relayed: bool = True) -> None:
+        self.source, self.relayed = source, relayed
+        self.waiting: Deque[Frames] = collections.deque()
+        self.credit = PIECES_AHEAD
+        self.n_frames = 0
+
+    def put(self, frames: Frames) -> Sequence[Frames]:
+        """Take in a message; return what may be sent now."""
+        if not self.waiting and sum(map(len, frames)) <= PIECE or frames[0][0] == CODES["CREDIT"]:
+            return (frames,)
+        self.cut(frames)
+        return self.take()
+
+    def take(self) -> Sequence[Frames]:
+        """Return what may be sent now of what waits."""
+        found = []
+        while self.waiting and (self.credit or not is_piece(self.waiting[0])):
+            self.credit -= is_piece(self.waiting[0])
+            found.append(self.waiting.popleft())
+        return found
+
+    def cut(self, frames: Frames) -> None:
+        """Append the pieces of a message's big frames, the message, and the end of the transfer."""
+        kind, rank, incarnation = HEADER.unpack(frames[0])
+        to = self.source
+        if self.relayed:
+            to = {"BATCH": ANYBODY, "RESULT": frames[1]}.get(NAMES[kind], BROKER)
+        piece = functools.partial(message, "PIECE", rank, incarnation, to)
+        small = list(frames)
+        for i, frame in enumerate(frames if sum(map(len, frames)) > PIECE else ()):
+            if len(frame) >= BIG_BUFFER:
+                self.n_frames += 1
+                view, number = memoryview(frame), COUNT.pack(self.n_frames)
+                self.waiting.extend(piece(number, view[at : at + PIECE]) for at in range(0, len(view), PIECE))
+                small[i] = REFERENCE.pack(REFERENCE_MARK, self.source, self.n_frames, len(frame))
+        self.waiting.append(small)
+        if small != frames:
+            self.waiting.append(piece(COUNT.pack(self.n_frames), b""))
 
 
-def mend_frames(frames: Frames) -> Frames:
-    """Undo `cut_frames`.
+REFERENCE = struct.Struct("!7s8sQQ")  # its mark, the source of the pieces, the number of the frame there, its length
+REFERENCE_MARK = b"\xffpieces"
+ALL_FRAMES = COUNT.pack((1 << 64) - 1)
+BROKER, ANYBODY = OWNER.pack(AGENT, 0), OWNER.pack(AGENT, 1)  # who gets pieces: the broker; whoever gets the BATCH
 
-    Raises:
-        PeerError: the pieces are not those that the first frame announces.
-    """
-    head = frames[0]
-    if len(head) <= HEADER.size or (len(head) - HEADER.size) % COUNT.size:
-        return frames
-    lengths = [length for (length,) in COUNT.iter_unpack(head[HEADER.size :])]
-    if sum(lengths) != sum(map(len, frames[1:])):
-        raise PeerError(f"pieces of {sum(map(len, frames[1:]))} bytes where {sum(lengths)} were announced")
-    whole, pieces = [head[: HEADER.size]], iter(frames[1:])
-    for length in lengths:
-        buffer, n = bytearray(length), 0
-        while n < length:
-            piece = next(pieces)
-            buffer[n : n + len(piece)] = piece
-            n += len(piece)
-        whole.append(buffer if length >= BIG_FRAME else bytes(buffer))
-    return whole
+
+def is_piece(frames: Frames) -> bool:
+    """Return True for a message that needs CREDIT."""
+    return frames[0][0] == CODES["PIECE"] and len(frames[3]) > 0
+
+
+class Inbox:
+    """The receiving half of one end of the protocol: puts together what an Outbox has cut."""
+
+    def __init__(self) -> None:
+        self.frames: Dict[Tuple[bytes, int], bytearray] = {}  # by source and number
+
+    def on_piece(self, source: bytes, frames: Frames) -> bool:
+        """Take in a PIECE; return True if a CREDIT is due. The end of a transfer drops what no message has used."""
+        (number,) = COUNT.unpack(frames[2])
+        if is_piece(frames):
+            self.frames.setdefault((source, number), bytearray()).extend(frames[3])
+            return True
+        self.frames = {key: frame for key, frame in self.frames.items() if key[0] != source or key[1] > number}
+        return False
+
+    def mend(self, frames: Frames) -> Frames:
+        """Put frames in the place of their references.
+
+        Raises:
+            PeerError: not all of a frame has come.
+        """
+        return [self.find(f) if len(f) == REFERENCE.size and f[:7] == REFERENCE_MARK else f for f in frames]
+
+    def find(self, reference: Any) -> Any:
+        _, source, number, length = REFERENCE.unpack(reference)
+        frame = self.frames.pop((source, number), reference)
+        if frame is not reference and len(frame) != length:
+            raise PeerError(f"{len(frame)} bytes of a frame of {length}")
+        return frame
 
 
 class ZmqLink:
@@ -720,7 +783,7 @@ class ZmqLink:
     def queue(self, frames: Frames) -> None:
         """Send one message; frames of 64 KiB and more without a copy. libzmq has a queue of its own."""
         self.n_out += sum(map(len, frames))
-        self.socket.send_multipart(cut_frames(frames), copy=max(map(len, frames)) < BIG_BUFFER)
+        self.socket.send_multipart(frames, copy=max(map(len, frames)) < BIG_BUFFER)
 
     send = queue
 
@@ -733,8 +796,7 @@ class ZmqLink:
             while True:
                 frames = self.socket.recv_multipart(self.zmq.NOBLOCK, copy=False)
                 self.n_in += sum(map(len, frames))
-                whole = [f.bytes if len(f) < BIG_FRAME else bytearray(f.buffer) for f in frames]
-                self.messages.append(mend_frames(whole))
+                self.messages.append([f.bytes if len(f) < BIG_FRAME else bytearray(f.buffer) for f in frames])
         except self.zmq.Again:
             return self.messages
 
@@ -788,7 +850,7 @@ class ZmqRouter:
         self.zap.bind("inproc://zeromq.zap.01")
         self.socket: Any = self.context.socket(zmq.ROUTER)
         for option, value in ((zmq.SNDHWM, 0), (zmq.RCVHWM, 0), (zmq.LINGER, 1000), (zmq.HANDSHAKE_IVL, 1000),
-                              (zmq.MAXMSGSIZE, ZMQ_PIECE + 64), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
+                              (zmq.MAXMSGSIZE, PIECE + 64), (zmq.ROUTER_MANDATORY, 1)):  # fmt: skip
             self.socket.setsockopt(option, value)
         self.socket.curve_server = True
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
@@ -833,10 +895,7 @@ class ZmqRouter:
                 continue
             rank = int(frames[0].get("User-Id").split(".")[0])
             self.identities[rank] = identity.bytes
-            try:
-                self.take(rank, mend_frames([f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames]))
-            except PeerError as error:
-                logger.error("a message of worker %d was refused: %s", rank, error)
+            self.take(rank, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
             self.authenticate()
             n += 1
         return n
@@ -844,7 +903,7 @@ class ZmqRouter:
     def send(self, identity: bytes, frames: Frames) -> None:
         """Send to a connection; one that is gone has a worker that is gone, whose agent will tell."""
         try:
-            self.socket.send_multipart([identity, *cut_frames(frames)], copy=max(map(len, frames)) < BIG_BUFFER)
+            self.socket.send_multipart([identity, *frames], copy=max(map(len, frames)) < BIG_BUFFER)
         except self.zmq.ZMQError as error:
             logger.debug("a worker's connection is gone: %s", error)
 
@@ -884,6 +943,11 @@ class Member:
         self.owns: Dict[ChunkKey, None] = {}  # its own chunks that others have
         self.opened: Dict[ChunkKey, int] = {}  # of chunks that are run carefully: the task that has begun
         self.retires = False  # it said BYE after as many tasks as --max-tasks-per-child allows
+        self.outbox, self.inbox = Outbox(BROKER, relayed=False), Inbox()
+        self.target: Optional[Member] = None  # where the frames go that it sends in pieces
+        self.taker: Optional[Member] = None  # the same, while it is the next BATCH that they belong to
+        self.unread: Dict[Member, int] = {}  # pieces on their way to it, by who sends them
+        self.death: Optional[Dict[str, Any]] = None
 
 
 class Broker:
@@ -965,6 +1029,8 @@ class Broker:
         if member is None or sender != rank or incarnation != member.incarnation:
             logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
             return
+        if member.inbox.frames and code != CODES["PIECE"]:
+            frames = member.inbox.mend(frames)
         self.obey(self.worker_handlers, code, member, frames)
 
     def agent_turn(self, host: int, frames: Frames) -> None:
@@ -1004,7 +1070,8 @@ class Broker:
             self.to(member, "STOP")
 
     def to(self, member: Member, kind: str, *frames: Any) -> None:
-        self.send(member.rank, message(kind, member.rank, member.incarnation, *frames))
+        for ready in member.outbox.put(message(kind, member.rank, member.incarnation, *frames)):
+            self.send(member.rank, ready)
 
     def live(self) -> int:
         """Count the workers that run tasks or are being started."""
@@ -1073,9 +1140,14 @@ class Broker:
                 parts += frames[at:end]
             at = end
         member.filled += 1
+        taker, member.taker = member.taker, None
         if not chunks:
+            self.give_back(taker, member)
             return
-        taker = self.next_taker(member)
+        taker = taker or self.next_taker(member)
+        if taker.death is not None:
+            self.drop_batch(chunks, member, taker.death)
+            return
         for chunk in chunks:
             self.move(chunk, member, taker)
         self.to(taker, "RETURNED" if taker is member else "BATCH", *parts)
@@ -1094,6 +1166,24 @@ class Broker:
                     self.suppliers.move_to_end(sender.rank, last=False)
                 return taker
         return sender
+
+    def give_back(self, taker: Optional[Member], sender: Member) -> None:
+        """Have a taker wait for another batch than that of `sender`, which will not come."""
+        if taker is not None and taker is not sender and self.lives(taker):
+            self.need += max(taker.wants - taker.given + 1, 0) - max(taker.wants - taker.given, 0)
+            taker.given -= 1
+            if taker.wants > taker.given:
+                self.hungry[taker.rank] = None
+                self.suppliers.pop(taker.rank, None)
+
+    def drop_batch(self, chunks: List[Tuple[Any, ...]], sender: Member, death: Dict[str, Any]) -> None:
+        """Have owners send chunks again whose taker died while their frames were on their way; nobody is to blame."""
+        lost: Dict[int, List[bytes]] = {}
+        for chunk in chunks:
+            if chunk[0] != sender.rank:
+                self.release(chunk[:3], sender, chunk[3], chunk[3] + chunk[4])
+            lost.setdefault(chunk[0], []).append(LOST_REF.pack(*chunk[2:5], False))
+        self.tell_lost(dict(death, retired=True), lost)
 
     def move(self, chunk: Tuple[Any, ...], sender: Member, taker: Member) -> None:
         """Account for a chunk's (or a part of a chunk's) way from one worker to another."""
@@ -1222,6 +1312,68 @@ class Broker:
             raise ValueError(request["paths"])
         self.to(member, "MODULE", *self.library(request))
 
+    # -- big frames, in pieces ahead of their messages --------------------------------------------------------------
+
+    def lives(self, member: Member) -> bool:
+        return self.members.get(member.rank) is member
+
+    def on_piece(self, member: Member, frames: Frames) -> None:
+        """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
+        _, to, number, piece = frames
+        source = OWNER.pack(member.rank, member.incarnation)
+        if bytes(to) == BROKER:
+            target, taken = None, member.inbox.on_piece(source, frames)
+        else:
+            target, taken = self.target_of(member, bytes(to), frames), is_piece(frames)
+        if target is not None and self.lives(target):
+            if taken:  # past what waits for credit of our own: its message comes later
+                target.unread[member] = target.unread.get(member, 0) + 1
+                self.send(target.rank, message("PIECE", target.rank, target.incarnation, source, number, piece))
+            else:
+                self.to(target, "PIECE", source, number, piece)
+        elif taken:
+            self.to(member, "CREDIT", BROKER, COUNT.pack(1))
+
+    def target_of(self, member: Member, to: bytes, frames: Frames) -> Optional[Member]:
+        """Find the receiver of a worker's pieces: the owner of results; whoever the coming batch is for."""
+        target = member.target
+        if not is_piece(frames):
+            member.target = None
+        elif target is None:
+            if to == ANYBODY:
+                member.taker = self.next_taker(member)
+            target = member.target = member.taker if to == ANYBODY else self.owner_of(to)
+        return target
+
+    def on_credit(self, member: Member, frames: Frames) -> None:
+        """Pass on how many pieces have arrived, to who sent them."""
+        (n,) = COUNT.unpack(frames[2])
+        if bytes(frames[1]) == BROKER:
+            member.outbox.credit += n
+            for ready in member.outbox.take():
+                self.send(member.rank, ready)
+            return
+        sender = self.owner_of(frames[1])
+        if sender is not None:
+            left = member.unread.get(sender, 0) - n
+            if left < 0:
+                raise ValueError(n)
+            member.unread[sender] = left
+            self.to(sender, "CREDIT", *frames[1:3])
+
+    def end_transfers(self, member: Member, death: Dict[str, Any]) -> None:
+        """Of a dead worker: its receiver drops what has come of a frame; who was sending to it goes on, to nobody."""
+        member.death = death
+        self.give_back(member.taker, member)
+        if member.target is not None and self.lives(member.target):
+            self.to(member.target, "PIECE", OWNER.pack(member.rank, member.incarnation), ALL_FRAMES, b"")
+        for sender, n in member.unread.items():
+            if n and self.lives(sender):
+                self.to(sender, "CREDIT", BROKER, COUNT.pack(n))
+        member.unread.clear()
+        for other in self.members.values():
+            other.unread.pop(member, None)
+
     # -- what those who watch want to know ----------------------------------------------------------------------------
 
     def on_stats(self, member: Member, frames: Frames) -> None:
@@ -1283,6 +1435,7 @@ class Broker:
         self.need -= max(0, member.wants - member.given)
         for ranks in (self.hungry, self.suppliers):
             ranks.pop(rank, None)
+        self.end_transfers(member, death)
         for holder in {r for key in member.owns for r in self.chunks.get(key, ())}:
             self.to(self.members[holder], "PURGE", OWNER.pack(rank, member.incarnation))
         for key in member.owns:
@@ -1324,6 +1477,9 @@ class Broker:
         for other in list(self.members.values()):
             if other.up and not again:
                 self.to(other, "POOL", facts(live=self.live()))
+        self.tell_lost(death, lost)
+
+    def tell_lost(self, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
         for owner, refs in lost.items():
             if owner in self.members:
                 self.n_rerun += len(refs)
@@ -3076,6 +3232,7 @@ class Runtime:
     def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
         self.config, self.rank, self.incarnation, self.link = config, rank, incarnation, link
         self.pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
+        self.outbox, self.arriving = Outbox(OWNER.pack(rank, incarnation)), Inbox()
         self.lock = threading.Lock()
         self.strands = new_strands(config.strands)
         self.current: Strand = self.strands.main
@@ -3707,9 +3864,22 @@ class Runtime:
         if self.link is None:
             return
         with self.lock:
-            link = self.link if frames[0][0] != CODES["OPENED"] or self.pipe is None else self.pipe
-            (link.queue if self.corked else link.send)(frames)
-        if self.link.edge and self.pump is not None:  # sending may have hidden from it that something came
+            if self.pipe is not None and frames[0][0] == CODES["OPENED"]:
+                self.pipe.send(frames)
+            else:
+                self.post(self.outbox.put(frames))
+        self.look_again()
+
+    def post(self, messages: Iterable[Frames]) -> None:
+        """Send what the outbox lets go (lock held)."""
+        for frames in messages:
+            self.link.queue(frames)
+        if not self.corked:
+            self.link.flush()
+
+    def look_again(self) -> None:
+        """After sending by ØMQ, which may have hidden from the other thread that something came."""
+        if self.link.edge and self.pump is not None:
             self.wake()
             self.pump.nudge()
 
@@ -3751,7 +3921,9 @@ class Runtime:
             self.n_received += n
             while arrived:
                 frames = arrived.popleft()
-                code, _, _ = HEADER.unpack(frames[0])
+                code = frames[0][0]
+                if self.arriving.frames and code != CODES["PIECE"]:
+                    frames = self.arriving.mend(frames)
                 handler = self.urgent.get(code)
                 if handler is not None:
                     handler(frames)
@@ -3759,6 +3931,11 @@ class Runtime:
                     self.inbox.append(frames)
             if self.link.closed:
                 self.inbox.append(message("STOP", self.rank, self.incarnation))
+            ready = self.outbox.take() if self.outbox.waiting else ()
+            if ready:
+                self.post(ready)
+        if ready:
+            self.look_again()
         while self.scheduler.answers:
             self.emit(self.scheduler.answers.popleft())
         return n
@@ -3777,6 +3954,22 @@ class Runtime:
         while self.unseen:
             error = self.unseen.popleft()
             logger.error("a task failed and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+
+    def on_piece(self, frames: Frames) -> None:
+        """Keep a piece of a frame, until its message comes (lock held)."""
+        if self.arriving.on_piece(bytes(frames[1]), frames):
+            self.scheduler.answers.append(message("CREDIT", self.rank, self.incarnation, frames[1], COUNT.pack(1)))
+
+    def on_credit(self, frames: Frames) -> None:
+        """Note that pieces have arrived, so that more may follow (lock held)."""
+        self.outbox.credit += COUNT.unpack(frames[2])[0]
+
+    def settle(self, timeout_s: float) -> None:
+        """Before leaving: have all go that waits for credit."""
+        end_s = now() + timeout_s
+        while self.outbox.waiting and not self.link.closed and now() < end_s:
+            if not self.receive():
+                Waits(self.link.fileno()).wait(self.link.wants_write(), 0.02)  # the pump may read it in our place
 
     def on_module(self, frames: Frames) -> None:
         """Keep an answer for the thread that waits for it in `fetch` (lock held)."""
@@ -3802,7 +3995,7 @@ class Runtime:
         return self.modules.pop(number)
 
     def on_welcome(self, frames: Frames) -> None:
-        """Learn the facts of the pool."""
+        """Learn the facts of the pool (lock held; later it would undo what POOL has said since)."""
         welcome = json.loads(bytes(frames[1]))
         self.scheduler.live = welcome["live"]
         self.teller.set_clock(welcome)
@@ -3852,6 +4045,7 @@ class Runtime:
             return
         self.scheduler.flush()
         self.teller.tell(final=True)
+        self.settle(math.inf)
         self.leave_with(0, "BYE", facts(tasks=self.scheduler.n_visits))
 
     def leave_with(self, status: int, kind: str, frame: bytes) -> None:
@@ -3878,6 +4072,7 @@ class Runtime:
     def on_stop(self, frames: Frames) -> None:
         """The job is over, or the launcher is gone: leave."""
         if self.link is not None and not self.link.closed:
+            self.outbox.waiting.clear()
             self.teller.tell(final=True)
             (self.pipe or self.link).drain()
         self.leave(0 if self.link and not self.link.closed else 1)
@@ -4223,7 +4418,8 @@ class Pump:
     def wanted(self) -> bool:
         scheduler = self.runtime.scheduler
         return bool(
-            self.long_task or scheduler.sent or scheduler.results or scheduler.away or any(scheduler.levels)
+            self.long_task or scheduler.sent or scheduler.results or scheduler.away or self.runtime.outbox.waiting
+            or any(scheduler.levels)
         )
 
     def run(self) -> None:
@@ -5741,6 +5937,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         found.catch_signals()
         code = run_script(config)
         found.teller.tell(final=True)
+        found.settle(2.0)
         found.detach()
         if link is not pipe:
             link.drain()

@@ -387,10 +387,13 @@ class Simulation:
 
     Args:
         seed: decides everything. workers, events: at most, roughly. faults: whether workers and hosts die.
+        pieces: whether nearly all messages are too big to be sent in one go; by default in runs of every seventh seed.
     """
 
-    def __init__(self, seed, workers=100, events=20_000, faults=None, full=False):
+    def __init__(self, seed, workers=100, events=20_000, faults=None, full=False, pieces=None):
         self.seed, self.rng = seed, random.Random(seed)
+        pieces = seed % 7 == 6 if pieces is None else pieces
+        scoop_lite.PIECE, scoop_lite.BIG_BUFFER = (30, 49) if pieces else (1 << 20, 1 << 16)
         rng = self.rng
         self.faults = seed % 2 == 1 if faults is None else faults
         self.n = workers if full else max(1, int(workers ** rng.random() * rng.choice((1, 1, 0.3))))
@@ -721,6 +724,16 @@ class Simulation:
             self.expect(parked == 0, "rank %s still has %s parked strands", worker.rank, parked)
             for name in ("ready", "inbox", "later", "waiting_for"):
                 self.expect(not getattr(r, name), "rank %s still has %s: %.300s", worker.rank, name, getattr(r, name))
+            self.check_no_pieces(worker)
+
+    def check_no_pieces(self, worker):
+        """No transfer is left half-way, and all credit is back."""
+        member, runtime = self.broker.members[worker.rank], worker.runtime
+        for outbox, inbox in (runtime.outbox, runtime.arriving), (member.outbox, member.inbox):
+            left = outbox.waiting or inbox.frames or scoop_lite.PIECES_AHEAD - outbox.credit
+            self.expect(not left, "rank %s still has pieces: %.300s", worker.rank, left)
+        self.expect(not any(member.unread.values()), "rank %s has not taken all pieces", worker.rank)
+        self.expect(member.taker is member.target is None, "rank %s has a receiver for nothing", worker.rank)
 
     def check_runs(self):
         """Each task ran as often as it should."""
@@ -1021,13 +1034,15 @@ def main():
     parser.add_argument("--events", type=int, default=20_000, help="at most, roughly (default: %(default)s)")
     parser.add_argument("--full", action="store_true", help="every run with all workers, and a program to match")
     parser.add_argument("--faults", choices=("yes", "no"), help="by default in runs of an odd seed")
+    parser.add_argument("--pieces", choices=("yes", "no"), help="by default in runs of every seventh seed")
     parser.add_argument("--stop", action="store_true", help="at the first failure")
     parser.add_argument("--seconds", type=float, default=1e9, help="begin no run after this time")
     options = parser.parse_args()
     faults = None if options.faults is None else options.faults == "yes"
+    pieces = None if options.pieces is None else options.pieces == "yes"
     start, failed, n_events, n_killed = time.perf_counter(), [], 0, 0
     for seed in range(options.seed, options.seed + options.seeds):
-        sim = Simulation(seed, options.workers, options.events, faults, options.full)
+        sim = Simulation(seed, options.workers, options.events, faults, options.full, pieces)
         violations = sim.run()
         n_events, n_killed = n_events + sim.n_events, n_killed + sim.n_killed
         if violations:

@@ -422,7 +422,6 @@ BULK = """
 
 @root
 @limit(120)
-@pytest.mark.xfail(strict=False, reason="the broker holds whole messages: it needs memory for the biggest of them")
 @pytest.mark.parametrize("size, memory", [(256 << 20, 64 << 20), pytest.param(1 << 30, 256 << 20, marks=soak)])
 def test_a_huge_argument_and_result_pass_a_small_broker(run, size, memory):
     with system.memory_group(memory) as members:

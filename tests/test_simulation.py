@@ -27,11 +27,16 @@ def test_what_was_found_once(seed, workers, events, faults, what):
     assert simulation.Simulation(seed, workers, events, faults).run() == [], what
 
 
+def test_a_welcome_was_obeyed_after_what_had_come_later():
+    assert simulation.Simulation(232, 12, 3000, True, pieces=True).run() == []
+
+
+@pytest.mark.parametrize("pieces", (False, True), ids=("", "in pieces"))
 @pytest.mark.parametrize("faults", (False, True), ids=("no faults", "faults"))
 @pytest.mark.parametrize("workers, seeds", ((3, 100), (20, 60), (200, 20)))
-def test_seeds(workers, seeds, faults):
+def test_seeds(workers, seeds, faults, pieces):
     for seed in range(seeds):
-        violations = simulation.Simulation(seed, workers, 2000, faults).run()
+        violations = simulation.Simulation(seed, workers, 2000, faults, pieces=pieces).run()
         assert not violations, f"seed {seed}, {workers} workers: {violations[0]}"
 
 

@@ -1,0 +1,95 @@
+"""Big frames travel in pieces ahead of their message, within a window, and come back as they were.
+
+What happens to transfers when somebody dies is tried in `test_simulation.py`, with real processes in `test_faults.py`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+import scoop_lite
+from scoop_lite import ANYBODY, BIG_BUFFER, BROKER, COUNT, OWNER, PIECE, PIECES_AHEAD, Inbox, Outbox, is_piece
+
+SOURCE, OWNED = OWNER.pack(1, 1), OWNER.pack(2, 1)
+SIZES = [0, 1, 255, BIG_BUFFER - 1, BIG_BUFFER, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE]
+SMALL = scoop_lite.message("HUNGRY", 1, 1, b"small")
+
+
+def big(kind="RESULT", size=2 * PIECE):
+    return scoop_lite.message(kind, 1, 1, OWNED, bytes(size))
+
+
+def transfer(outbox, frames, inbox):
+    """Carry a message to `inbox`, answering each piece; return what arrives, and the pieces."""
+    arrived, pieces, ready = [], [], list(outbox.put(frames))
+    while ready:
+        for sent in ready:
+            if sent[0][0] != scoop_lite.CODES["PIECE"]:
+                arrived.append([bytes(f) for f in inbox.mend(sent)])
+            elif inbox.on_piece(SOURCE, sent):
+                outbox.credit += 1
+                pieces.append(sent)
+        ready = list(outbox.take())
+    return arrived, pieces
+
+
+@pytest.mark.parametrize("sizes", [SIZES, SIZES[::-1], [5], [PIECE * 9], []])
+def test_there_and_back(sizes):
+    frames = scoop_lite.message("RESULT", 1, 1, OWNED, *(bytes([i + 1]) * size for i, size in enumerate(sizes)))
+    outbox, inbox = Outbox(SOURCE), Inbox()
+    arrived, pieces = transfer(outbox, frames, inbox)
+    assert arrived == [frames] and not inbox.frames and outbox.credit == PIECES_AHEAD
+    assert all(len(piece[3]) <= PIECE and piece[1] == OWNED for piece in pieces)
+
+
+def test_small_messages_are_left_alone_and_so_are_many_small_frames():
+    for frames in (SMALL, scoop_lite.message("BATCH", 1, 1, *[bytes(1000)] * 5000)):
+        (sent,) = Outbox(SOURCE).put(frames)
+        assert sent == frames
+
+
+def test_what_is_sent_before_the_message_is_small():
+    sent = Outbox(SOURCE).put(big(size=PIECE + 1))
+    assert [len(frames[-1]) for frames in sent] == [PIECE, 1, scoop_lite.REFERENCE.size, 0]
+
+
+@pytest.mark.parametrize("kind, to", [("RESULT", OWNED), ("BATCH", ANYBODY), ("CONST", BROKER), ("ALL", BROKER)])
+def test_pieces_go_where_their_message_will(kind, to):
+    assert Outbox(SOURCE).put(big(kind))[0][1] == to
+
+
+def test_no_more_than_the_window_is_under_way_and_nothing_overtakes_but_credit():
+    outbox = Outbox(SOURCE)
+    assert len(outbox.put(big(size=(PIECES_AHEAD + 2) * PIECE))) == PIECES_AHEAD
+    credit = scoop_lite.message("CREDIT", 1, 1, OWNED, COUNT.pack(1))
+    assert not outbox.put(SMALL) and list(outbox.put(credit)) == [credit]
+    outbox.credit += 1
+    assert len(outbox.take()) == 1 and not outbox.take()
+    outbox.credit += 1
+    last_piece, message, end, small = outbox.take()
+    assert is_piece(last_piece) and not is_piece(end)
+    assert message[0][0] == scoop_lite.CODES["RESULT"] and small == SMALL
+
+
+def test_the_end_of_a_transfer_drops_what_nobody_asked_for_but_not_what_follows():
+    outbox, inbox = Outbox(SOURCE), Inbox()
+    first, second = ([sent for sent in outbox.put(big(size=PIECE + 1)) if len(sent) == 4] for _ in range(2))
+    for sent in first[:2] + second[:1] + first[2:]:
+        inbox.on_piece(SOURCE, sent)
+    assert list(inbox.frames) == [(SOURCE, 2)]
+
+
+def test_half_a_frame_is_refused():
+    inbox = Inbox()
+    piece, _, message, _ = Outbox(SOURCE).put(big(size=PIECE + 1))
+    inbox.on_piece(SOURCE, piece)
+    with pytest.raises(scoop_lite.PeerError, match="of a frame of"):
+        inbox.mend(message)
+
+
+def test_a_worker_cannot_take_more_pieces_than_came():
+    broker = scoop_lite.Broker(lambda rank, frames: None, lambda host, frames: None, lambda text: None)
+    broker.host_names[0] = "here"
+    broker.start(0, range(3))
+    with pytest.raises(scoop_lite.PeerError, match="malformed CREDIT"):
+        broker.turn(1, scoop_lite.message("CREDIT", 1, 1, OWNED, COUNT.pack(1)))
