@@ -94,6 +94,7 @@ import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import (
+    AbstractSet,
     Any,
     Callable,
     Deque,
@@ -134,7 +135,7 @@ PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes wit
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
 FLUSH_S = 0.002  # results wait this long for company, while short tasks run
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
-BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on travel as frames of their own
+BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
 MAX_FRAME = 1 << 33  # bytes; a length above it is a broken or hostile peer, never ours
 MAX_FRAMES = 1 << 21  # of one message; likewise
 BIG_STEP = 1 << 26  # bytes of a big frame's buffer until that many have come; more is doubled as it fills
@@ -185,7 +186,7 @@ class RemoteTraceback(Exception):
     """Carries the text of a traceback from another process; it is the ``__cause__`` of the exception it explains."""
 
     def __str__(self) -> str:
-        return "\n" + self.args[0]
+        return f"\n{self.args[0]}"
 
 
 # ======================================================================================================================
@@ -485,7 +486,8 @@ class StreamLink:
 
     def fileno(self) -> int:
         """Return the descriptor to read from."""
-        return self.reader.fileno()
+        fd: int = self.reader.fileno()
+        return fd
 
     def send(self, frames: Frames) -> None:
         """Send one message, as far as it goes now; see `flush`."""
@@ -1044,7 +1046,7 @@ class Broker:
     @staticmethod
     def header(frames: Frames) -> Tuple[int, int, int]:
         try:
-            return HEADER.unpack(frames[0])  # type: ignore[return-value]
+            return HEADER.unpack(frames[0])
         except (struct.error, IndexError):
             raise PeerError(f"no message header: {b''.join(bytes(f[:80]) for f in frames[:1])!r}") from None
 
@@ -1629,9 +1631,6 @@ class ThreadStrands:
 #: For `dumps(by_value_names=...)`: nothing in `__main__` can be imported by the receiver (prompt, notebook, `-c`).
 ALL_NAMES = frozenset(["*"])
 
-#: Buffers from this size (bytes) are frames of their own: smaller ones cost more as a frame than as a copy.
-OUT_OF_BAND_MIN = 64 * 1024
-
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__",
                         "__annotations__", "__dict__")
 _ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes])
@@ -1645,7 +1644,13 @@ _class_tokens: Any = weakref.WeakKeyDictionary()
 _classes_by_token: Any = weakref.WeakValueDictionary()
 
 
-def dumps(value, by_value_names=frozenset()):
+Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
+Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
+CodeFacts = Tuple[bytes, Tuple[str, ...], FrozenSet[str]]  # marshalled, global names it uses, all names in it
+ClassState = Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]  # token, attributes, those of enum members
+
+
+def dumps(value: Any, by_value_names: Names = frozenset()) -> Frames:
     """Pickle a value, whatever functions and classes are in it.
 
     Args:
@@ -1657,10 +1662,10 @@ def dumps(value, by_value_names=frozenset()):
     """
     if type(value) in _ATOMS:
         return [pickle.dumps(value, 5)]
-    frames = [b""]
+    frames: Frames = [b""]
 
-    def keep_in_band(buffer):
-        if memoryview(buffer).nbytes < OUT_OF_BAND_MIN:
+    def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
+        if memoryview(buffer).nbytes < BIG_BUFFER:
             return True
         frames.append(buffer.raw())
         return False
@@ -1672,7 +1677,7 @@ def dumps(value, by_value_names=frozenset()):
     return frames
 
 
-def loads(frames):
+def loads(frames: Frames) -> Any:
     """Rebuild what `dumps` took apart.
 
     Args:
@@ -1687,15 +1692,18 @@ def loads(frames):
 class _Pickler(pickle.Pickler):
     """The C pickler, asking `reducer_override` about all that is not a builtin value."""
 
-    def __init__(self, stream, buffer_callback, by_value_names):
+    def __init__(
+        self, stream: io.BytesIO, buffer_callback: Optional[Callable[[pickle.PickleBuffer], Any]], by_value_names: Names
+    ) -> None:
         super().__init__(stream, 5, buffer_callback=buffer_callback)
         self.by_value_names = by_value_names
-        self.globals_shells = {}  # id of a function's globals -> the dict its functions will share over there
-        self.cell_shells = {}     # id of a closure cell -> an empty list: the same for all who share the cell
+        #: id of a function's globals -> the dict that its functions will share over there
+        self.globals_shells: Dict[int, Dict[str, Any]] = {}
+        self.cell_shells: Dict[int, List[Any]] = {}  # id of a closure cell -> an empty list: one for all who share it
 
-    def reducer_override(self, obj):
+    def reducer_override(self, obj: Any) -> Reduction:
         """Called by the C code; `NotImplemented` means: do as ever."""
-        kind = type(obj)
+        kind: Any = type(obj)
         reduce = _REDUCERS.get(kind)
         if reduce is not None:
             return reduce(self, obj)
@@ -1712,18 +1720,19 @@ class _Pickler(pickle.Pickler):
             return (getattr, (module, names[0])) if names else NotImplemented
         return NotImplemented
 
-    def finds_by_name(self, obj):
+    def finds_by_name(self, obj: Any) -> bool:
         """Whether the receiver will get this very object from `module.qualname`."""
         module = getattr(obj, "__module__", None)
         parts = getattr(obj, "__qualname__", getattr(obj, "__name__", "")).split(".")
         if module in ("__main__", "__mp_main__") and self.by_value_names & {"*", parts[0]}:
             return False
-        found = sys.modules.get(module)
+        found: Any = sys.modules.get(str(module))
         for part in parts:
             found = getattr(found, part, None)
         return found is obj
 
-    def reduce_function(self, func):
+    def reduce_function(self, func: types.FunctionType) -> Reduction:
+        """Take a function apart: its code, the globals it uses, its closure, its attributes."""
         if self.finds_by_name(func):
             return NotImplemented
         code, global_names, all_names = _code_facts(func.__code__)
@@ -1741,7 +1750,8 @@ class _Pickler(pickle.Pickler):
         args = sys.version_info[:2], func.__qualname__, code, shell, shells
         return _make_function, args, state, None, None, _fill_function
 
-    def reduce_class(self, cls):
+    def reduce_class(self, cls: Any) -> Reduction:
+        """Take a class apart: token, bases, and what making it over there does not make anyway."""
         if cls in _TYPE_NAMES:
             return getattr, (types, _TYPE_NAMES[cls])
         if self.finds_by_name(cls) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:  # DEAP's metaclass is there
@@ -1756,14 +1766,16 @@ class _Pickler(pickle.Pickler):
         state = token, namespace, {name: vars(member) for name, member in members.items()}
         return _make_class, (token, type(cls), cls.__name__, cls.__bases__, body), state, None, None, _fill_class
 
-    def reduce_lru_cache(self, cached):
+    def reduce_lru_cache(self, cached: Any) -> Reduction:
+        """Take a cached function apart; what it remembers stays here."""
         if self.finds_by_name(cached):
             return NotImplemented
         typed = cached.cache_parameters()["typed"] if hasattr(cached, "cache_parameters") else False  # Python >= 3.9
         state = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
         return _make_lru_cache, (cached.__wrapped__, cached.cache_info().maxsize, typed), state
 
-    def reduce_method(self, method):
+    def reduce_method(self, method: types.MethodType) -> Reduction:
+        """Take a bound method apart."""
         # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive.
         if getattr(method.__self__, getattr(method, "__name__", ""), None) == method:
             return NotImplemented
@@ -1771,7 +1783,7 @@ class _Pickler(pickle.Pickler):
 
 
 #: Exact type -> how it travels. Classes are not here: they are instances of any metaclass.
-_REDUCERS = {
+_REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     types.FunctionType: _Pickler.reduce_function,
     types.MethodType: _Pickler.reduce_method,
     types.ModuleType: lambda _, module: (importlib.import_module, (module.__name__,)),
@@ -1785,11 +1797,13 @@ _REDUCERS = {
 
 
 @functools.lru_cache(maxsize=256)
-def _code_facts(code):
-    """Return (marshalled code, the global names it and code nested in it use, all names in it)."""
+def _code_facts(code: types.CodeType) -> CodeFacts:
+    """Look at code and the code nested in it."""
     import dis  # only what travels by value needs it
 
-    global_names, all_names, pending = set(), set(), [code]
+    global_names: Set[str] = set()
+    all_names: Set[str] = set()
+    pending = [code]
     while pending:
         part = pending.pop()
         all_names.update(part.co_names)
@@ -1800,7 +1814,7 @@ def _code_facts(code):
     return marshal.dumps(code), tuple(sorted(global_names - {"__builtins__"})), frozenset(all_names)
 
 
-def _submodules(module, names):
+def _submodules(module: types.ModuleType, names: Names) -> Iterator[types.ModuleType]:
     """Yield the loaded submodules that code with these names may reach: `xml` alone would arrive without `etree`."""
     for name in sorted(names):
         child = sys.modules.get(f"{module.__name__}.{name}")
@@ -1809,12 +1823,13 @@ def _submodules(module, names):
             yield from _submodules(child, names)
 
 
-def _is_of_c(cls):
+def _is_of_c(cls: type) -> bool:
+    """Whether a class is made in C: then nobody can make it from its attributes."""
     return any(isinstance(value, (types.WrapperDescriptorType, types.MethodDescriptorType))
                and value.__objclass__ is cls for value in vars(cls).values())
 
 
-def _is_content(cls, name, value):
+def _is_content(cls: type, name: str, value: Any) -> bool:
     """Whether an attribute is to be sent: not what making the class over there makes anyway."""
     if isinstance(cls, enum.EnumMeta) and (name in cls.__members__ or name in ("__new__", "__new_member__") or
                                            name[:1] == name[-1:] == "_" != name[1:2] and name != "_missing_"):
@@ -1823,9 +1838,12 @@ def _is_content(cls, name, value):
     return not own and name not in ("__slots__", "_abc_impl")
 
 
-def _make_function(version, qualname, code, scope, cells):
+def _make_function(
+    version: Tuple[int, int], qualname: str, code: bytes, scope: Dict[str, Any], cells: List[List[Any]]
+) -> types.FunctionType:
+    """Make the shell of a function: code, but neither globals nor closure yet."""
     if version != sys.version_info[:2]:
-        sent, here = ("%d.%d" % tuple(v) for v in (version, sys.version_info[:2]))
+        sent, here = ("%d.%d" % v for v in (version, sys.version_info[:2]))
         raise MisuseError(f"{qualname} travels by value, which does not work between different Python versions: it "
                           f"was sent by {sent} and arrived at {here}. Fix: move it to the top level of a module that "
                           "all hosts have, or use one version everywhere.")
@@ -1836,7 +1854,8 @@ def _make_function(version, qualname, code, scope, cells):
     return types.FunctionType(marshal.loads(code), scope, closure=tuple(cell for cell, in cells) or None)
 
 
-def _fill_function(func, state):
+def _fill_function(func: types.FunctionType, state: Dict[str, Any]) -> None:
+    """Give a function its content, once all that this may refer to has a shell."""
     func.__globals__.update(state.pop("__globals__"))
     cells = dict(zip(func.__code__.co_freevars, func.__closure__ or ()))
     for name, value in state.pop("__closure__").items():
@@ -1846,17 +1865,23 @@ def _fill_function(func, state):
         setattr(func, name, value)
 
 
-def _make_class(token, metaclass, name, bases, body):
+def _make_class(token: bytes, metaclass: type, name: str, bases: Tuple[type, ...], body: Dict[str, Any]) -> Any:
+    """Make the shell of a class, or find the one that was made before."""
     known = _classes_by_token.get(token)
     if known is not None:
         return known
     if metaclass.__name__ == "_TypedDictMeta":  # it refuses the `dict` that it has put among the bases itself
         return type.__new__(metaclass, name, bases, body)
-    return types.new_class(name, bases, {"metaclass": metaclass},
-                           lambda namespace: [namespace.__setitem__(*item) for item in body.items()])
+
+    def fill(namespace: Dict[str, Any]) -> None:
+        for item in body.items():
+            namespace.__setitem__(*item)  # not `update`: an enum's namespace must see each
+
+    return types.new_class(name, bases, {"metaclass": metaclass}, fill)
 
 
-def _fill_class(cls, state):
+def _fill_class(cls: Any, state: ClassState) -> None:
+    """Give a class its attributes, once all that these may refer to has a shell."""
     token, namespace, members = state
     if cls in _class_tokens:  # born here, or complete since an earlier journey
         return
@@ -1868,7 +1893,7 @@ def _fill_class(cls, state):
     _classes_by_token[token] = cls
 
 
-def _has_own_init(kind):
+def _has_own_init(kind: Any) -> bool:
     """Whether a class of exceptions takes what it likes, so that pickle's way, ``kind(*args)``, may fail or do harm."""
     base = next(c for c in kind.__mro__ if not c.__flags__ & 1 << 9)  # the C class below: one without fields of its own
     return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
@@ -1876,11 +1901,13 @@ def _has_own_init(kind):
             and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
 
 
-def _make_exception(kind, args):
+def _make_exception(kind: Any, args: Tuple[Any, ...]) -> Any:
+    """Make an exception without calling its class's own `__init__`."""
     return kind.__new__(kind, *args)
 
 
-def _make_lru_cache(func, maxsize, typed):
+def _make_lru_cache(func: Callable[..., Any], maxsize: Optional[int], typed: bool) -> Any:
+    """Make a cached function, which remembers nothing yet."""
     return functools.lru_cache(maxsize, typed)(func)
 
 
@@ -1892,7 +1919,7 @@ def _make_lru_cache(func, maxsize, typed):
 EXPLAIN_MAX_DEPTH, EXPLAIN_MAX_PARTS = 20, 200_000
 
 
-def explain_unpicklable(value, root, error, by_value_names=frozenset()):
+def explain_unpicklable(value: Any, root: str, error: BaseException, by_value_names: Names = frozenset()) -> str:
     """Say in one sentence which part of a value cannot be pickled, and what to do.
 
     Args:
@@ -1901,7 +1928,8 @@ def explain_unpicklable(value, root, error, by_value_names=frozenset()):
         error: What `dumps` raised.
         by_value_names: As for `dumps`.
     """
-    path, visited = root, {}
+    path = root
+    visited: Dict[int, Any] = {}
     while len(visited) < EXPLAIN_MAX_DEPTH:
         visited[id(value)] = value
         for template, key, part in itertools.islice(_parts(value, by_value_names), EXPLAIN_MAX_PARTS):
@@ -1925,22 +1953,26 @@ _FIXES = (
 )
 
 #: Type -> the attributes in which its unpicklable part may be, where `__reduce__` would not name them.
-_LOOK_INTO = {types.MethodType: ("__self__", "__func__"), functools.partial: ("func", "args", "keywords"),
-              staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget", "fset", "fdel"),
-              _LruCache: ("__wrapped__",)}
+_LOOK_INTO: Dict[type, Tuple[str, ...]] = {
+    types.MethodType: ("__self__", "__func__"), functools.partial: ("func", "args", "keywords"),
+    staticmethod: ("__func__",), classmethod: ("__func__",), property: ("fget", "fset", "fdel"),
+    _LruCache: ("__wrapped__",),
+}  # fmt: skip
 
 
 class _Probe(_Pickler):
     """A pickler that passes over what was visited: to refer back to an object on the path makes no culprit."""
 
-    def __init__(self, visited, by_value_names):
+    def __init__(self, visited: Dict[int, Any], by_value_names: Names) -> None:
         super().__init__(io.BytesIO(), None, by_value_names)
         self.visited = visited
 
-    def persistent_id(self, obj):
+    def persistent_id(self, obj: Any) -> Optional[int]:
+        """Called by the C code; None means: look into it."""
         return id(obj) if id(obj) in self.visited else None
 
-    def error_of(self, value):
+    def error_of(self, value: Any) -> Optional[BaseException]:
+        """Return what pickling a value raises, if anything."""
         try:
             self.dump(value)
         except (Exception, SystemExit) as error:  # anything that a user's __reduce__ may raise
@@ -1948,8 +1980,11 @@ class _Probe(_Pickler):
         return None
 
 
-def _parts(value, by_value_names):
-    """Yield (template of the path to it, key, part) for each part that `dumps` looks into."""
+Parts = Iterator[Tuple[str, Any, Any]]  # template of the path to a part, its key, the part
+
+
+def _parts(value: Any, by_value_names: Names) -> Parts:
+    """Yield each part of a value that `dumps` looks into."""
     kind = type(value)
     if kind in _LOOK_INTO:
         yield from ((".%s", name, getattr(value, name)) for name in _LOOK_INTO[kind])
@@ -1966,7 +2001,8 @@ def _parts(value, by_value_names):
             return
 
 
-def _reduced_parts(reduced):
+def _reduced_parts(reduced: Reduction) -> Parts:
+    """Yield the parts of what `__reduce__` has returned."""
     if isinstance(reduced, tuple):
         _, args, state, items, pairs = (*reduced, None, None, None)[:5]
         for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
@@ -2096,7 +2132,7 @@ class Future:
             runtime().wait_for(self, timeout)
         if self.state == CANCELLED:
             raise CancelledError()
-        return self.value.look() if self.state == FAILED else None  # type: ignore[no-any-return]
+        return self.value.look() if self.state == FAILED else None
 
     def done(self) -> bool:
         """Return True when it has finished or was cancelled."""
@@ -3103,7 +3139,8 @@ def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int
     return EACH, [bytes(table), *frames]
 
 
-def pack_outcome(outcome: Any, by_value: Any) -> Tuple[int, Frames]:
+def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
+    """Pickle what a task returned or raised; return the form of it (see PART) and its frames."""
     if type(outcome) is not Failure:
         try:
             return VALUE, dumps(outcome, by_value)
@@ -3135,6 +3172,7 @@ def unpack_outcomes(form: int, frames: Frames, unseen: Optional[Deque[BaseExcept
 
 
 def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseException]]) -> Any:
+    """Undo `pack_outcome`: return a result, a Failure, or GONE."""
     if status == WITHDRAWN:
         return GONE
     try:
@@ -4318,7 +4356,7 @@ class Runtime:
         """End a worker process: exit functions, buffers, out; nobody waits for other threads and parked strands."""
         for function in self.at_leave:
             function()
-        atexit._run_exitfuncs()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
         flush_output()
         os._exit(status)
 
@@ -4488,6 +4526,7 @@ def runtime() -> Runtime:
 
 
 def serial_runtime() -> Runtime:
+    """Make the runtime of a program that runs without the launcher, after a warning."""
     if _state["importing"] is not None:
         raise MisuseError(
             "futures were used while a worker imports the script: put what starts the work under "
@@ -4637,10 +4676,12 @@ def new_map(
 
 
 def deadline_in(timeout: Optional[float]) -> Optional[float]:
+    """Return when a timeout will be over, by `now()`; None for none, which -1 means too."""
     return None if timeout is None or timeout == -1 else now() + timeout
 
 
 def time_left(deadline: Optional[float]) -> Optional[float]:
+    """Return the seconds until a deadline, 0 after it, None without one."""
     return None if deadline is None else max(0.0, deadline - now())
 
 
@@ -4746,6 +4787,7 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
 
 
 def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[float]) -> Iterator[Future]:
+    """Yield futures as they are done; what `as_completed` does once it has looked at its arguments."""
     done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
     waiter = Waiter(found, found.current)
     for future in waiting:
@@ -5334,6 +5376,7 @@ POOL_ERRORS = {
 
 
 def broken_pool(text: str) -> Any:
+    """Make the exception of a pool that is broken, as `concurrent.futures` names it."""
     return pool_error("PoolBroken")(text)
 
 
@@ -5479,7 +5522,7 @@ class Executor(concurrent.futures.Executor):
             client.hand_in_task(future, fn, args, kwargs)
         return future
 
-    def map(  # type: ignore[override]
+    def map(
         self,
         fn: Callable[..., Any],
         *iterables: Iterable[Any],
@@ -5516,7 +5559,8 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             client.call(client.start_on_all, future, func, args)
-        return future.result()
+        by_worker: Dict[int, Any] = future.result()
+        return by_worker
 
     def set_const(self, **constants: Any) -> None:
         """Give the tasks constants (`shared.getConst`); return when every task submitted from now on will see them."""
@@ -5852,6 +5896,7 @@ class ShippedLoader(importlib.machinery.SourceFileLoader):
 
 
 def read_if_there(path: str) -> Optional[bytes]:
+    """Return the content of a file, None if it cannot be read."""
     try:
         with open(path, "rb") as file:
             return file.read()
@@ -6559,6 +6604,9 @@ def read_line_count(fields: Sequence[str], where: str) -> Optional[int]:
     return found.get("n")
 
 
+ReadFile = Callable[[str], str]
+
+
 def read_host_file(path: str) -> str:
     """Return the text of a host file; bytes that are not UTF-8 do no harm in comments and are refused in names."""
     try:
@@ -6579,7 +6627,7 @@ def read_slurm_hosts(environ: Mapping[str, str]) -> List[Host]:
     return merge_hosts([Host(name, n) for name, n in zip(names, counts) if n], variable)
 
 
-def read_allocation(variable: str, form: str, environ: Mapping[str, str], read_file: Callable) -> List[Host]:
+def read_allocation(variable: str, form: str, environ: Mapping[str, str], read_file: ReadFile) -> List[Host]:
     """Read the hosts that a scheduler's `variable` gives, in the `form` that ALLOCATIONS states."""
     value, words = environ[variable], environ[variable].split()
     if form == "nodes":
@@ -6593,7 +6641,9 @@ def read_allocation(variable: str, form: str, environ: Mapping[str, str], read_f
     return parse_hosts(words, variable)
 
 
-def hosts_from_environment(environ: Mapping, read_file: Callable = read_host_file) -> Optional[Tuple[str, List[Host]]]:
+def hosts_from_environment(
+    environ: Mapping[str, str], read_file: ReadFile = read_host_file
+) -> Optional[Tuple[str, List[Host]]]:
     """Return the scheduler in whose job we are and the hosts that it gave us, None outside of a job."""
     for scheduler, variable, form in ALLOCATIONS:
         if environ.get(variable):
@@ -7707,6 +7757,7 @@ def brief_call(row: Any) -> str:
 
 
 def brief(value: Any) -> str:
+    """Describe an argument in a few characters, for the trace: never by its own `__repr__`."""
     kind = type(value)
     if kind in (str, bytes):
         return repr(value if len(value) <= 20 else value[:18] + value[:0].join(["…" if kind is str else b"..."]))
@@ -8244,11 +8295,13 @@ def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
 def join_hosts(argv: Sequence[str]) -> List[str]:
     """Turn `--hosts a b script.py` into `--hosts=a,b script.py`: argparse would take the script for a host."""
     words = list(argv)
-    program = lambda word: word.endswith(".py") or word in ("-m", "-c", "--") or os.path.isfile(word)  # noqa: E731
+
+    def program(word: str) -> bool:
+        return word.endswith(".py") or word in ("-m", "-c", "--") or os.path.isfile(word)
+
     place = next((i for i, word in enumerate(words) if word in ("--hosts", "--host") or program(word)), len(words))
     if place < len(words) and words[place].startswith("--host"):
-        is_host = lambda word: not word.startswith("-") and not program(word)  # noqa: E731
-        hosts = list(itertools.takewhile(is_host, words[place + 1 :]))
+        hosts = list(itertools.takewhile(lambda word: word[:1] != "-" and not program(word), words[place + 1 :]))
         if hosts:
             words[place : place + 1 + len(hosts)] = ["--hosts=" + ",".join(hosts)]
     return words
