@@ -3267,6 +3267,19 @@ class Runtime:
 
     scheduler_class = Scheduler
 
+    # How every runtime begins, where that is a plain value and no task reads it often.
+    idle_s = 0.0  # spent waiting for messages
+    holding = 0  # strands that want no task to be started here
+    n_parked = 0
+    n_deadlines = 0
+    n_fetched = 0
+    n_received = 0  # messages
+    n_constants = 0
+    n_failures = 0
+    corked = False  # messages wait for one flush
+    interrupting = False  # a KeyboardInterrupt is on its way to the script
+    signal = 2  # the signal that it came from
+
     def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
         self.config, self.rank, self.incarnation, self.link = config, rank, incarnation, link
         self.pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
@@ -3282,7 +3295,6 @@ class Runtime:
             rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
         )
         self.scheduler.max_tasks = config.max_tasks
-        self.idle_s = 0.0  # spent waiting for messages
         self.teller = Recorder(self, config)
         self.recorder = self.scheduler.recorder = self.teller.hooks() if link is not None else None
         self.root = Scope(0, 0, self.scheduler.level(0))
@@ -3291,33 +3303,23 @@ class Runtime:
         self.slice: Optional[Slice] = None  # the running slice; or else
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
-        self.holding = 0  # strands that want no task to be started here
         self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
         self.spares: List[Strand] = []  # scheduler strands without work
-        self.n_parked = 0
         self.deadlines: List[Tuple[float, int, Waiter]] = []
-        self.n_deadlines = 0
         self.modules: Dict[int, Tuple[Dict[str, Any], bytes]] = {}  # answers to `fetch`, until it takes them
-        self.n_fetched = 0
         self.inbox: Deque[Frames] = collections.deque()
-        self.n_received = 0  # messages
         self.unseen = self.scheduler.unseen
         self.constants: Dict[str, Any] = {}
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
-        self.n_constants = 0
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
         self.at_leave: List[Callable[[], None]] = []
         self.last_func: Any = None  # a short function that ran here last
         self.n_here = 0
-        self.n_failures = 0
         self.polled_s = 0.0
-        self.corked = False  # messages wait for one flush
         self.epoch = 0  # number of switches: a measurement across one is void
         self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
-        self.interrupting = False  # a KeyboardInterrupt is on its way to the script
         self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
-        self.signal = 2  # the signal that it came from
         self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
         self.pump = Pump(self) if link is not None and config.capacity else None
