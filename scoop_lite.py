@@ -2162,6 +2162,7 @@ class Future:
             self.when_done(functools.partial(call_back, fn))
 
     def when_done(self, waiter: Callable[[Future], None]) -> None:
+        """Have somebody of this process called once it is done; see `add_done_callback` for user code."""
         if self.waiters is None:
             self.waiters = [waiter]
         else:
@@ -2418,6 +2419,7 @@ def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
 
 
 def raise_interrupt(_: Any) -> None:
+    """Stand for a task's function, where one is to be interrupted."""
     raise KeyboardInterrupt
 
 
