@@ -257,6 +257,7 @@ _ROWS = [
     ("ABORT", "worker > broker > worker", "to, ref", "like CANCEL, and end what runs: the user's interrupt", "RESULT"),
     ("PIECE", "worker > broker > worker", "to, number, bytes", "a part of a big frame, ahead of its message", "CREDIT"),
     ("CREDIT", "worker > broker > worker", "to, count", "so many pieces have arrived", "PIECE"),
+    ("SUSPEND", "broker > agent", "", "Ctrl-Z stops the launcher: until it speaks again, its silence is no death", ""),
 ]
 MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
 # Handled by whichever thread reads the link: they touch queues and counters only.
@@ -634,7 +635,7 @@ class StreamLink:
         himself cannot know: then the silence begins anew, so that what came meanwhile is read before it is judged.
         """
         if now_s - self.beat_s > 2 * heartbeat_s:
-            self.last_heard_s = now_s
+            self.last_heard_s = max(self.last_heard_s, now_s)  # SUSPEND makes it infinite
         self.beat_s = now_s
         if now_s - self.last_heard_s > dead_after_s:
             self.closed = self.closed or f"nothing was heard for {dead_after_s:g} s"
@@ -6370,6 +6371,10 @@ class Agent:
                 if child.rank == ORIGIN:
                     os.kill(child.pid, order["signal"] if catches(child.pid, order["signal"]) else signal.SIGINT)
 
+    def on_suspend(self, frames: Frames) -> None:
+        """Wait for the launcher as long as its end of the link is open; with its next byte, judging begins anew."""
+        self.link.last_heard_s = math.inf
+
     def on_stop(self, frames: Frames) -> None:
         self.stop_s = now() + STOP_GRACE_S
 
@@ -7364,7 +7369,10 @@ class Launcher:
                 signal.signal(number, self.on_signal)
         self.start_hosts()
         signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)
+        self.catch_suspend()
         while self.agents or self.joining:
+            if self.suspending:
+                self.suspend()
             if not self.begun:
                 self.begin()
             delay = self.end_turn()
@@ -7456,6 +7464,21 @@ class Launcher:
             self.kill_s = now() + 4
         for host in self.agents:
             self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number, count=count)))
+
+    def catch_suspend(self) -> None:
+        """Learn of Ctrl-Z, unless whoever started us wants it ignored. No agent must be forked from here on."""
+        self.suspending = False
+        if hasattr(signal, "SIGTSTP") and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, lambda number, frame: setattr(self, "suspending", True))
+
+    def suspend(self) -> None:
+        """Tell the agents of other hosts that silence will mean nothing; then stop, as any program does at Ctrl-Z."""
+        for host, link in self.agents.items():
+            self.send_agent(host, message("SUSPEND", AGENT, 0))
+            link.drain(1.0)
+        signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGTSTP)
+        self.catch_suspend()
 
     def kill_all(self) -> None:
         """End every process of the job, now."""

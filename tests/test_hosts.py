@@ -68,9 +68,10 @@ class Place:
         return path
 
     def start(self, *words, **how):
-        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **how}
+        how = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE,
+               "start_new_session": True, **how}
         return subprocess.Popen([sys.executable, self.file, *map(str, words)], cwd=self.path, env=self.environment,
-                                text=True, start_new_session=True, **how)
+                                text=True, **how)
 
     def run(self, *words, limit_s=40, **how):
         """Run the launcher to its end; return the process, with its output."""
@@ -184,6 +185,62 @@ def test_an_interrupt_reaches_a_far_origin(place):
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out) == (130, "cleaned up\n")
     assert "KeyboardInterrupt" in err
+
+
+def state(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+@pytest.mark.parametrize("backend", ["own", "zmq"])
+def test_a_job_goes_on_after_it_was_suspended_for_long(place, backend):
+    """Ctrl-Z stops launcher and origin (where it is local); the other hosts wait, beyond --dead-after, and work on."""
+    if backend == "zmq":
+        pytest.importorskip("zmq", reason="pyzmq is not installed")
+    place.write("long.py", "import os, time\nfrom scoop_lite import futures\n"
+                           "def f(i):\n    time.sleep(0.1)\n    return os.getpid()\n"
+                           "if __name__ == '__main__':\n    print('begun', flush=True)\n"
+                           "    print(len(set(futures.map(f, range(60)))))\n")
+    process = place.start("--heartbeat", "0.2", "--dead-after", "1", "--backend", backend, "--hosts",
+                          "localhost:1", "a:1", "b:1", "long.py", start_new_session=False, preexec_fn=os.setpgrp)
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGTSTP)
+    time.sleep(4)
+    assert state(process.pid) == "T"
+    os.killpg(process.pid, signal.SIGCONT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err) == (0, "3\n", "")
+
+
+def test_a_launcher_that_was_stopped_untold_says_whom_it_has_lost(place):
+    place.write("long.py", "import time\nfrom scoop_lite import futures\n"
+                           "if __name__ == '__main__':\n    print('begun', flush=True)\n"
+                           "    print(len(list(futures.map(time.sleep, [0.1] * 60))))\n")
+    process = place.start("--heartbeat", "0.2", "--dead-after", "1", "--hosts", "localhost:1", "a:1", "long.py")
+    assert process.stdout.readline() == "begun\n"
+    time.sleep(0.5)
+    process.send_signal(signal.SIGSTOP)
+    time.sleep(3)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (0, "60\n")
+    assert err.count("host a is lost: ") == 1, err
+
+
+def test_a_stopped_launcher_that_is_killed_leaves_nobody(place):
+    place.write("long.py", "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(60)\n")
+    process = place.start("--heartbeat", "0.2", "--dead-after", "1", "--hosts", "a:1", "long.py",
+                          start_new_session=False, preexec_fn=os.setpgrp)
+    origin = int(process.stdout.readline())
+    os.killpg(process.pid, signal.SIGTSTP)
+    time.sleep(3)
+    assert os.path.exists(f"/proc/{origin}")
+    process.kill()
+    process.communicate(timeout=5)
+    limit = time.monotonic() + 5
+    while os.path.exists(f"/proc/{origin}"):
+        assert time.monotonic() < limit
+        time.sleep(0.05)
 
 
 #: Changes one byte value on its way through.
