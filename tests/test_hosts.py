@@ -263,6 +263,27 @@ def test_a_command_that_hands_one_word_to_a_shell(place):
     assert out == "a:1 b:1 origin a\n"
 
 
+SUBMITTED = {
+    "pbs.sh": {"PBS_NODEFILE": "nodes", "PBS_O_WORKDIR": ".", "PBS_JOBID": "17.server", "PBS_ENVIRONMENT": "PBS_BATCH"},
+    "lsf.sh": {"LSB_MCPU_HOSTS": "a 2 b 2 c 2 ", "LSB_JOBID": "17", "LSB_HOSTS": "a a b b c c"},
+}
+
+
+@pytest.mark.parametrize("script", sorted(SUBMITTED))
+def test_submit_scripts_of_schedulers_that_cannot_be_here(place, script):
+    """In an environment as their documentation describes it, with a stand-in for what starts processes elsewhere."""
+    shutil.copy(place.file, str(place.path / "scoop_lite.py"))
+    shutil.copytree(str(CHECKOUT / "examples"), str(place.path / "examples"))
+    place.write("bin/blaunch", '#!/bin/sh\nexport HOST="$1"\nshift\ncd /\nexec /bin/sh -c "$*"\n').chmod(0o755)
+    place.write("nodes", "a\na\nb\nb\nc\nc\n")
+    with open(place.path / "examples" / "submit" / script, "rb") as file:
+        done = subprocess.run(["/bin/sh"], cwd=place.path, env={**place.environment, **SUBMITTED[script]}, stdin=file,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, text=True)
+    assert (done.returncode, done.stdout[:30]) == (0, "1280000 darts: pi is about 3.1"), done.stderr
+    for host in "abc":
+        assert f"{host}: 2 worker(s)" in done.stderr and f"{host} is there: " in done.stderr
+
+
 def test_a_host_that_says_nothing(place):
     place.write("bin/mute", "#!/bin/sh\nexec sleep 60\n").chmod(0o755)
     begin = time.monotonic()
@@ -511,6 +532,24 @@ if __name__ == "__main__":
     assert out == f"{[(node, 3, home, *rest) for node in ('node2', 'node3')]}\n"
     out = real.right(*options, "--path", "/usr", real.path / "options.py")
     assert out == f"{[(node, 3, '/usr', *rest) for node in ('node2', 'node3')]}\n"
+
+
+@pytest.mark.root
+def test_each_step_of_readme_on_a_fresh_host(real, nodes):
+    text = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    section = re.search(r"^## From laptop to cluster.*?(?=^## )", text, re.MULTILINE | re.DOTALL)[0]
+    steps = re.findall(r"^```\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(steps) == 5
+    netns("exec", "node3", "sh", "-ec", 'mkdir /tmp/fresh; cp -r "$0" "$1" /tmp/fresh', str(real.file),
+          str(CHECKOUT / "examples"))
+    try:
+        for step in steps:
+            said = netns("exec", "node3", "sh", "-euc", "cd /tmp/fresh\n" + step)
+            runs = [line for line in step.splitlines() if "scoop_lite.py" in line and "--dry-run" not in line]
+            assert said.count("1280000 darts: pi is about 3.1") == len(runs), said
+            assert ("worker(s)" in said) == ("--dry-run" in step), said
+    finally:
+        netns("exec", "node3", "rm", "-r", "/tmp/fresh")
 
 
 @pytest.fixture
