@@ -6,8 +6,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
@@ -85,7 +89,8 @@ def test_options_are_those_of_the_help_page(launch_once):
 def test_options_that_the_text_names_are_ours_or_of_a_tool_that_it_runs():
     ours = {flag for action in scoop_lite.parser()._actions for flag in action.option_strings}
     inline = " ".join(re.findall(r"`(-[^`]*)`", readme()))
-    assert words_of(inline) - ours <= {"--combos", "-p", "-J"}, "--combos is of our tests, -p and -J are of ssh"
+    theirs = {"--combos", "--limit", "--file", "-p", "-J"}  # of our tests; of ssh
+    assert words_of(inline) - ours <= theirs
 
 
 def test_sections_of_the_tour_are_those_of_the_file():
@@ -156,6 +161,17 @@ def test_the_first_command_works(launch_once, tmp_path):
     outcome = launch_once([CHECKOUT / words[0], tmp_path], n=4)
     assert outcome.returncode == 0, outcome
     assert outcome.stdout.split() == "2 two 1 one 3 words, 2 of them different, in 1 files".split()
+
+
+@pytest.mark.parametrize("what", ["../project", "stick"])
+def test_commands_of_vendoring_and_air_gapped_set_up_work(what, tmp_path):
+    """In a directory that holds what a clone does."""
+    clone = tmp_path / "clone"
+    clone.mkdir()
+    shutil.copyfile(CHECKOUT / "scoop_lite.py", clone / "scoop_lite.py")
+    commands = "".join(block for block in blocks() if what in block)
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=clone, stdout=subprocess.PIPE, timeout=60)
+    assert done.returncode == 0 and b"scoop_lite.py: OK\n" in done.stdout
 
 
 def expect_stated(outcome):
