@@ -40,8 +40,8 @@ import scoop_lite  # noqa: E402
 
 SECTIONS = {  # section of the file: the tests, those first that are likely to notice
     "Codec": ("codec", "protocol"),
-    "Broker": ("protocol", "simulation"),
-    "Scheduler": ("simulation", "protocol"),
+    "Broker": ("rules", "protocol", "simulation"),
+    "Scheduler": ("rules", "simulation"),
 }
 SLOW = ("libzmq", "messages_both_ways", "frames_of_64_mb", "heartbeats", "mechanism", "readme", "docstring", "banners")
 UNSEEN = re.compile(r"recorder|report\(|logger|\.mark\(|__repr__")
