@@ -4999,13 +4999,50 @@ def alias_scoop() -> None:
 
 
 class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
-    """A future of `Executor.submit`. Whoever is interrupted while he waits for its result gives up its task."""
+    """A `concurrent.futures.Future` that makes its condition when somebody waits: most never need it, and it costs much.
 
-    __slots__ = ()
+    Who settles it sets the state and then looks for a condition; who waits makes the condition and then looks at the
+    state: neither misses the other. Who starts the task and who cancels it both try to pop `_unclaimed`: one succeeds.
+    Whoever is interrupted while he waits for its result gives up its task.
+    """
+
     client: Callable[[], Optional[Client]]
 
+    def __init__(self) -> None:
+        self._state, self._unclaimed = "PENDING", True
+        self._result = self._exception = None
+        self._waiters, self._done_callbacks = [], []  # type: ignore[var-annotated]
+
+    @property
+    def _condition(self) -> threading.Condition:  # type: ignore[override]
+        made: Optional[threading.Condition] = self.__dict__.get("_made")
+        return made or self.__dict__.setdefault("_made", threading.Condition())
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a future cannot travel to another process; pass its result")
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Do what `concurrent.futures.Future` does, as all that follows."""
+        if self.__dict__.pop("_unclaimed", False):
+            self._state = "RUNNING"
+            return True
+        return super().set_running_or_notify_cancel()
+
+    def cancel(self) -> bool:
+        with self._condition:
+            if not self.__dict__.pop("_unclaimed", False):
+                return self.cancelled()
+            self._state = "CANCELLED"
+            self._condition.notify_all()
+        self._invoke_callbacks()  # type: ignore[attr-defined]
+        return True
+
+    def done(self) -> bool:
+        return self._state not in ("PENDING", "RUNNING")
+
     def result(self, timeout: Optional[float] = None) -> Any:
-        """Do what `concurrent.futures.Future.result` does; an interrupt cancels the task, or ends it."""
+        if self._state == "FINISHED" and self._exception is None:
+            return self._result
         try:
             return super().result(timeout)
         except KeyboardInterrupt:
@@ -5013,7 +5050,6 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             raise
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
-        """Do what `concurrent.futures.Future.exception` does; likewise."""
         try:
             return super().exception(timeout)
         except KeyboardInterrupt:
@@ -5021,9 +5057,32 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             raise
 
     def give_up(self) -> None:
+        """Cancel the task, or have it ended."""
         client = self.client()
         if client is not None and not self.done() and not self.cancel():
             client.call(client.give_up, self)
+
+    def set_result(self, result: Any) -> None:
+        self._settle(result, None)
+
+    def set_exception(self, exception: Optional[BaseException]) -> None:
+        self._settle(None, exception)
+
+    def _settle(self, result: Any, exception: Optional[BaseException]) -> None:
+        if not self.__dict__.pop("_unclaimed", False) and self._state == "PENDING":
+            with self._condition:  # somebody is just cancelling it
+                pass
+        if self.done():
+            raise InvalidStateError(f"{self._state}: {self!r}")
+        self._result, self._exception = result, exception
+        self._state = "FINISHED"
+        if "_made" in self.__dict__:
+            with self._condition:
+                for waiter in self._waiters:
+                    waiter.add_result(self) if exception is None else waiter.add_exception(self)
+                self._condition.notify_all()
+        if self._done_callbacks:
+            self._invoke_callbacks()  # type: ignore[attr-defined]
 
 
 class Request(Job):
@@ -5088,8 +5147,12 @@ class ClientScheduler(Scheduler):
         n = self.chunk_size(len(intake), func) if self.retries else 1
         calls: List[Any] = []
         futures: List[Any] = []
-        while len(calls) < n and intake and intake[0][1] is func and bool(intake[0][-1]) is bool(keywords):
-            future, _, args, kwargs = intake.popleft()
+        while len(calls) < n and intake:
+            item = intake.popleft()
+            if item[1] is not func or bool(item[-1]) is not bool(keywords):
+                intake.appendleft(item)
+                break
+            future, _, args, kwargs = item
             if future.set_running_or_notify_cancel():
                 futures.append(future)
                 calls.append((args, kwargs) if keywords else args)
@@ -5520,9 +5583,9 @@ class Executor(concurrent.futures.Executor):
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Have ``fn(*args, **kwargs)`` called by a worker; return a `concurrent.futures.Future`."""
+        future = PoolFuture()
         with self._lock:
             client = self._ready()
-            future = PoolFuture()
             future.client = client.me
             client.hand_in_task(future, fn, args, kwargs)
         return future

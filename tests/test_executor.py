@@ -75,6 +75,67 @@ def test_a_future_is_a_real_one(pool):
     assert concurrent.futures.wait([pool.submit(pow, 2, i) for i in range(5)]).not_done == set()
 
 
+@pytest.fixture
+def restless():
+    """Have threads switch as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
+
+
+def raced(n, make, *actions):
+    """Have a thread for each action call it with the same new future, at about the same time, `n` times over."""
+    made, results = [make() for _ in range(n)], [[] for _ in actions]
+    barrier = threading.Barrier(len(actions))
+
+    def play(action, into):
+        for future in made:
+            barrier.wait(30)
+            into.append(action(future))
+
+    threads = [threading.Thread(target=play, args=pair) for pair in zip(actions, results)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "somebody waits for ever"
+    return list(zip(made, *results))
+
+
+def test_a_task_is_started_or_cancelled_never_both(restless):
+    starts = scoop_lite.PoolFuture.set_running_or_notify_cancel
+    cancels = scoop_lite.PoolFuture.cancel
+    for future, started, cancelled, also in raced(3000, scoop_lite.PoolFuture, starts, cancels, cancels):
+        assert started is not cancelled and cancelled is also
+        assert future.running() is started and future.cancelled() is cancelled
+
+
+def test_who_waits_does_not_miss_the_result_whenever_it_comes(restless):
+    called = []
+
+    def wait(future):
+        future.add_done_callback(called.append)
+        return concurrent.futures.wait([future], 20).not_done == set() and future.result(20)
+
+    outcomes = raced(3000, scoop_lite.PoolFuture, lambda future: future.set_result(7), lambda future: future.result(20),
+                     lambda future: next(concurrent.futures.as_completed([future], 20)).result(), wait)
+    assert {outcome[1:] for outcome in outcomes} == {(None, 7, 7, 7)}
+    assert called == [outcome[0] for outcome in outcomes]
+
+
+def test_a_settled_future_stays_as_it_is():
+    future = scoop_lite.PoolFuture()
+    future.set_exception(KeyError("x"))
+    assert not future.cancel() and not future.cancelled() and future.done()
+    with pytest.raises(concurrent.futures.InvalidStateError, match="FINISHED"):
+        future.set_result(1)
+    with pytest.raises(KeyError, match="x"):
+        future.result()
+    with pytest.raises(TypeError, match="cannot travel"):
+        pickle.dumps(future)
+
+
 def test_map_is_the_builtin_map(pool):
     assert list(pool.map(mul, range(10_000), range(10_000))) == list(map(mul, range(10_000), range(10_000)))
     assert list(pool.map(abs, [])) == []
