@@ -4999,7 +4999,7 @@ def alias_scoop() -> None:
 
 
 class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
-    """A `concurrent.futures.Future` that makes its condition when somebody waits: most never need it, and it costs much.
+    """A `concurrent.futures.Future` that makes its condition when somebody waits: most never need it, and it is dear.
 
     Who settles it sets the state and then looks for a condition; who waits makes the condition and then looks at the
     state: neither misses the other. Who starts the task and who cancels it both try to pop `_unclaimed`: one succeeds.
