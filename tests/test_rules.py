@@ -289,3 +289,234 @@ def test_ranges_are_cut():
 
 def test_a_result_for_a_stranger_is_not_taken(pool):
     assert news(pool, pool.turn, 2, "RESULT", OWNER.pack(1, 9), PART.pack(0, 0, 1, 0, 0, 1), b"r") == []
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scheduler: the queue
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Tasks(scoop_lite.Job):
+    """A job that keeps what is delivered."""
+
+    __slots__ = ("got", "is_dropped")
+
+    def __init__(self, func=len, depth=0, fold=None):
+        super().__init__(func, scoop_lite.CALLS, 77, 100, depth)
+        self.got, self.is_dropped, self.fold = [], False, fold
+
+    def deliver(self, first, count, outcomes):
+        self.got.append((first, count, outcomes))
+
+    def dropped(self):
+        return self.is_dropped
+
+
+def block(n=10, deaths=0, **how):
+    return scoop_lite.Block(Tasks(**how), [[(str(i),) for i in range(n)]], 0, 0, n, deaths)
+
+
+def scope(scheduler, depth=0):
+    return scoop_lite.Scope(1, depth, scheduler.level(depth))
+
+
+def add(scheduler, where, func=len, kwargs=None, n=1):
+    made = []
+    for _ in range(n):
+        made.append(scoop_lite.Future(func, ("abc",), kwargs, where, where.n))
+        where.n += 1
+        where.level.append(made[-1])
+        scheduler.top = max(scheduler.top, where.depth)
+    return made
+
+
+def test_the_deepest_is_run_first_and_the_shallowest_given_away(scheduler):
+    blocks = [block(depth=depth) for depth in (1, 0, 2)]
+    for one in blocks:
+        scheduler.put(one)
+    assert scheduler.top == 2
+    scheduler.ordered = 1
+    scheduler.carve()
+    assert (CHUNK.unpack(scheduler.last()[2])[5], scheduler.filled, scheduler.n_carved > 0) == (0, 1, True)
+    assert [scheduler.take().job.depth for _ in range(20)] == [2] * 10 + [1] * 10
+    assert scheduler.take().job.depth == 0
+
+
+def test_orders_are_filled_once(scheduler):
+    scheduler.put(block(100))
+    scheduler.ordered = 2
+    scheduler.carve()
+    scheduler.carve()
+    assert scheduler.messages() == ["BATCH", "BATCH"] and scheduler.filled == 2
+
+
+def test_a_batch_says_which_tasks_it_holds_and_the_owner_keeps_them(scheduler):
+    one = block(10, depth=3)
+    scheduler.n_chunks = 6
+    scheduler.ship(one.part(2, 7))
+    _, function, head, *payload = scheduler.last()
+    owner, incarnation, chunk, first, count, depth, careful, mode, place, order, n = CHUNK.unpack(head)
+    assert (owner, incarnation, chunk, first, count, depth) == (0, 1, 6, 0, 5, 3)
+    assert (careful, mode, place, order, n) == (0, scoop_lite.CALLS, 77, 102, len(payload))
+    assert scoop_lite.loads([function]) == (len, None)
+    assert scoop_lite.loads(payload) == [[("2",), ("3",), ("4",), ("5",), ("6",)]]
+    assert scheduler.sent[6].left[0] == 5 and scheduler.n_chunks == 7 and scheduler.n_carved == 5
+
+
+@pytest.mark.parametrize("deaths, retries, careful", [(0, 2, 0), (1, 2, 2), (2, 2, 3), (0, 0, 1), (300, 2, 255)])
+def test_suspected_tasks_travel_carefully(scheduler, deaths, retries, careful):
+    scheduler.retries = retries
+    scheduler.ship(block(1, deaths=deaths))
+    assert CHUNK.unpack(scheduler.last()[2])[6] == careful
+
+
+def test_what_cannot_be_pickled_is_split_until_only_the_guilty_task_stays_at_home(scheduler):
+    one = scoop_lite.Block(Tasks(), [[(1,), (2,), (threading.Lock(),), (4,)]], 0, 0, 4)
+    scheduler.filled = 1
+    scheduler.ship(one)
+    assert scheduler.messages() == [] and scheduler.sent == {} and scheduler.n_carved == scheduler.filled == 0
+    assert [(part.lo, part.hi, part.alone) for part in scheduler.levels[0]] == [(0, 2, False), (2, 4, False)]
+    while scheduler.levels[0]:
+        scheduler.ship(scheduler.levels[0].popleft())
+    assert [(part.lo, part.hi) for part in scheduler.home] == [(2, 3)]
+    assert scheduler.messages() == ["BATCH", "BATCH"] and scheduler.n_carved == 3
+
+
+def test_futures_that_travel_together_are_of_one_function_one_parent_and_in_order(scheduler):
+    where, other = scope(scheduler), scope(scheduler)
+    scheduler.note_cost(len, 1e-5)
+    for futures, more in (((1, len, None), (1, abs, None)), ((2, len, None), (1, len, {"x": 1}))):
+        scheduler.levels[0].clear()
+        for n, func, kwargs in (futures, more):
+            add(scheduler, where, func, kwargs, n)
+        taken = scheduler.gather(scheduler.levels[0])
+        assert taken.hi == futures[0] and len(scheduler.levels[0]) == 1
+    scheduler.levels[0].clear()
+    add(scheduler, where, n=2)
+    where.n += 1  # one was taken from between
+    add(scheduler, where, n=1)
+    assert scheduler.gather(scheduler.levels[0]).hi == 2 and len(scheduler.levels[0]) == 1
+    scheduler.levels[0].clear()
+    add(scheduler, where, n=1)
+    add(scheduler, other, n=1)
+    assert scheduler.gather(scheduler.levels[0]).hi == 1
+    scheduler.levels[0].clear()
+    futures = add(scheduler, where, n=40)
+    futures[3].state = scoop_lite.CANCELLED
+    parcel = scheduler.gather(scheduler.levels[0])
+    assert parcel.hi == 3 and [future.state for future in futures[:4]] == [scoop_lite.SENT] * 3 + [scoop_lite.CANCELLED]
+    assert [(future.at, future.order) for future in futures[:3]] == [(parcel.job, i) for i in range(3)]
+
+
+def test_without_retries_each_task_travels_alone(scheduler):
+    scheduler.retries = 0
+    add(scheduler, scope(scheduler), n=5)
+    assert scheduler.gather(scheduler.levels[0]).hi == 1 and scheduler.block_chunk(block(50)) == 1
+
+
+def test_one_more_of_the_same_function_is_taken_while_it_is_next(scheduler):
+    where = scope(scheduler)
+    first, second, third = add(scheduler, where, n=2) + add(scheduler, where, func=abs)
+    assert scheduler.take_like(abs) is None
+    assert scheduler.take_like(len) is first and first.state == scoop_lite.RUNNING
+    second.state = scoop_lite.CANCELLED
+    assert scheduler.take_like(len) is None
+    scheduler.levels[0].popleft()
+    assert scheduler.take_like(abs) is third and scheduler.take_like(abs) is None
+    scheduler.put(block())
+    assert scheduler.take_like(len) is None
+
+
+def test_taking_passes_over_what_nobody_wants(scheduler):
+    where = scope(scheduler)
+    gone, wanted = add(scheduler, where, n=2)
+    gone.state = scoop_lite.CANCELLED
+    scheduler.levels[0].stale = 1
+    dropped = block()
+    dropped.job.is_dropped = True
+    scheduler.levels[0].appendleft(dropped)
+    assert scheduler.take() is wanted and wanted.state == scoop_lite.RUNNING and scheduler.levels[0].stale == 0
+    assert scheduler.take() is None
+
+
+def test_a_limit_of_time_leaves_what_is_longer_or_unknown(scheduler):
+    add(scheduler, scope(scheduler))
+    assert scheduler.take(1.0) is None
+    scheduler.note_cost(len, 1.0)
+    assert scheduler.take(1.0) is None
+    assert scheduler.take(1.1) is not None
+    scheduler.home.append("home")
+    assert scheduler.take(0.0) == "home"
+
+
+def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
+    assert scheduler.local_size(block()) == 1  # unknown
+    scheduler.note_cost(len, scoop_lite.LOCAL_SLICE_S / 8)
+    assert scheduler.local_size(block()) in (7, 8)
+    assert scheduler.local_size(block(fold=max)) in (999, 1000)
+    assert scheduler.local_size(block(deaths=1)) == 1
+    scheduler.max_tasks, scheduler.n_visits = 10, 7
+    assert scheduler.local_size(block()) == 3
+    scheduler.n_visits = 12
+    assert scheduler.local_size(block()) == 1
+
+
+def visit(scheduler, owner=(3, 1), n=4):
+    function = scoop_lite.join(scoop_lite.dumps((len, None)))
+    head = (*owner, 5, 0, n, 0, 0, scoop_lite.CALLS, 0, 0, 1)
+    return scoop_lite.Block(scoop_lite.Visit(head, function, None), [[("a",)] * n], 0, 0, n)
+
+
+def test_what_is_queued_counts_if_somebody_wants_it(scheduler):
+    assert not scheduler.has_queued()
+    scheduler.put(visit(scheduler))
+    assert scheduler.has_queued() and not scheduler.has_queued(own=True)
+    one = block()
+    scheduler.put(one)
+    assert scheduler.has_queued(own=True)
+    one.job.is_dropped = True
+    assert not scheduler.has_queued(own=True)
+    scheduler.levels[0][0].job.purged = True
+    assert not scheduler.has_queued()
+    (future,) = add(scheduler, scope(scheduler))
+    assert scheduler.has_queued(own=True)
+    future.state = scoop_lite.CANCELLED
+    assert not scheduler.has_queued()
+
+
+def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
+    function = scoop_lite.join(scoop_lite.dumps((len, None)))
+    of_dead, of_other = visit(scheduler), visit(scheduler, owner=(3, 2))
+    heads = [(*owner, 6, 0, 4, 0, 0, scoop_lite.CALLS, 0, 0, 1) for owner in ((3, 1), (4, 1))]
+    chunks = [scoop_lite.Chunk(head, function, [b""]) for head in heads]
+    for item in (of_dead, of_other, *chunks):
+        scheduler.levels[0].append(item)
+    scheduler.home.append(visit(scheduler))
+    scheduler.results[3, 1] = []
+    scheduler.on_purge([b"", OWNER.pack(3, 1)])
+    assert list(scheduler.levels[0]) == [of_other, chunks[1]] and not scheduler.home and scheduler.results == {}
+    assert of_dead.job.purged and not of_other.job.purged
+
+
+def test_suspected_tasks_are_kept_from_the_origin_while_others_live(scheduler):
+    scheduler.live = 2
+    scheduler.put_back(block(deaths=1))
+    assert len(scheduler.away) == 1 and not scheduler.levels[0]
+    scheduler.live = 1
+    scheduler.put_back(block(deaths=1))
+    scheduler.runs_script, scheduler.live = False, 2
+    scheduler.put_back(block(deaths=1))
+    assert len(scheduler.away) == 1 and len(scheduler.levels[0]) == 2
+
+
+@pytest.mark.parametrize("deaths, words", [(1, ("1 worker that", "1 time (")), (3, ("3 workers that", "3 times ("))])
+def test_tasks_given_up_say_what_happened(scheduler, deaths, words):
+    facts = dict(rank=4, host="node1", pid=9, how="was killed")  # noqa: C408
+    one = block(3, deaths=deaths).part(1, 3)
+    scheduler.give_up(one, facts)
+    assert [(first, count) for first, count, _ in one.job.got] == [(1, 1), (2, 1)]
+    text = str(one.job.got[0][2][0].look())
+    assert all(word in text for word in (*words, "worker 4 on node1 (pid 9), was killed", "--retries 2", "len("))
+    job = scoop_lite.Everywhere(len, ("abc",), lambda: None)
+    scheduler.give_up(scoop_lite.Block(job, [[job.args]], 2, 2, 3), facts)
+    assert "worker 4 on node1" in str(job.results[-3].look()) and "during run_on_all()" in str(job.results[-3].look())
