@@ -4544,7 +4544,19 @@ def serial_runtime() -> Runtime:
     return Runtime(Config(n=1))
 
 
-futures = types.ModuleType("scoop_lite.futures", "Create tasks and wait for them; see the docstrings of its functions.")
+futures = types.ModuleType("scoop_lite.futures", """Create tasks and wait for them, from the script and from tasks.
+
+`map` does what the builtin does, `submit` returns a `Future`; the others wait for futures, or reduce results. Tasks run
+on the workers that ``python3 scoop_lite.py -n 8 script.py`` starts, this one included; without the launcher they run
+here, after a warning. Tasks may create tasks, to any depth: one that waits gives its worker to others.
+
+The script is imported by every worker, so what starts the work goes under ``if __name__ == "__main__":``. Functions of
+modules and scripts travel by name, all others (lambdas, closures, what was typed at a prompt) by value. Arguments,
+results and exceptions are pickled when they travel; what cannot be pickled runs at home, or fails its own future.
+
+Exceptions of tasks arrive as themselves, with the remote traceback as their ``__cause__``. A task whose worker dies is
+run again, ``--retries`` times at most, and then fails with `scoop_lite.WorkerLost`. A KeyboardInterrupt that ends a
+`map` also ends its tasks. The functions below may be called by the thread of the script, or of the task.""")
 shared = types.ModuleType("scoop_lite.shared", "Constants that all workers see.")
 futures.__dict__.update(
     Future=Future, CancelledError=CancelledError, TimeoutError=FutureTimeout, InvalidStateError=InvalidStateError,
@@ -4556,6 +4568,7 @@ sys.modules[shared.__name__] = shared
 
 def public(module: types.ModuleType, *names: str) -> Callable[[Any], Any]:
     """Make a function part of a module, to be pickled by its (first) name there; its `vars` stay empty."""
+    vars(module).setdefault("__all__", ["Future"] * (module is futures)).append(names[0])  # what help() shows
 
     def add(function: Any) -> Any:
         function.__module__, function.__name__, function.__qualname__ = module.__name__, names[0], names[0]
@@ -4576,6 +4589,9 @@ def submit(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
 
     Returns:
         A Future.
+
+    Raises:
+        TypeError: `func` cannot be called.
 
     Example:
         >>> futures.submit(pow, 2, 10).result()
@@ -4785,8 +4801,16 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
     Args:
         fs: futures of this worker. timeout: seconds from now; None or -1 for no limit.
 
+    Returns:
+        An iterator over the futures.
+
     Raises:
         concurrent.futures.TimeoutError: some were not done in time.
+
+    Example:
+        >>> tasks = [futures.submit(abs, -3), futures.submit(abs, -4)]
+        >>> sorted(task.result() for task in futures.as_completed(tasks))
+        [3, 4]
     """
     return yield_completed(runtime(), list(dict.fromkeys(fs)), deadline_in(timeout))
 
@@ -4828,6 +4852,11 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
 
     Returns:
         (done, not_done): two sets.
+
+    Example:
+        >>> done, not_done = futures.wait([futures.submit(abs, -3)])
+        >>> len(done), len(not_done)
+        (1, 0)
     """
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
@@ -4862,6 +4891,12 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
 
     Args:
         wait: return when all tasks of this worker's own are done. cancel_futures: cancel those not started first.
+
+    Example:
+        >>> task = futures.submit(abs, -3)
+        >>> futures.shutdown()
+        >>> task.done()
+        True
     """
     found = runtime()
     if cancel_futures:
@@ -4896,6 +4931,10 @@ def task_seed() -> int:
 
     The place is (parent, call order, index): the same whatever worker runs the task, and however many there are. For
     NumPy: ``numpy.random.default_rng(futures.task_seed())``.
+
+    Example:
+        >>> len({futures.submit(futures.task_seed).result() for _ in range(5)})
+        5
     """
     found = runtime()
     scope = found.scope or found.open_scope()
@@ -4905,7 +4944,12 @@ def task_seed() -> int:
 
 @public(futures, "task_rng")
 def task_rng() -> random.Random:
-    """Return the running task's own random generator, seeded with `task_seed`; the same object within one task."""
+    """Return the running task's own random generator, seeded with `task_seed`; the same object within one task.
+
+    Example:
+        >>> 0 <= futures.task_rng().random() < 1
+        True
+    """
     found = runtime()
     scope = found.scope or found.open_scope()
     if scope.rng is None:
@@ -4922,6 +4966,9 @@ def set_const(**constants: Any) -> None:
 
     Raises:
         TypeError: a name is set already. MisuseError: a value cannot be pickled.
+
+    Example:
+        >>> shared.setConst(limit=10)
     """
     for name, value in constants.items():
         runtime().set_constant(name, value)
@@ -4937,6 +4984,10 @@ def get_const(name: str, timeout: Optional[float] = 0.1) -> Any:
 
     Returns:
         Its value, or None when it is not set in time.
+
+    Example:
+        >>> print(shared.getConst("nobody sets this", timeout=0))
+        None
     """
     return runtime().get_constant(name, timeout)
 
@@ -5336,6 +5387,8 @@ class Client(Runtime):
 
     def give_up(self, future: Optional[PoolFuture] = None) -> None:
         """End a task of `submit` that has been sent, or everything, whether it runs or waits."""
+        if future is None:
+            self.cancel_all(keep=0)
         for chunk_id, sent in list(self.scheduler.sent.items()):
             block, to = sent.block, OWNER.pack(self.rank, self.incarnation)
             tasks = getattr(block.job, "futures", ())[block.lo : block.hi]
@@ -5348,10 +5401,11 @@ class Client(Runtime):
         """End at once, without waiting for tasks that do not end themselves."""
         self.broken = self.broken or broken_pool("an interrupt ended the wait for its last tasks")
 
-    def cancel_all(self) -> None:
-        """Cancel all that has not been sent to a worker, but for what is as good as sent to workers that start."""
-        n_kept = 0 if self.scheduler.n_carved else min(self.config.n, len(self.intake))
-        kept = [self.intake.popleft() for _ in range(n_kept)]
+    def cancel_all(self, keep: Optional[int] = None) -> None:
+        """Cancel all that waits here but the first `keep`: by default, what is as good as sent to workers that start."""
+        if keep is None:
+            keep = 0 if self.scheduler.n_carved else self.config.n
+        kept = [self.intake.popleft() for _ in range(min(keep, len(self.intake)))]
         jobs = [item.job for level in self.scheduler.levels for item in level]
         while self.intake:
             future, job, *_ = self.intake.popleft()
@@ -5484,7 +5538,6 @@ def end_pools() -> None:
     interrupted = getattr(sys, "last_type", None) is KeyboardInterrupt and not hasattr(sys, "ps1")
     for client in clients:
         if interrupted:  # the program has ended by that, so nobody will see what its tasks return
-            client.call(client.cancel_all)
             client.call(client.give_up)
         client.close()
     for client in clients:
@@ -5582,7 +5635,22 @@ class Executor(concurrent.futures.Executor):
         return client
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
-        """Have ``fn(*args, **kwargs)`` called by a worker; return a `concurrent.futures.Future`."""
+        """Have ``fn(*args, **kwargs)`` called by a worker.
+
+        Args:
+            fn, args, kwargs: see `futures.submit`. Any thread may call this, and set callbacks on what it returns.
+
+        Returns:
+            A `concurrent.futures.Future`. What cannot be pickled, or was lost with its worker, raises there.
+
+        Raises:
+            RuntimeError: the executor was shut down. BrokenProcessPool: its pool cannot go on.
+
+        Example:
+            >>> with scoop_lite.Executor(2) as pool:
+            ...     pool.submit(pow, 2, 10).result()
+            1024
+        """
         future = PoolFuture()
         with self._lock:
             client = self._ready()
@@ -5603,6 +5671,17 @@ class Executor(concurrent.futures.Executor):
         Args:
             timeout: seconds from now. chunksize: tasks that travel together; by default chosen by measurement.
             buffersize: items drawn ahead of the results taken; by default all are drawn at once.
+
+        Returns:
+            An iterator; dropping it cancels what has not started.
+
+        Raises:
+            concurrent.futures.TimeoutError from the iterator; whatever a task or an input raises, at its place.
+
+        Example:
+            >>> with scoop_lite.Executor(2) as pool:
+            ...     list(pool.map(pow, [1, 2, 3], [2, 2, 2]))
+            [1, 4, 9]
         """
         deadline = deadline_in(timeout)
         if chunksize is not None and chunksize < 1:
@@ -5622,7 +5701,13 @@ class Executor(concurrent.futures.Executor):
         return pool_results(client, job, deadline)
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
-        """Call a function once on each worker; wait; return the results by worker (see `futures.run_on_all`)."""
+        """Call a function once on each worker; wait; return the results by worker (see `futures.run_on_all`).
+
+        Example:
+            >>> with scoop_lite.Executor(2) as pool:
+            ...     pool.run_on_all(len, "abc")
+            {1: 3, 2: 3}
+        """
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
@@ -5631,7 +5716,17 @@ class Executor(concurrent.futures.Executor):
         return by_worker
 
     def set_const(self, **constants: Any) -> None:
-        """Give the tasks constants (`shared.getConst`); return when every task submitted from now on will see them."""
+        """Give the tasks constants; return when every task submitted from now on will see them.
+
+        Raises:
+            TypeError: a name is set already. Else what pickling a value raises.
+
+        Example:
+            >>> with scoop_lite.Executor(2) as pool:
+            ...     pool.set_const(limit=10)
+            ...     pool.submit(shared.getConst, "limit").result()
+            10
+        """
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
@@ -5654,12 +5749,11 @@ class Executor(concurrent.futures.Executor):
         if wait:
             join_client(client)
 
-    def __exit__(self, kind: Any, error: Any, tb: Any) -> None:
+    def __exit__(self, kind: Any, *_: Any) -> None:
         """Wait for all tasks; after a KeyboardInterrupt, give up all of them first."""
         client = self._client
         if kind is not None and issubclass(kind, KeyboardInterrupt) and client is not None:
             client.call(client.give_up)
-            self.shutdown(cancel_futures=True)
         self.shutdown()
 
     @property
