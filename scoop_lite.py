@@ -5402,7 +5402,7 @@ class Client(Runtime):
         self.broken = self.broken or broken_pool("an interrupt ended the wait for its last tasks")
 
     def cancel_all(self, keep: Optional[int] = None) -> None:
-        """Cancel all that waits here but the first `keep`: by default, what is as good as sent to workers that start."""
+        """Cancel all that waits here but the first `keep`: by default as many as are on their way to new workers."""
         if keep is None:
             keep = 0 if self.scheduler.n_carved else self.config.n
         kept = [self.intake.popleft() for _ in range(min(keep, len(self.intake)))]
