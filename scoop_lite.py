@@ -6361,6 +6361,8 @@ class Agent:
         order = json.loads(bytes(frames[1]))
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
         self.config = self.config._replace(n=order["size"], threads=threads)
+        if self.config.strands != "thread" and importlib.util.find_spec("greenlet"):
+            import greenlet  # noqa: F401  # before any fork: to load it takes each worker 4 ms, and memory of its own
         for rank, incarnation in order["workers"]:
             self.fork(rank, incarnation, order)
 
