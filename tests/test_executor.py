@@ -519,6 +519,66 @@ def test_without_the_launcher_scoop_is_scoop():
     assert status == 0 or "No module named 'scoop'" in err
 
 
+# -- what README says to write instead --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("launch", [True, False])
+def test_rows_of_the_table_coming_from_other_tools(launch, tmp_path):
+    """Each row's left side by the tool itself, its right side by us; `pool` too, where README offers both."""
+    (tmp_path / "rows.py").write_text(textwrap.dedent("""
+        import functools, multiprocessing, operator, os, sys
+        import scoop_lite
+        from concurrent.futures import ProcessPoolExecutor
+        from scoop_lite import futures, shared
+
+        def f(x, y=1):
+            return x * x + y
+
+        def scaled(x):
+            return x * shared.getConst("data")
+
+        def prepare(number):
+            os.environ["PREPARED"] = str(number)
+
+        def prepared(_):
+            return os.environ.get("PREPARED")
+
+        def both(pool, xs, pairs):
+            called = []
+            pool.submit(f, 3, y=4).add_done_callback(lambda future: called.append(future.result()))
+            return [list(pool.map(f, xs)), list(pool.map(f, *zip(*pairs))), (pool.shutdown(), called)[1]]
+
+        def rows():
+            xs, pairs, called = range(20), [(1, 2), (3, 4)], []
+            with multiprocessing.Pool(2) as theirs:
+                wanted = [theirs.map(f, xs), theirs.starmap(f, pairs)]
+                theirs.apply_async(f, (3,), {"y": 4}, called.append).wait()
+                assert wanted[0] == list(theirs.imap(f, xs)) and called == [13]
+                unordered = sorted(theirs.imap_unordered(f, xs))
+            with ProcessPoolExecutor(2) as theirs:
+                assert both(theirs, xs, pairs) == [*wanted, called]
+            if scoop_lite.IS_RUNNING:
+                yield both(futures, xs, pairs) == [*wanted, called]
+                yield sorted(futures.map_as_completed(f, xs)) == unordered
+                yield futures.mapReduce(f, operator.add, xs) == functools.reduce(operator.add, map(f, xs))
+                shared.setConst(data=3)
+                yield list(futures.map(scaled, xs)) == [3 * x for x in xs]
+            else:
+                yield both(scoop_lite.Executor(2), xs, pairs) == [*wanted, called]
+                with scoop_lite.Executor(2, initializer=prepare, initargs=(7,), max_tasks_per_child=100) as pool:
+                    yield set(pool.map(prepared, xs)) == {"7"}
+                    pool.set_const(data=3)
+                    yield list(pool.map(scaled, xs)) == [3 * x for x in xs]
+
+        if __name__ == "__main__":
+            print(all(list(rows())))
+        """))
+    words = [str(CHECKOUT / "scoop_lite.py"), "-n", "2"] if launch else []
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, *words, tmp_path / "rows.py"], env=env, stdout=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"True\n")
+
+
 # -- the tests of others ----------------------------------------------------------------------------------------------
 
 
