@@ -2073,7 +2073,7 @@ class Future:
     """A handle on one task, after PEP 3148. Made by `futures.submit`; used by the worker that made it.
 
     While the task waits here, `at` is the Scope that it was made in; once carved, the Parcel that took it along.
-    `born_s` is set only while somebody records.
+    `born_s` is set only while somebody records, and not for short tasks.
     """
 
     __slots__ = ("func", "args", "kwargs", "at", "order", "state", "value", "waiters", "born_s", "__weakref__")
@@ -3014,7 +3014,7 @@ class Scheduler:
         if sent.left[0] <= 0:
             del self.sent[chunk_id]
             if self.recorder is not None:
-                self.recorder.arrow("f", self.clock(), chunk_id)
+                self.recorder.arrow("f", self.clock(), (self.rank, self.incarnation, chunk_id))
 
     def on_purge(self, frames: Frames) -> None:
         """Drop what belongs to an owner that died."""
@@ -3351,7 +3351,7 @@ class Runtime:
         if self.config.check:
             func, args, kwargs = self.travelled(func, args, kwargs)
         future = Future(func, args, kwargs or None, scope, scope.n)
-        if self.recorder is not None:
+        if self.recorder is not None and func is not self.last_func:  # of short ones, not even the clock is read
             future.born_s = now()
         scope.n += 1
         scope.level.append(future)
@@ -3745,7 +3745,7 @@ class Runtime:
         limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
         item: Any = future
         if self.recorder is not None:
-            self.recorder.begin(func, future)
+            self.recorder.begin(future, start)
         while True:
             self.run_future(item)
             n += 1
@@ -3755,28 +3755,26 @@ class Runtime:
             if item is None:
                 break
         if self.recorder is not None:
-            self.recorder.end(n)
+            self.recorder.end(now())
         if self.epoch == epoch:
             scheduler.note_cost(func, now() - start, n)
 
     def run_here(self, future: Future) -> None:
         """Run a future's task on the spot; of the same short function time is taken only now and then."""
-        func, recorder = future.func, self.recorder
+        func, recorder = future.func, self.recorder if self.inline <= NESTED_DEPTH else None
         self.n_here += 1
-        if func is self.last_func and (self.n_here & 15 if recorder is None else recorder.skip):
-            if recorder is not None:
-                recorder.skip -= 1
-                recorder.uncounted += 1
+        if func is self.last_func and self.n_here & 15:
             self.run_future(future)
             return
-        if recorder is not None:
-            recorder.begin(func, future)
         epoch, start = self.epoch, now()
-        self.run_future(future)
         if recorder is not None:
-            recorder.end(1, inline=True)
+            recorder.begin(future, start)
+        self.run_future(future)
+        end = now()
+        if recorder is not None:
+            recorder.end(end, inline=True)
         if epoch == self.epoch:
-            seconds = now() - start
+            seconds = end - start
             self.scheduler.note_cost(func, seconds)
             self.last_func = func if seconds < 50e-6 else None
 
@@ -3841,7 +3839,7 @@ class Runtime:
             if self.scheduler.aborted and self.scheduler.was_aborted(block):
                 calls = map(raise_interrupt, it)
         if self.recorder is not None:
-            self.recorder.begin(job.func, block)
+            self.recorder.begin_block(block, piece.started_s)
         try:
             self.run_slice(piece, calls)
         except Stopped:
@@ -3850,7 +3848,7 @@ class Runtime:
             return
         finally:
             if self.recorder is not None:
-                self.recorder.end(len(piece.out))
+                self.recorder.end(now(), n_more=len(piece.out) + piece.n_handed)
             with self.lock:
                 self.scheduler.slices.remove(piece)
             self.scope, self.slice, self.task = saved
@@ -7161,6 +7159,12 @@ class Writer:
             self.thread.start()
         self.work.release()
 
+    def drain(self, timeout_s: float) -> None:
+        """Wait until everything is written, or for that long."""
+        deadline = now() + timeout_s
+        while self.lines and now() < deadline:
+            time.sleep(0.001)
+
     def run(self) -> None:
         while True:
             self.work.acquire()
@@ -7658,9 +7662,7 @@ class Launcher:
         for starter in self.starters.values():
             starter.end()
         self.view.end()
-        deadline = now() + 2
-        while self.writer.lines and now() < deadline:
-            time.sleep(0.001)
+        self.writer.drain(2)
         if self.signalled is not None and not (self.broker.status == 0 and self.broker.said_bye):
             return 128 + self.signalled
         return 1 if self.broker.status is None else self.broker.status
@@ -7679,37 +7681,34 @@ PLAIN_S = 10.0  # between two plain lines of --progress
 MERGE_S = 0.005  # runs of tasks of one function, with no gap to speak of, are one record up to this length
 SLIP_S = 0.0002  # what counts as no gap
 NESTED_S = 0.002  # tasks run inside of others, and shorter than this, are counted, not recorded
-WAIT_S = 0.0001  # shorter waits are not recorded
+NESTED_DEPTH = 6  # and so are those further inside
+WAIT_S = 0.001  # shorter waits are not recorded: the gap between two tasks shows them
+ALL_DRAWN = 1000  # chunks of each worker whose carving and arrows are in the trace; of later ones each 16th
 
 
-class Run:
-    """Tasks of one function that a strand is running, or has run, one after another."""
-
-    __slots__ = ("func", "row", "start_s", "end_s", "n", "owner", "born_s", "flow", "depth")
-
-    def __init__(self, func: Any, row: Any, start_s: float, owner: int, born_s: Optional[float], flow: int, depth: int):
-        self.func, self.row, self.start_s, self.owner, self.born_s, self.flow = func, row, start_s, owner, born_s, flow
-        self.end_s, self.n, self.depth = start_s, 0, depth
+#: Tasks of one function that a strand is running one after another: function, arguments and keyword arguments of the
+#: first; when it began, and was made (or None); the Visit that they belong to, or None for this worker's own.
+Run = Tuple[Any, Any, Any, float, Optional[float], Optional[Visit]]
 
 
 class Recorder:
-    """What a worker knows of its own doings, and tells the launcher: numbers, and for --trace what ran when.
+    """What a worker knows of its own doings, and tells the launcher: numbers, log records, and for --trace what ran when.
 
-    Scheduler's strands measure; records are finished ones that any thread may append. Where nobody wants to see
-    anything, the hooks find None instead and cost one attribute test.
+    The scheduler's strands measure; any thread may append a record. Where nobody wants to see anything, the hooks find
+    None in place of this and cost one attribute test.
     """
 
     def __init__(self, found: Runtime, config: Config) -> None:
         self.found, self.scheduler, self.config = found, found.scheduler, config
-        self.born_s = self.cut_s = now()  # cut_s: when a run or a wait last began or ended
+        self.born_s = self.cut_s = self.zero_s = now()  # cut_s: when a run or a wait last began or ended
         self.tell_s = self.born_s + 0.75 * QUIET_S if config.progress else self.born_s if config.trace else math.inf
-        self.offset_s = self.error_s = 0.0  # what to add to this host's clock for the launcher's; how wrong it may be
-        self.epoch_s, self.host = self.born_s, 0
-        self.records: Deque[Any] = collections.deque()  # of --trace: Run, or (ph, name, time, more fields)
+        self.offset_s, self.host = 0.0, 0  # what to add to this host's clock for the launcher's; zero_s: where ts is 0
+        self.records: Deque[Any] = collections.deque()  # of --trace: [ph, name, start, end, more fields]
         self.logs: Deque[bytes] = collections.deque()
         self.stack: List[Run] = []  # what runs on the current strand, outermost first
-        self.last: Optional[Run] = None  # the record to which a like one may be added
-        self.skip = self.uncounted = 0  # tasks to run next without looking at the clock; those not in any record yet
+        self.last: Any = None  # the record to which one of the same function and depth may be added
+        self.func, self.depth = None, -1  # its function and depth; depth -1: to that one, nothing may be added
+        self.n_recorded = 0  # tasks that are in a record: each counts those that have ended since the one before
         self.spent: Dict[str, List[float]] = {}  # tasks, seconds and longest by function
         self.told: Any = None
 
@@ -7719,100 +7718,105 @@ class Recorder:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def begin(self, func: Any, item: Any) -> None:
-        """Note that a future's task, or a block of tasks, begins."""
-        self.cut_s = start_s = now()
-        if type(item) is Future:
-            run = Run(func, (item.args, item.kwargs), start_s, self.found.rank, item.born_s, 0, len(self.stack))
-        else:
-            job, row = item.job, [column[item.lo - item.base] for column in item.columns]
-            visit = type(job) is Visit
-            call = (row, None) if job.mode == COLUMNS else row[0] if job.mode == KWCALLS else (row[0], None)
-            owner, flow = (job.key[0], flow_id(*job.key)) if visit else (self.found.rank, 0)
-            run = Run(func, call, start_s, owner, job.born_s, flow, len(self.stack))
-        self.stack.append(run)
+    def begin(self, future: Future, start_s: float) -> None:
+        """Note that a future's task has begun, and maybe more of its function after it."""
+        self.cut_s = start_s
+        self.stack.append((future.func, future.args, future.kwargs, start_s, getattr(future, "born_s", None), None))
 
-    def end(self, n: int, inline: bool = False) -> None:
-        """Note that what began last has ended, `n` tasks of it; short ones inside of others are only counted."""
-        run, self.cut_s = self.stack.pop(), now()
-        seconds = self.cut_s - run.start_s
-        if inline and seconds < SLIP_S:
-            self.skip = max(self.skip, min(64, int(SLIP_S / 2 / (seconds + 1e-9))))
-        if inline and seconds < NESTED_S and self.stack:
-            self.uncounted += n
-            return
-        self.write(run, self.cut_s, n)
+    def begin_block(self, block: Block, start_s: float) -> None:
+        """Note that a block of tasks has begun."""
+        job, row = block.job, [column[block.lo - block.base] for column in block.columns]
+        args, kwargs = row[0] if job.mode == KWCALLS else (row if job.mode == COLUMNS else row[0], None)
+        self.cut_s = start_s
+        self.stack.append((job.func, args, kwargs, start_s, job.born_s, job if type(job) is Visit else None))
 
-    def write(self, run: Run, end_s: float, n: int) -> None:
-        """Add a run to what the summary shows, and to the records: by itself, or to the one before it."""
-        length_s = end_s - run.start_s
-        spent = self.spent.setdefault(name_of(run.func), [0, 0.0, 0.0])
-        spent[0] += n
-        spent[1] += length_s
-        spent[2] = max(spent[2], length_s / (n or 1))
-        if not self.config.trace:
+    def end(self, end_s: float, inline: bool = False, n_more: int = 0) -> None:
+        """Note that what began last has ended; short tasks inside of others are only counted.
+
+        Args:
+            n_more: tasks that the scheduler will count as done in a moment.
+        """
+        self.cut_s, run = end_s, self.stack.pop()
+        if not (inline and self.stack and end_s - run[3] < NESTED_S):
+            self.write(run, self.scheduler.n_done + n_more - self.n_recorded)
+
+    def write(self, run: Run, n: int) -> None:
+        """Add a run that ends now to what the summary shows, and to the records: by itself, or to the one before it."""
+        func, call, kwargs, start_s, born_s, visit = run
+        end_s, depth, last = self.cut_s, len(self.stack), self.last
+        self.n_recorded += n
+        if self.config.verbose > 0:
+            spent = self.spent.get(name_of(func), (0, 0.0, 0.0))
+            longest_s = max(spent[2], (end_s - start_s) / (n or 1))
+            self.spent[name_of(func)] = [spent[0] + n, spent[1] + end_s - start_s, longest_s]
+        if not self.config.trace or not n and end_s - start_s < SLIP_S:
             return
-        n, self.uncounted, last = n + self.uncounted, 0, self.last
-        if last is not None and last.func is run.func and 0 <= run.start_s - last.end_s < SLIP_S and (
-                end_s - last.start_s < MERGE_S and last.depth == run.depth):  # fmt: skip
-            last.end_s, last.n = end_s, last.n + n
+        if depth == self.depth and start_s - last[3] < SLIP_S and end_s - last[2] < MERGE_S and (
+                func is self.func or name_of(func) == last[1]):  # fmt: skip
+            last[3], last[4]["args"]["n"] = end_s, last[4]["args"].get("n", 1) + n
         else:
-            self.last = last = Run(run.func, brief_call(run.row), run.start_s, run.owner, run.born_s, 0, run.depth)
-            last.end_s, last.n = end_s, n
-            self.records.append(last)
-        if run.flow:
-            self.records.append(("t", "chunk", run.start_s, {"cat": "flow", "id": run.flow}))
-            run.flow = 0
+            args: Dict[str, Any] = {"args": brief_call(call, kwargs)}
+            if n != 1:
+                args["n"] = n
+            if visit is not None:
+                args["owner"] = visit.key[0]
+            if born_s is not None:
+                args["queued_us"] = round((start_s - born_s) * 1e6)
+            self.last, self.func, self.depth = ["X", name_of(func), start_s, end_s, {"cat": "task", "args": args}], func, depth
+            self.records.append(self.last)
+        if visit is not None:
+            self.arrow("t", start_s, visit.key)
 
     def park(self) -> List[Run]:
         """The current strand is left: end the records of what runs on it. Return that, for `resume`."""
         stack, self.stack, self.cut_s = self.stack, [], now()
         for run in stack:
-            self.last = None
-            self.write(run, self.cut_s, 0)
+            self.depth = -1
+            self.write(run, 0)
+        self.depth = -1
         return stack
 
     def resume(self, stack: List[Run]) -> None:
         """Go on with a strand; parts of one stack begin a moment after each other, so that viewers can nest them."""
-        self.stack, self.cut_s = stack, now()
-        for i, run in enumerate(stack):
-            run.start_s, run.born_s = self.cut_s + i * 2e-7, None
+        self.cut_s = now()
+        self.stack = [(*run[:3], self.cut_s + i * 1e-6, None, run[5]) for i, run in enumerate(stack)]
 
     def wait(self, start_s: float) -> None:
-        """Note that this worker waited for a message since then."""
+        """Note that this worker has waited for a message since then."""
         self.cut_s = now()
-        if self.config.trace and self.cut_s - start_s > WAIT_S:
-            self.mark("X", "wait", start_s, cat="wait", dur=self.cut_s - start_s)
+        if self.cut_s - start_s > WAIT_S:
+            self.mark("X", "wait", start_s, self.cut_s, cat="wait")
 
-    def mark(self, ph: str, name: str, at_s: float, **more: Any) -> None:
+    def mark(self, ph: str, name: str, start_s: float, end_s: float = 0.0, **more: Any) -> None:
         """Append a record. Any thread."""
         if self.config.trace:
-            self.records.append((ph, name, at_s, more))
+            self.records.append((ph, name, start_s, end_s, more))
 
     def carved(self, start_s: float, block: Block, chunk_id: int) -> None:
-        """Note that a chunk was pickled and sent. If the pump did so while a run began or ended, clip it."""
-        end_s = now() if self.cut_s < start_s else start_s
-        args = {"function": name_of(block.job.func), "n": block.hi - block.lo}
-        self.mark("X", "carve", start_s, cat="carve", dur=end_s - start_s, args=args)
-        if type(block.job) is not Visit:
-            self.arrow("s", start_s, chunk_id)
+        """Note that a chunk was pickled and sent. The pump may have done it while a run began or ended: then clip it."""
+        if is_drawn(chunk_id):
+            end_s, args = now(), {"function": name_of(block.job.func), "n": block.hi - block.lo}
+            self.mark("X", "carve", start_s, start_s if self.cut_s >= start_s else end_s, cat="carve", args=args)
+            if type(block.job) is not Visit:
+                self.arrow("s", start_s, (self.found.rank, self.found.incarnation, chunk_id))
 
-    def arrow(self, ph: str, at_s: float, chunk_id: int) -> None:
-        """Begin or end the arrow that leads from the carving of a chunk through its running to its last result."""
-        flow = flow_id(self.found.rank, self.found.incarnation, chunk_id)
-        self.mark(ph, "chunk", at_s, cat="flow", id=flow)
+    def arrow(self, ph: str, at_s: float, key: ChunkKey) -> None:
+        """Begin, lead on or end the arrow from the carving of a chunk through its running to its last result."""
+        owner, incarnation, chunk_id = key
+        if is_drawn(chunk_id):  # numbered below 2**53
+            number = (owner % 4096 << 40) + (incarnation % 64 << 34) + chunk_id % (1 << 34) + 1
+            self.mark(ph, "chunk", at_s, cat="flow", id=number)
 
     # -- telling ----------------------------------------------------------------------------------------------------
 
     def set_clock(self, welcome: Dict[str, Any]) -> None:
         """Learn the launcher's clock from its WELCOME: halfway between our HELLO and now, unless it is our own."""
-        self.epoch_s, self.host = welcome.get("epoch", self.born_s), welcome.get("host", 0)
+        t, self.host = now(), welcome.get("host", 0)
         if "boot" in welcome and welcome["boot"] != boot_id() and welcome["hello"] is not None:
-            t = now()
-            self.error_s = (t - welcome["hello"]) / 2
-            self.offset_s = welcome["clock"] - t + self.error_s
-            error = {f"clock error of {socket.gethostname()}": f"{self.error_s * 1e6:.0f} µs"}
-            self.mark("M", "scoop_lite", t, args=error)
+            error_s = (t - welcome["hello"]) / 2
+            self.offset_s = welcome["clock"] - t + error_s
+            self.mark("M", "scoop_lite", t, args={f"clock of {socket.gethostname()}": f"± {span(error_s)}"})
+        self.zero_s = welcome.get("epoch", self.born_s) - self.offset_s
 
     def is_news(self) -> bool:
         """Return True when there is something that was not told yet, and somebody to hear it."""
@@ -7824,9 +7828,8 @@ class Recorder:
         """Count what this worker has done so far, and what it knows that is to be done."""
         s, link = self.scheduler, self.found.link
         with self.found.lock:
-            pending = s.undrawn + sum(sent.left[0] for sent in s.sent.values()) + sum(
-                own_tasks(piece.block) for piece in s.slices)  # fmt: skip
-            for queue in (s.home, s.away, *s.levels):
+            pending = s.undrawn + sum(sent.left[0] for sent in s.sent.values())
+            for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels):
                 items = list(itertools.islice(queue, 1000))  # a longer one holds futures, one by one
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
         return {
@@ -7837,41 +7840,30 @@ class Recorder:
 
     def tell(self, final: bool = False, idle: bool = False) -> None:
         """Send numbers and records to the launcher; the last ones by the way that DIED comes, so before it."""
-        emit, pipe = self.found.emit, self.found.pipe
+        emit, pipe, config = self.found.emit, self.found.pipe, self.config
         if final and pipe is not None and pipe is not self.found.link:
             emit = pipe.send
-        self.tell_s = now() + TELL_S if self.config.progress or self.config.trace else math.inf
+        self.cut_s = t = now()
+        self.tell_s = t + TELL_S if config.progress or config.trace else math.inf
+        rest = self.scheduler.n_done - self.n_recorded
+        if final and rest and self.hooks() is not None:  # short ones, which the next record would have counted
+            self.write((self.found.last_func, (), None, t, None, None), rest)
         numbers = self.numbers()
-        if self.config.progress or final and self.config.verbose > 0:
+        if config.progress or final and config.verbose > 0:
             self.told = numbers["done"], numbers["ran"], idle
             spent = self.spent if final else {}
             emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
         if self.records:
-            self.mark("C", "queue", now(), args={"tasks": numbers["pending"]})
+            self.mark("C", "queue", t, args={"tasks": numbers["pending"]})
             emit(self.scheduler.message("TRACE", self.lines()))
         self.send_logs(emit)
 
     def lines(self) -> bytes:
         """Format all records, a line each, in the launcher's time."""
-        if self.last is not None:
-            self.last.n, self.uncounted = self.last.n + self.uncounted, 0
-        self.last, lines, zero_s = None, [], self.epoch_s - self.offset_s
-        for _ in range(len(self.records)):
-            record = self.records.popleft()
-            if type(record) is Run:
-                args = {"args": record.row, "owner": record.owner}
-                if record.n != 1:
-                    args["n"] = record.n
-                if record.born_s is not None:
-                    args["queued_us"] = round((record.start_s - record.born_s) * 1e6, 1)
-                more = {"cat": "task", "dur": record.end_s - record.start_s, "args": args}
-                record = "X", name_of(record.func), record.start_s, more
-            ph, name, at_s, more = record
-            if "dur" in more:
-                more["dur"] = round(more["dur"] * 1e6, 1)
-            at = {"tid": self.found.rank, "ts": round((at_s - zero_s) * 1e6, 1)} if ph != "M" else {}
-            lines.append(trace_line(ph=ph, name=name, pid=self.host, **at, **more))
-        return "".join(lines).encode()
+        self.depth, zero_s = -1, self.zero_s
+        records = [self.records.popleft() for _ in range(len(self.records))]
+        return b"".join(trace_line(ph, name, self.host, self.found.rank, start_s - zero_s, end_s - zero_s, **more)
+                        for ph, name, start_s, end_s, more in records)  # fmt: skip
 
     def log(self, record: logging.LogRecord, text: str) -> None:
         """Send a log record to the launcher: at once, unless this very thread may be in the middle of our own work."""
@@ -7919,6 +7911,11 @@ def log_level(config: Config, to_file: bool = False) -> int:
     return min(shown, logging.INFO) if to_file and config.log else shown
 
 
+def is_drawn(chunk_id: int) -> bool:
+    """Return whether the carving and the arrows of a chunk are in the trace: bytes on disk stay few per task."""
+    return chunk_id < ALL_DRAWN or chunk_id % 16 == 0
+
+
 def own_tasks(item: Any) -> int:
     """Count the tasks of a queue's item that this worker itself owns, and that wait."""
     if type(item) is Block:
@@ -7933,9 +7930,8 @@ def name_of(func: Any) -> str:
     return getattr(func, "__qualname__", None) or type(func).__qualname__
 
 
-def brief_call(row: Any) -> str:
+def brief_call(args: Sequence[Any], kwargs: Optional[Mapping[str, Any]]) -> str:
     """Write a task's arguments in some 40 characters, without calling anybody's __repr__."""
-    args, kwargs = row
     parts = [*map(brief, args[:4]), *["…"] * (len(args) > 4)]
     parts += [f"{key}={brief(value)}" for key, value in itertools.islice((kwargs or {}).items(), 3)]
     text = ", ".join(parts)
@@ -7952,17 +7948,17 @@ def brief(value: Any) -> str:
     return f"{kind.__name__} of {len(value)}" if kind in (list, tuple, dict, set, frozenset, range) else kind.__name__
 
 
-def flow_id(owner: int, incarnation: int, chunk_id: int) -> int:
-    """Number an arrow, below 2**53."""
-    return (owner % 4096 << 40) + (incarnation % 64 << 34) + chunk_id % (1 << 34) + 1
-
-
 TRACE_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def trace_line(**event: Any) -> str:
-    """Format one event of the Chrome trace-event format: a line of its own."""
-    return TRACE_JSON.encode(event) + ",\n"
+def trace_line(ph: str, name: str, pid: int, tid: Optional[int], start_s: float, end_s: float = 0.0, **more: Any) -> bytes:
+    """Format one event of the Chrome trace-event format, a line of its own. Rounded as they are, slices still nest."""
+    event = {"ph": ph, "name": name, "pid": pid, "tid": tid, "ts": round(start_s * 1e6)}
+    if ph == "X":
+        event["dur"] = max(0, round(end_s * 1e6) - round(start_s * 1e6))
+    if tid is None:
+        del event["tid"]
+    return (TRACE_JSON.encode({**event, **more}) + ",\n").encode("utf-8", "replace")
 
 
 def boot_id() -> str:
@@ -8035,7 +8031,6 @@ class View:
         self.launcher, self.config, self.broker = launcher, launcher.config, launcher.broker
         self.start_s, self.started = now(), time.time()
         self.numbers: Dict[Tuple[int, int], Dict[str, Any]] = {}  # told last, by rank and incarnation
-        self.names: Dict[Tuple[int, int], str] = {}  # of the hosts of these
         self.files = Writer(launcher.wake)
         self.trace = self.log = -1  # descriptors
         self.logs: List[Tuple[float, int, str]] = []  # a heap: records wait for earlier ones from other hosts
@@ -8048,7 +8043,11 @@ class View:
         self.broker.observe, self.broker.mourned, self.broker.clock = self.observe, self.mourned, now
         self.broker.welcome.update(epoch=self.start_s, boot=boot_id())
         if self.config.wiretap:
-            self.tap()
+            self.tap(self.broker, "turn", "worker {} > broker")
+            self.tap(launcher, "agent_message", "agent {} > broker")
+            self.tap(self.broker, "send", "broker > worker {}")
+            self.tap(launcher, "send_agent", "broker > agent {}")
+            self.broker.send_agent = launcher.send_agent
 
     def begin(self) -> None:
         """Open the files, now that no process is forked any more that would inherit them; with -v, say what starts."""
@@ -8064,8 +8063,8 @@ class View:
             self.trace = os.open(c.trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
             started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
-            run = {"command": command, "version": __version__, "started": started, **run}
-            self.files.put(self.trace, b"[\n" + trace_line(ph="M", name="scoop_lite", pid=0, args=run).encode())
+            self.files.put(self.trace, b"[\n")
+            self.draw("M", "scoop_lite", args={"command": command, "version": __version__, "started": started, **run})
         if self.line is not None and hasattr(signal, "SIGTSTP"):
             signal.signal(signal.SIGTSTP, self.on_stop_key)
         LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher"),
@@ -8075,9 +8074,7 @@ class View:
         """On Ctrl-Z: give the terminal back before stopping."""
         assert self.line is not None
         self.line.erase()
-        deadline = now() + 0.5
-        while self.launcher.writer.lines and now() < deadline:
-            time.sleep(0.001)
+        self.launcher.writer.drain(0.5)
         os.kill(os.getpid(), signal.SIGSTOP)
 
     # -- what comes from workers ------------------------------------------------------------------------------------
@@ -8086,31 +8083,31 @@ class View:
         """Take in what STATS, TRACE or LOG tells."""
         host = self.broker.host_names.get(member.host, "?")
         if kind == "STATS":
-            self.numbers[member.rank, member.incarnation] = told
-            self.names[member.rank, member.incarnation] = host
+            self.numbers[member.rank, member.incarnation] = {**told, "host": host, "rank": member.rank}
         elif kind == "TRACE" and self.trace >= 0:
-            self.name_lane(member, host)
+            self.name_lane(member)
             self.files.put(self.trace, told)
         elif kind == "LOG":
             self.take_log(told["at_s"], told["level"], told["logger"], told["text"], f"{host}, worker {member.rank}",
                           told["shown"], host=host, rank=member.rank, pid=told["pid"])  # fmt: skip
 
-    def name_lane(self, member: Member, host: str) -> None:
+    def draw(self, ph: str, name: str, host: int = 0, rank: Optional[int] = None, **more: Any) -> None:
+        """Write an event of the launcher's own into the trace."""
+        self.files.put(self.trace, trace_line(ph, name, host, rank, 0 if ph == "M" else now() - self.start_s, **more))
+
+    def name_lane(self, member: Member) -> None:
         """Give a host and a worker their names in the trace, before their first event."""
-        for key, kind, more in ((member.host, "process_name", {"args": {"name": f"host {host}"}}),
-                                ((member.host, member.rank), "thread_name",
-                                 {"tid": member.rank, "args": {"name": f"worker {member.rank}"}})):  # fmt: skip
-            if key not in self.seen:
-                self.seen.add(key)
-                self.files.put(self.trace, trace_line(ph="M", name=kind, pid=member.host, **more).encode())
+        for kind, rank, name in (("process_name", None, f"host {self.broker.host_names.get(member.host, '?')}"),
+                                 ("thread_name", member.rank, f"worker {member.rank}")):  # fmt: skip
+            if (member.host, rank) not in self.seen:
+                self.seen.add((member.host, rank))
+                self.draw("M", kind, member.host, rank, args={"name": name})
 
     def mourned(self, member: Member, text: str) -> None:
         """Mark a death in the trace and in the log."""
         if self.trace >= 0:
-            self.name_lane(member, self.broker.host_names.get(member.host, "?"))
-            event = trace_line(ph="i", name="worker lost", pid=member.host, tid=member.rank, s="p", cat="fault",
-                               ts=round((now() - self.start_s) * 1e6, 1), args={"text": text})  # fmt: skip
-            self.files.put(self.trace, event.encode())
+            self.name_lane(member)
+            self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": text})
         self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", shown=True)
 
     def take_log(
@@ -8131,7 +8128,7 @@ class View:
         while self.logs and self.logs[0][0] <= until_s:
             self.files.put(self.log, heapq.heappop(self.logs)[2].encode())
 
-    # -- progress ---------------------------------------------------------------------------------------------------
+    # -- progress and summary ---------------------------------------------------------------------------------------
 
     def due_s(self) -> float:
         """Return when `tick` has something to do."""
@@ -8145,7 +8142,7 @@ class View:
             return
         if self.line is None:
             self.next_s = t + PLAIN_S
-            self.launcher.writer.put(2, f"scoop_lite: {', '.join(self.progress(t))}\n".encode())
+            self.launcher.report(", ".join(self.progress(t)))
         else:
             self.next_s = t + TELL_S
             if not self.launcher.writer.lines:  # a stopped terminal is not sent more
@@ -8165,9 +8162,9 @@ class View:
             parts.append(f"{rate:,.{0 if rate >= 10 else 1}f}/s")
             if known > done:
                 parts.append(f"{span(max(1, round((known - done) / rate)))} left")
-        parts.append(f"{len(live) - n_idle}/{len(live)} busy")
-        parts.append(f"{len(broker.host_names)} host{'s' * (len(broker.host_names) != 1)}")
-        return parts + [f"{broker.n_rerun} re-run{'s' * (broker.n_rerun != 1)}"] * (broker.n_rerun > 0)
+        parts += [f"{len(live) - n_idle}/{plural(len(live), 'worker')} busy"]
+        parts += [plural(broker.n_rerun, "re-run")] * (broker.n_rerun > 0)
+        return [*parts, plural(len(broker.host_names), "host")]
 
     def end(self) -> None:
         """Take the progress line away, close the files, and with -v sum up."""
@@ -8176,76 +8173,63 @@ class View:
         self.write_logs(math.inf)
         if self.trace >= 0:
             self.files.put(self.trace, b"]\n")
-        deadline = now() + 2
-        while self.files.lines and now() < deadline:
-            time.sleep(0.001)
+        self.files.drain(2)
         if self.config.verbose > 0:
             for text in self.summary():
                 self.launcher.report(text)
 
     def summary(self) -> Iterator[str]:
         """Yield the lines of the summary. busy: not waiting for messages; lost: not there, as starting or dead."""
-        wall_s, rows = now() - self.start_s, sorted((key, v) for key, v in self.numbers.items() if v["final"])
-        total: Dict[str, float] = collections.defaultdict(float)
-        hosts: Dict[str, List[str]] = {}
-        for (rank, incarnation), v in rows:
-            v["busy_s"] = v["up_s"] - v["idle_s"]
-            for name in ("done", "batches", "carved", "sent", "received", "cpu_s", "busy_s"):
-                total[name] += v[name]
-            hosts.setdefault(self.names[rank, incarnation], []).append(
-                f"  worker {rank}: {v['ran']:,} tasks, busy {v['busy_s']:.2f} s, idle {v['idle_s']:.2f} s, "
-                f"lost {max(0.0, wall_s - v['up_s']):.2f} s")  # fmt: skip
-        cpu_s, n = total["cpu_s"] + time.process_time(), self.broker.welcome["size"]
-        yield (f"{total['done']:,.0f} tasks in {wall_s:.2f} s, CPU {cpu_s:.2f} s, efficiency "
-               f"{total['busy_s'] / (n * wall_s):.0%} ({n} workers)")  # fmt: skip
+        wall_s, n = now() - self.start_s, self.broker.welcome["size"]
+        told = [self.numbers[key] for key in sorted(self.numbers) if self.numbers[key]["final"]]
+        total = {name: sum(v[name] for v in told) for name in ("done", "batches", "carved", "sent", "received", "cpu_s")}
+        efficiency = sum(v["up_s"] - v["idle_s"] for v in told) / (n * wall_s)
+        yield (f"{plural(total['done'], 'task')} in {wall_s:.2f} s, CPU {total['cpu_s'] + time.process_time():.2f} s, "
+               f"efficiency {efficiency:.0%} ({plural(n, 'worker')})")  # fmt: skip
         mean = total["carved"] / max(1, total["batches"])
-        moved = total["sent"] + total["received"]
-        yield (f"{total['batches']:,.0f} batches of {mean:.1f} tasks, {moved:,.0f} bytes moved, "
-               f"{self.broker.n_died} deaths, {self.broker.n_rerun} re-runs")  # fmt: skip
-        for host, lines in hosts.items():
-            yield f"host {host}:"
-            yield from lines
-        spent: Dict[str, List[float]] = {}
-        for name, (count, seconds, longest) in (item for _, v in rows for item in v["spent"].items()):
-            old = spent.get(name, (0, 0.0, 0.0))
-            spent[name] = [old[0] + count, old[1] + seconds, max(old[2], longest)]
-        for name, (count, seconds, longest) in sorted(spent.items(), key=lambda item: -item[1][2])[:5]:
-            yield f"  {name}: longest {span(longest)}, {count:,.0f} measured, {span(seconds)} together"
+        yield (f"{plural(total['batches'], 'batch', 'es')} of {mean:.1f} tasks, "
+               f"{total['sent'] + total['received']:,} bytes moved, {plural(self.broker.n_died, 'death')}, "
+               f"{plural(self.broker.n_rerun, 're-run')}")  # fmt: skip
+        for host in dict.fromkeys(v["host"] for v in told):
+            here = [v for v in told if v["host"] == host]
+            yield f"host {host}: {shares(here, wall_s)}"
+            for rank in dict.fromkeys(v["rank"] for v in here):
+                yield f"  worker {rank}: {shares([v for v in here if v['rank'] == rank], wall_s)}"
+        spent: Dict[str, Any] = {}
+        for name, (count, seconds, longest_s) in (item for v in told for item in v["spent"].items()):
+            old = spent.get(name, (0.0, 0, 0.0))
+            spent[name] = max(old[0], longest_s), old[1] + count, old[2] + seconds
+        for name, (longest_s, count, seconds) in sorted(spent.items(), key=lambda item: -item[1][0])[:5]:
+            yield f"  {name}: longest {span(longest_s)}, {count:,.0f} measured, {span(seconds)} together"
 
     # -- wiretap ----------------------------------------------------------------------------------------------------
 
-    def tap(self) -> None:
-        """Show every message on its way to and from the broker (--wiretap)."""
-        launcher, broker = self.launcher, self.broker
-        turn, agent_message, send, send_agent = broker.turn, launcher.agent_message, broker.send, launcher.send_agent
+    def tap(self, owner: Any, method: str, way: str) -> None:
+        """Show every message that passes a method (number, ..., frames) on its way to or from the broker."""
+        call = getattr(owner, method)
 
-        def tapped_turn(rank: int, frames: Frames) -> None:
-            self.show(f"worker {rank}", "broker", frames)
-            turn(rank, frames)
+        def tapped(number: int, *more: Any) -> None:
+            frames = more[-1]
+            if method != "agent_message" or Broker.header(frames)[1] == AGENT:  # workers' go on to the broker's turn
+                self.show(way.format(number), frames)
+            call(number, *more)
 
-        def tapped_agent_message(host: int, link: Any, frames: Frames) -> None:
-            if Broker.header(frames)[1] == AGENT:
-                self.show(f"agent {host}", "broker", frames)
-            agent_message(host, link, frames)
+        setattr(owner, method, tapped)
 
-        def tapped_send(rank: int, frames: Frames) -> None:
-            self.show("broker", f"worker {rank}", frames)
-            send(rank, frames)
-
-        def tapped_send_agent(host: int, frames: Frames) -> None:
-            self.show("broker", f"agent {host}", frames)
-            send_agent(host, frames)
-
-        broker.turn, launcher.agent_message = tapped_turn, tapped_agent_message  # type: ignore[method-assign]
-        broker.send, broker.send_agent = tapped_send, tapped_send_agent
-        launcher.send_agent = tapped_send_agent  # type: ignore[method-assign]
-
-    def show(self, sender: str, receiver: str, frames: Frames) -> None:
+    def show(self, way: str, frames: Frames) -> None:
         """Write one message as a plain line."""
-        kind, n_chunks = NAMES.get(frames[0][0], "?"), len(parts_of(frames))
-        line = (f"{(now() - self.start_s) * 1e3:9.2f} ms  {sender:>9} > {receiver:<9}  {kind:<10} {n_chunks:3} chunks "
-                f"{sum(map(len, frames)):8,} B  {in_words(kind, frames)}\n")  # fmt: skip
+        kind, n_chunks, (sender, _, receiver) = NAMES.get(frames[0][0], "?"), len(parts_of(frames)), way.partition(" > ")
+        line = (f"{(now() - self.start_s) * 1e3:9.2f} ms  {sender:>9} > {receiver:<9}  {kind:<10} "
+                f"{plural(n_chunks, 'chunk') if n_chunks else '':>10} {sum(map(len, frames)):8,} B  "
+                f"{in_words(kind, frames)}\n")  # fmt: skip
         self.launcher.writer.put(2, line.encode())
+
+
+def shares(told: List[Dict[str, Any]], wall_s: float) -> str:
+    """Say what workers, of which some may be the followers of others, did with their time."""
+    up_s, idle_s, n = sum(v["up_s"] for v in told), sum(v["idle_s"] for v in told), len({v["rank"] for v in told})
+    return (f"{plural(sum(v['ran'] for v in told), 'task')}, busy {up_s - idle_s:.2f} s, idle {idle_s:.2f} s, "
+            f"lost {max(0.0, n * wall_s - up_s):.2f} s")  # fmt: skip
 
 
 def parts_of(frames: Frames) -> List[Tuple[int, int, int, int]]:
@@ -8288,6 +8272,11 @@ def span(seconds: float) -> str:
     minutes, hours = int(seconds) // 60, int(seconds) // 3600
     return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s" if minutes else (
         f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s")  # fmt: skip
+
+
+def plural(n: float, word: str, ending: str = "s") -> str:
+    """Write a number of things."""
+    return f"{n:,} {word}{ending * (n != 1)}"
 
 
 # ======================================================================================================================
@@ -8541,7 +8530,7 @@ def show_plan(config: Config, commands: bool) -> None:
     """Print the plan on standard error, with the exact commands if these are all that is wanted (--dry-run)."""
     for place, (name, n) in enumerate(config.hosts or (("localhost", config.n),)):
         origin = ", the origin among them" if not place else ""
-        amount = f"{n} worker(s)" if n else "as many workers as CPUs"
+        amount = plural(n, "worker") if n else "as many workers as CPUs"
         print(f"scoop_lite: {name}: {amount}{origin}", file=sys.stderr)
         if commands and not is_here(name):
             print(shlex.join(starter_command(name, config)))

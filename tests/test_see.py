@@ -146,7 +146,7 @@ def test_the_progress_line_is_the_last_line_and_output_scrolls_above_it(terminal
     shown = [row for row in seen if row]
     assert shown and all(is_status(row) for row in shown)
     assert all("/120 tasks" in row and "1 host" in row for row in shown), shown
-    assert any("2/2 busy" in row for row in shown), shown
+    assert any("2/2 workers busy" in row for row in shown), shown
     assert any(re.search(r" \d\d/s, \d s left", row) for row in shown), shown
     assert term.all_rows() == [f"result {i}" for i in range(0, 120, 10)]
     assert term.status == 0
@@ -259,7 +259,7 @@ def test_a_killed_worker_is_seen_in_the_line(terminal):
 def test_progress_elsewhere_is_a_plain_line_each_ten_seconds(launch_once):
     outcome = launch_once(SLOW, args=["450"], options=["--progress"], timeout=40)
     lines = outcome.stderr.splitlines()
-    assert lines and all(re.fullmatch(r"scoop_lite: \d+/450 tasks, .*2/2 busy, 1 host", line) for line in lines)
+    assert lines and all(re.fullmatch(r"scoop_lite: \d+/450 tasks, .*2/2 workers busy, 1 host", line) for line in lines)
     assert len(lines) == int(outcome.seconds // 10)
     assert "\033" not in outcome.stderr
 
@@ -327,7 +327,7 @@ def test_quiet_is_quiet(launch_once):
 # Wiretap
 # ----------------------------------------------------------------------------------------------------------------------
 
-TAPPED = re.compile(r" *([\d.]+) ms +(\w+ \d|broker) > (\w+ \d|broker) +([A-Z]+) +(\d+) chunks +([\d,]+) B  (\S.*)")
+TAPPED = re.compile(r" *([\d.]+) ms +(\w+ \d|broker) > (\w+ \d|broker) +([A-Z]+) +(?:(\d+) chunks? )? +([\d,]+) B  (\S.*)")
 
 
 def test_the_wiretap_shows_every_message_in_a_line(launch):
@@ -341,6 +341,7 @@ def test_the_wiretap_shows_every_message_in_a_line(launch):
     assert kinds["BATCH", False] == kinds["BATCH", True] + kinds["RETURNED", True]
     assert kinds["START", True] and kinds["ORDER", True] and kinds["HUNGRY", False] and kinds["RESULT", False]
     assert kinds["STOP", True] == 2 and kinds["DIED", False] == 2 and kinds["BYE", False] == 1
+    assert {line[4] for line in lines if line[5]} <= {"BATCH", "RETURNED", "RESULT"} and "1 chunks" not in outcome.stderr
     assert any(re.search(r"tasks (\d+)–\d+ of chunk \d+ of worker 0", line[7]) for line in lines if line[4] == "BATCH")
     assert any(line[7].startswith("results of tasks ") for line in lines if line[4] == "RESULT")
 
@@ -520,7 +521,8 @@ def test_a_trace_holds_what_happened(launch, tmp_path):
     assert {e["tid"] for e in tasks} == {0, 1}
     assert sum(e["dur"] for e in tasks if e["name"] == "leaf") >= 60 * 4000
     assert {e["args"]["args"] for e in tasks if e["name"] == "branch"} <= {f"({i})" for i in range(12)}
-    assert all(e["args"]["owner"] in (0, 1) and e["args"].get("queued_us", 0) >= 0 for e in tasks)
+    assert all(e["args"].get("owner") in (None, 1 - e["tid"]) and e["args"].get("queued_us", 0) >= 0 for e in tasks)
+    assert any("owner" in e["args"] for e in tasks)
     assert {"wait", "carve"} <= {e.get("cat") for e in events}
     assert any(e["ph"] == "C" for e in events)
     check_nesting(events)
@@ -620,13 +622,12 @@ def test_far_clocks_are_aligned_with_a_stated_error():
     t = scoop_lite.now()
     welcome = {"epoch": 500.0, "host": 2, "boot": "another", "hello": t - 0.01, "clock": 600.0}
     recorder.set_clock(welcome)
-    assert 0.005 <= recorder.error_s < 0.05
     assert abs(t + recorder.offset_s - 600.0 - 0.005) < 0.05
-    recorder.mark("X", "wait", t, cat="wait", dur=0.001)
+    recorder.mark("X", "wait", t, t + 0.001, cat="wait")
     clock, wait = [json.loads(line[:-1]) for line in recorder.lines().decode().splitlines()]
-    assert clock["name"] == "scoop_lite" and re.fullmatch(r"\d+ µs", *clock["args"].values())
-    assert wait["pid"] == 2 and abs(wait["ts"] - 100.005e6) < 0.05e6 and wait["dur"] == 1000
-    recorder.set_clock(dict(welcome, boot=scoop_lite.boot_id()))
+    (error,) = clock["args"].values()
+    assert clock["name"] == "scoop_lite" and 5 <= float(re.fullmatch(r"± ([\d.]+) ms", error)[1]) < 50
+    assert wait["pid"] == 2 and abs(wait["ts"] - 100.005e6) < 0.05e6 and wait["dur"] in (999, 1000, 1001)
 
 
 def test_arguments_are_short_and_nobodys_repr_is_called():
@@ -635,6 +636,6 @@ def test_arguments_are_short_and_nobodys_repr_is_called():
             raise AssertionError
 
     brief = scoop_lite.brief_call
-    assert brief(((1, 2.5, "x"), None)) == "(1, 2.5, 'x')"
-    assert brief(((Loud(), [Loud()] * 9, 10**1000), {"key": None})) == "(Loud, list of 9, int, key=None)"
-    assert len(brief((("a" * 99, b"b" * 99, 1j, "c" * 99), None))) <= 43
+    assert brief((1, 2.5, "x"), None) == "(1, 2.5, 'x')"
+    assert brief((Loud(), [Loud()] * 9, 10**1000), {"key": None}) == "(Loud, list of 9, int, key=None)"
+    assert len(brief(("a" * 99, b"b" * 99, 1j, "c" * 99), None)) <= 43
