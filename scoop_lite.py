@@ -2380,6 +2380,11 @@ class Block:
             return list(self.columns)
         return [c[lo:hi] for c in self.columns]
 
+    def first_call(self) -> Any:
+        """Return arguments and keyword arguments of the first of these tasks."""
+        row, mode = [column[self.lo - self.base] for column in self.columns], self.job.mode
+        return row[0] if mode == KWCALLS else (row if mode == COLUMNS else row[0], {})
+
 
 class Chunk:
     """A chunk of another owner, as it came: not unpickled, so that it can be passed on as it is.
@@ -3212,8 +3217,7 @@ def traceback_text(error: BaseException) -> str:
 def describe(job: Job, block: Block) -> str:
     """Name tasks for a message: function and short arguments."""
     name = getattr(job.func, "__qualname__", None) or repr(job.func)
-    first = [column[0] for column in block.rows()]
-    args, kwargs = (first, {}) if job.mode == COLUMNS else (first[0], {}) if job.mode == CALLS else first[0]
+    args, kwargs = block.first_call()
     try:
         text = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
     except Exception as error:
@@ -3299,7 +3303,8 @@ class Runtime:
         )
         self.scheduler.max_tasks = config.max_tasks
         self.teller = Recorder(self, config)
-        self.recorder = self.scheduler.recorder = self.teller.hooks() if link is not None else None
+        watched = link is not None and (config.verbose > 0 or config.trace)
+        self.recorder = self.scheduler.recorder = self.teller if watched else None  # what the hooks call
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
         self.scope: Optional[Scope] = self.root  # of the running code, once it has created a task
@@ -7569,11 +7574,11 @@ class Launcher:
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
                 self.open_router()
-            self.view.begin()
             first = ORIGIN if self.config.serve < 0 else self.serve_client()
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
                 first += n
+            self.view.begin()
 
     def give_up(self) -> None:
         """End a job that cannot begin."""
@@ -7692,7 +7697,7 @@ Run = Tuple[Any, Any, Any, float, Optional[float], Optional[Visit]]
 
 
 class Recorder:
-    """What a worker knows of its own doings, and tells the launcher: numbers, log records, and for --trace what ran when.
+    """What a worker knows of its doings, and tells the launcher: numbers, log records, and for --trace what ran when.
 
     The scheduler's strands measure; any thread may append a record. Where nobody wants to see anything, the hooks find
     None in place of this and cost one attribute test.
@@ -7712,10 +7717,6 @@ class Recorder:
         self.spent: Dict[str, List[float]] = {}  # tasks, seconds and longest by function
         self.told: Any = None
 
-    def hooks(self) -> Optional[Recorder]:
-        """Return what the hooks shall call: this object, or None when nobody asked for measurements."""
-        return self if self.config.verbose > 0 or self.config.trace else None
-
     # -- measuring --------------------------------------------------------------------------------------------------
 
     def begin(self, future: Future, start_s: float) -> None:
@@ -7725,10 +7726,8 @@ class Recorder:
 
     def begin_block(self, block: Block, start_s: float) -> None:
         """Note that a block of tasks has begun."""
-        job, row = block.job, [column[block.lo - block.base] for column in block.columns]
-        args, kwargs = row[0] if job.mode == KWCALLS else (row if job.mode == COLUMNS else row[0], None)
-        self.cut_s = start_s
-        self.stack.append((job.func, args, kwargs, start_s, job.born_s, job if type(job) is Visit else None))
+        job, self.cut_s = block.job, start_s
+        self.stack.append((job.func, *block.first_call(), start_s, job.born_s, job if type(job) is Visit else None))
 
     def end(self, end_s: float, inline: bool = False, n_more: int = 0) -> None:
         """Note that what began last has ended; short tasks inside of others are only counted.
@@ -7762,7 +7761,8 @@ class Recorder:
                 args["owner"] = visit.key[0]
             if born_s is not None:
                 args["queued_us"] = round((start_s - born_s) * 1e6)
-            self.last, self.func, self.depth = ["X", name_of(func), start_s, end_s, {"cat": "task", "args": args}], func, depth
+            self.func, self.depth = func, depth
+            self.last = ["X", name_of(func), start_s, end_s, {"cat": "task", "args": args}]
             self.records.append(self.last)
         if visit is not None:
             self.arrow("t", start_s, visit.key)
@@ -7793,7 +7793,7 @@ class Recorder:
             self.records.append((ph, name, start_s, end_s, more))
 
     def carved(self, start_s: float, block: Block, chunk_id: int) -> None:
-        """Note that a chunk was pickled and sent. The pump may have done it while a run began or ended: then clip it."""
+        """Note that a chunk was pickled and sent. If the pump did so while a run began or ended, clip it."""
         if is_drawn(chunk_id):
             end_s, args = now(), {"function": name_of(block.job.func), "n": block.hi - block.lo}
             self.mark("X", "carve", start_s, start_s if self.cut_s >= start_s else end_s, cat="carve", args=args)
@@ -7844,9 +7844,10 @@ class Recorder:
         if final and pipe is not None and pipe is not self.found.link:
             emit = pipe.send
         self.cut_s = t = now()
-        self.tell_s = t + TELL_S if config.progress or config.trace else math.inf
+        every_s = TELL_S * max(1.0, self.scheduler.live / 100)  # so that a big pool's broker has time for tasks
+        self.tell_s = t + every_s if config.progress or config.trace else math.inf
         rest = self.scheduler.n_done - self.n_recorded
-        if final and rest and self.hooks() is not None:  # short ones, which the next record would have counted
+        if final and rest and self.found.recorder is not None:  # short ones, which the next record would have counted
             self.write((self.found.last_func, (), None, t, None, None), rest)
         numbers = self.numbers()
         if config.progress or final and config.verbose > 0:
@@ -7930,7 +7931,7 @@ def name_of(func: Any) -> str:
     return getattr(func, "__qualname__", None) or type(func).__qualname__
 
 
-def brief_call(args: Sequence[Any], kwargs: Optional[Mapping[str, Any]]) -> str:
+def brief_call(args: Sequence[Any], kwargs: Any) -> str:
     """Write a task's arguments in some 40 characters, without calling anybody's __repr__."""
     parts = [*map(brief, args[:4]), *["…"] * (len(args) > 4)]
     parts += [f"{key}={brief(value)}" for key, value in itertools.islice((kwargs or {}).items(), 3)]
@@ -7951,14 +7952,12 @@ def brief(value: Any) -> str:
 TRACE_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 
-def trace_line(ph: str, name: str, pid: int, tid: Optional[int], start_s: float, end_s: float = 0.0, **more: Any) -> bytes:
+def trace_line(ph: str, name: str, host: int, rank: Any, start_s: float, end_s: float = 0.0, **more: Any) -> bytes:
     """Format one event of the Chrome trace-event format, a line of its own. Rounded as they are, slices still nest."""
-    event = {"ph": ph, "name": name, "pid": pid, "tid": tid, "ts": round(start_s * 1e6)}
-    if ph == "X":
-        event["dur"] = max(0, round(end_s * 1e6) - round(start_s * 1e6))
-    if tid is None:
-        del event["tid"]
-    return (TRACE_JSON.encode({**event, **more}) + ",\n").encode("utf-8", "replace")
+    ts, lane = round(start_s * 1e6), {} if rank is None else {"tid": rank}
+    length = {"dur": max(0, round(end_s * 1e6) - ts)} if ph == "X" else {}
+    event = {"ph": ph, "name": name, "pid": host, **lane, "ts": ts, **length, **more}
+    return (TRACE_JSON.encode(event) + ",\n").encode("utf-8", "replace")
 
 
 def boot_id() -> str:
@@ -8035,7 +8034,6 @@ class View:
         self.trace = self.log = -1  # descriptors
         self.logs: List[Tuple[float, int, str]] = []  # a heap: records wait for earlier ones from other hosts
         self.n_logs = 0
-        self.seen: Set[Any] = set()  # hosts and workers that the trace has names for
         self.rates: Deque[Tuple[float, int]] = collections.deque(maxlen=20)
         live = self.config.progress == "line"
         self.line = StatusLine(functools.partial(launcher.writer.put, 2)) if live else None
@@ -8050,7 +8048,7 @@ class View:
             self.broker.send_agent = launcher.send_agent
 
     def begin(self) -> None:
-        """Open the files, now that no process is forked any more that would inherit them; with -v, say what starts."""
+        """Open the files, as no process is forked any more that would inherit them; with -v, say what starts."""
         c, n, hosts = self.config, self.broker.welcome["size"], ", ".join(self.broker.host_names.values())
         strands = c.strands if c.strands != "auto" else "greenlet" if importlib.util.find_spec("greenlet") else "thread"
         run = {"workers": n, "hosts": hosts, "engine": c.backend, "strands": strands, "seed": c.seed,
@@ -8065,6 +8063,10 @@ class View:
             started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
             self.files.put(self.trace, b"[\n")
             self.draw("M", "scoop_lite", args={"command": command, "version": __version__, "started": started, **run})
+            for number, name in self.broker.host_names.items():
+                self.draw("M", "process_name", number, args={"name": f"host {name}"})
+            for member in self.broker.members.values():
+                self.draw("M", "thread_name", member.host, member.rank, args={"name": f"worker {member.rank}"})
         if self.line is not None and hasattr(signal, "SIGTSTP"):
             signal.signal(signal.SIGTSTP, self.on_stop_key)
         LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher"),
@@ -8085,7 +8087,6 @@ class View:
         if kind == "STATS":
             self.numbers[member.rank, member.incarnation] = {**told, "host": host, "rank": member.rank}
         elif kind == "TRACE" and self.trace >= 0:
-            self.name_lane(member)
             self.files.put(self.trace, told)
         elif kind == "LOG":
             self.take_log(told["at_s"], told["level"], told["logger"], told["text"], f"{host}, worker {member.rank}",
@@ -8095,18 +8096,9 @@ class View:
         """Write an event of the launcher's own into the trace."""
         self.files.put(self.trace, trace_line(ph, name, host, rank, 0 if ph == "M" else now() - self.start_s, **more))
 
-    def name_lane(self, member: Member) -> None:
-        """Give a host and a worker their names in the trace, before their first event."""
-        for kind, rank, name in (("process_name", None, f"host {self.broker.host_names.get(member.host, '?')}"),
-                                 ("thread_name", member.rank, f"worker {member.rank}")):  # fmt: skip
-            if (member.host, rank) not in self.seen:
-                self.seen.add((member.host, rank))
-                self.draw("M", kind, member.host, rank, args={"name": name})
-
     def mourned(self, member: Member, text: str) -> None:
         """Mark a death in the trace and in the log."""
         if self.trace >= 0:
-            self.name_lane(member)
             self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": text})
         self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", shown=True)
 
@@ -8182,14 +8174,13 @@ class View:
         """Yield the lines of the summary. busy: not waiting for messages; lost: not there, as starting or dead."""
         wall_s, n = now() - self.start_s, self.broker.welcome["size"]
         told = [self.numbers[key] for key in sorted(self.numbers) if self.numbers[key]["final"]]
-        total = {name: sum(v[name] for v in told) for name in ("done", "batches", "carved", "sent", "received", "cpu_s")}
-        efficiency = sum(v["up_s"] - v["idle_s"] for v in told) / (n * wall_s)
-        yield (f"{plural(total['done'], 'task')} in {wall_s:.2f} s, CPU {total['cpu_s'] + time.process_time():.2f} s, "
-               f"efficiency {efficiency:.0%} ({plural(n, 'worker')})")  # fmt: skip
-        mean = total["carved"] / max(1, total["batches"])
-        yield (f"{plural(total['batches'], 'batch', 'es')} of {mean:.1f} tasks, "
-               f"{total['sent'] + total['received']:,} bytes moved, {plural(self.broker.n_died, 'death')}, "
-               f"{plural(self.broker.n_rerun, 're-run')}")  # fmt: skip
+        done, batches, carved, sent, received, cpu_s, up_s, idle_s = (sum(v[name] for v in told) for name in (
+            "done", "batches", "carved", "sent", "received", "cpu_s", "up_s", "idle_s"))  # fmt: skip
+        yield (f"{plural(done, 'task')} in {wall_s:.2f} s, CPU {cpu_s + time.process_time():.2f} s, "
+               f"efficiency {(up_s - idle_s) / (n * wall_s):.0%} ({plural(n, 'worker')})")  # fmt: skip
+        yield (f"{plural(batches, 'batch', 'es')} of {carved / (batches or 1):.1f} tasks, "
+               f"{sent + received:,} bytes moved, "
+               f"{plural(self.broker.n_died, 'death')}, {plural(self.broker.n_rerun, 're-run')}")  # fmt: skip
         for host in dict.fromkeys(v["host"] for v in told):
             here = [v for v in told if v["host"] == host]
             yield f"host {host}: {shares(here, wall_s)}"
@@ -8218,9 +8209,9 @@ class View:
 
     def show(self, way: str, frames: Frames) -> None:
         """Write one message as a plain line."""
-        kind, n_chunks, (sender, _, receiver) = NAMES.get(frames[0][0], "?"), len(parts_of(frames)), way.partition(" > ")
+        kind, n_chunks, (sender, receiver) = NAMES.get(frames[0][0], "?"), len(parts_of(frames)), way.split(" > ")
         line = (f"{(now() - self.start_s) * 1e3:9.2f} ms  {sender:>9} > {receiver:<9}  {kind:<10} "
-                f"{plural(n_chunks, 'chunk') if n_chunks else '':>10} {sum(map(len, frames)):8,} B  "
+                f"{plural(n_chunks, 'chunk') if n_chunks else '':<10} {sum(map(len, frames)):8,} B  "
                 f"{in_words(kind, frames)}\n")  # fmt: skip
         self.launcher.writer.put(2, line.encode())
 
@@ -8246,23 +8237,21 @@ def parts_of(frames: Frames) -> List[Tuple[int, int, int, int]]:
 
 def in_words(kind: str, frames: Frames) -> str:
     """Say what is in a message."""
-    parts = parts_of(frames)
-    if parts:
-        tasks = [f"tasks {first}–{first + n - 1} of chunk {i}" for _, i, first, n in parts[:3]]
-        text = ", ".join(tasks) + f" and {len(parts) - 3} more" * (len(parts) > 3)
-        return f"{'results of ' * (kind == 'RESULT')}{text} of worker {parts[0][0]}"
-    row = next((row for row in MESSAGES if row.name == kind), None)
+    parts, row = parts_of(frames), next((row for row in MESSAGES if row.name == kind), None)
     if row is None:
         return "no message of the table"
-    if row.frames == "hunger":
-        return f"{row.when} ({HUNGER.unpack(frames[1])[0]} wanted so far)"
-    if row.frames == "count":
-        return f"{row.when.partition(';')[0]} ({COUNT.unpack(frames[1])[0]} so far)"
-    if row.frames.startswith("facts"):
-        return f"{row.when}: {bytes(frames[1][:60]).decode('utf-8', 'replace')}{'…' * (len(frames[1]) > 60)}"
-    if "ref" in row.frames and row.frames.startswith("to"):
+    if parts:
+        tasks = [f"task{f's {lo}–{lo + n - 1}' if n > 1 else f' {lo}'} of chunk {i}" for _, i, lo, n in parts[:3]]
+        text = ", ".join(tasks) + f" and {len(parts) - 3} more" * (len(parts) > 3)
+        return f"{'results of ' * (kind == 'RESULT')}{text} of worker {parts[0][0]}"
+    if row.frames in ("hunger", "count"):
+        (n,) = COUNT.unpack_from(frames[1])
+        return f"{row.when.partition(';')[0]} ({n} {'wanted ' * (row.frames == 'hunger')}so far)"
+    if row.frames.startswith("to, ref"):
         return "{}: tasks of chunk {} from {} on, {} of them".format(row.when, *REF.unpack(frames[2]))
-    return row.when if kind != "CONST" else f"{row.when}: {bytes(frames[3]).decode('utf-8', 'replace')}"
+    clear = frames[3] if kind == "CONST" else frames[1] if row.frames.startswith("facts") else b""
+    text = bytes(clear[:60]).decode("utf-8", "replace").translate(dict.fromkeys(map(ord, '"{}')))
+    return f"{row.when}: {text}{'…' * (len(clear) > 60)}" if text else row.when
 
 
 def span(seconds: float) -> str:
