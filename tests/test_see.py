@@ -530,15 +530,21 @@ def test_a_trace_holds_what_happened(launch, tmp_path):
     check_nesting(events)
 
 
+def arrows_of(events):
+    """Return the steps (time, phase, lane) of each arrow."""
+    arrows = collections.defaultdict(list)
+    for event in events:
+        if event.get("cat") == "flow":
+            arrows[event["id"]].append((event["ts"], event["ph"], event["tid"]))
+    return list(arrows.values())
+
+
 def test_arrows_lead_from_carving_through_running_to_the_result(launch, tmp_path):
     path = tmp_path / "trace.json"
     launch(SLOW, args=["30"], options=["--trace", str(path)])
-    arrows = collections.defaultdict(list)
-    for event in read_trace(path):
-        if event.get("cat") == "flow":
-            arrows[event["id"]].append((event["ts"], event["ph"], event["tid"]))
+    arrows = arrows_of(read_trace(path))
     assert len(arrows) >= 5
-    for steps in arrows.values():
+    for steps in arrows:
         phases = "".join(ph for _, ph, _ in sorted(steps))
         assert re.fullmatch("st+f", phases), sorted(steps)
         assert [tid for _, ph, tid in sorted(steps) if ph != "t"] == [0, 0]
@@ -630,6 +636,60 @@ def test_far_clocks_are_aligned_with_a_stated_error():
     (error,) = clock["args"].values()
     assert clock["name"] == "scoop_lite" and 5 <= float(re.fullmatch(r"± ([\d.]+) ms", error)[1]) < 50
     assert wait["pid"] == 2 and abs(wait["ts"] - 100.005e6) < 0.05e6 and wait["dur"] in (999, 1000, 1001)
+
+
+# A module that Python imports by itself at its start: this host's clock is 20 minutes ahead, and its kernel another.
+WRONG_CLOCK = """
+import builtins, io, time
+real, opened = time.perf_counter, open
+time.perf_counter = lambda: real() + 1234.5
+def open_other(file, *args, **more):
+    return io.StringIO("another") if str(file).endswith("boot_id") else opened(file, *args, **more)
+builtins.open = open_other
+"""
+
+TWO_CLOCKS = """
+    import time
+    import scoop_lite
+    from scoop_lite import futures
+
+    def there_and_back(x):
+        scoop_lite.logger.warning("task %d", x)
+        time.sleep(0.03)
+        return time.perf_counter()
+
+    if __name__ == "__main__":
+        times = list(futures.map(there_and_back, range(40)))
+        print(max(times) - min(times) > 1200)
+"""
+
+
+def test_a_host_whose_clock_is_wrong_is_put_right(launch_once, tmp_path):
+    """Its tasks lie between their carving and their results, its log records between the others'."""
+    site, starter, trace, log = (tmp_path / name for name in ("site", "starter", "trace", "log"))
+    site.mkdir()
+    (site / "sitecustomize.py").write_text(WRONG_CLOCK)
+    starter.write_text(f'#!/bin/sh\nPYTHONPATH={site} exec sh -c "$2"\n')
+    starter.chmod(0o755)
+    options = ["--hosts", "localhost:1", "far:1", "--launcher", f"{starter} {{host}}"]
+    outcome = launch_once(TWO_CLOCKS, n=None, options=[*options, "--trace", str(trace), "--log", str(log)])
+    assert outcome.stdout == "True\n", outcome  # the clocks do differ
+    events = read_trace(trace)
+    assert all(0 <= event.get("ts", 0) < 60e6 for event in events)
+    (error,) = [text for e in events if e["name"] == "scoop_lite" for text in e["args"].values() if "±" in str(text)]
+    number, unit = re.fullmatch(r"± ([\d.]+) ([mµ]?s)", error).groups()
+    error_us = float(number) * {"µs": 1, "ms": 1e3, "s": 1e6}[unit]
+    assert 0 < error_us < 2e6
+    arrows = arrows_of(events)
+    assert len(arrows) >= 3
+    for steps in arrows:
+        (start, _, _), *runs, (end, _, _) = sorted(steps, key=lambda step: "stf".index(step[1]))
+        assert all(start - error_us <= at <= end + error_us and lane == 1 for at, _, lane in runs), (error, steps)
+    records = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [r["time"] for r in records] == sorted(r["time"] for r in records) and len(records) == 40
+    assert records[-1]["time"][:10] == time.strftime("%Y-%m-%d") and {r["host"] for r in records} >= {"far"}
+    ranks = [r["rank"] for r in records]
+    assert sum(a != b for a, b in zip(ranks, ranks[1:])) > 4, ranks  # mixed, not one host after the other
 
 
 def test_arguments_are_short_and_nobodys_repr_is_called():
