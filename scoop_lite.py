@@ -480,6 +480,7 @@ class StreamLink:
         self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
         self.n_in = self.n_out = 0  # bytes
         self.events = selectors.EVENT_READ  # that a selector waits for here
+        self.held = False  # nothing is read, as there is no room for it (sockets only)
         for end in {self.reader, self.writer}:
             end.setblocking(False) if self.sock else os.set_blocking(end.fileno(), False)
         self.last_heard_s = self.beat_s = now()
@@ -609,16 +610,24 @@ class StreamLink:
     def watch(self, selector: selectors.BaseSelector) -> bool:
         """Flush; have a selector wait for writability while something is left. Return True when all of it went."""
         done = self.flush()
-        events = selectors.EVENT_READ | (0 if done else selectors.EVENT_WRITE)
+        events = (0 if self.held else selectors.EVENT_READ) | (0 if done else selectors.EVENT_WRITE)
         if events != self.events and not self.closed:
-            self.events = events
-            if self.reader is self.writer:
+            before, self.events = self.events, events
+            if not events:
+                self.key = selector.unregister(self.reader)
+            elif not before:
+                selector.register(self.reader, events, self.key.data)
+            elif self.reader is self.writer:
                 selector.modify(self.reader, events, selector.get_key(self.reader).data)
             elif done:
                 selector.unregister(self.writer)
             else:
                 selector.register(self.writer, selectors.EVENT_WRITE, lambda: None)
         return done
+
+    def backlog(self) -> int:
+        """Return how many bytes wait to be written."""
+        return sum(map(len, self.out))
 
     def unwatch(self, selector: selectors.BaseSelector) -> None:
         """Have a selector forget this link."""
@@ -3923,6 +3932,13 @@ class Runtime:
         if not self.corked:
             self.link.flush()
 
+    def wait_for_room(self) -> None:
+        """Have whoever logs without end wait for a link that is behind; ØMQ's own queue has no bound."""
+        while self.link is not None and not self.link.closed and not self.link.edge and self.link.backlog() > BACKLOG:
+            Waits().wait(self.link.wants_write(), 1.0)
+            with self.lock:
+                self.link.flush()
+
     def look_again(self) -> None:
         """After sending by ØMQ, which may have hidden from the other thread that something came."""
         if self.link.edge and self.pump is not None:
@@ -6338,9 +6354,15 @@ class Agent:
         self.link.drain()
 
     def flush(self) -> None:
-        """Write what this round has queued, and wait for writability where it does not go at once."""
-        for link in [self.link, *(c.link for c in self.children.values() if c.link is not None)]:
-            link.watch(self.selector)
+        """Write what this round has queued, and wait for writability where it does not go at once.
+
+        While the launcher is behind, workers are not read, so that they feel it; the launcher always is.
+        """
+        held = not self.link.watch(self.selector) and self.link.backlog() > BACKLOG
+        for child in self.children.values():
+            if child.link is not None:
+                child.link.held = held
+                child.link.watch(self.selector)
 
     def on_signal(self, number: int, frame: Any) -> None:
         self.signals[number] = self.signals.get(number, 0) + 1
@@ -6557,6 +6579,7 @@ class Agent:
 
 AGENT_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD") if hasattr(signal, name)]
 OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
+BACKLOG = 4 << 20  # bytes that may wait for a slow link before those who would send more have to wait
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 
 
@@ -7873,6 +7896,7 @@ class Recorder:
                                shown=elsewhere, pid=os.getpid()))  # fmt: skip
         if not self.found.lock.locked():
             self.send_logs(self.found.emit)
+            self.found.wait_for_room()
 
     def send_logs(self, emit: Callable[[Frames], None]) -> None:
         while self.logs:

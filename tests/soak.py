@@ -21,6 +21,7 @@ import pathlib
 import random
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -202,7 +203,10 @@ def inject(name: str, job: Job, rng: random.Random) -> None:
     try:
         HARM[name](job, rng)
     except (AssertionError, ProcessLookupError, IndexError) as gone:
-        if job.process.poll() is None and not job.hosts:
+        try:
+            if not job.hosts:
+                job.process.wait(CLEAN_S)  # its agent is gone a moment before the launcher
+        except subprocess.TimeoutExpired:
             raise AssertionError("no victim for %r: %s" % (name, gone)) from gone
 
 
@@ -261,6 +265,8 @@ def main() -> int:
     parser.add_argument("--local", action="store_true", help="no stand-in hosts")
     parser.add_argument("--file", default=str(PROGRAM.parents[3] / "scoop_lite.py"), help="the scoop_lite.py to test")
     parser.add_argument("-v", "--verbose", action="store_true", help="print each run's plan")
+    # The stand-in hosts' python3 is this one: another might lack what a combination needs.
+    os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
     return 1 if soak(parser.parse_args()) else 0
 
 

@@ -154,6 +154,42 @@ def test_a_slow_link_that_still_carries_bytes_is_alive(run, pace):
     assert outcome.err == ""
 
 
+LOG_FLOOD = """
+    import resource
+
+    def flood():
+        for i in range(1500):
+            scoop_lite.logger.info("%s", "x" * 20000)
+        return host(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    if __name__ == "__main__":
+        poll(futures.submit(int), 60)
+        reach("ready")
+        await_sign("go")
+        where, peak = poll(futures.submit(flood), 60).result()
+        print(where, peak < {most})
+        reach("flooded")
+        await_sign("end")
+"""
+
+
+@limit(90)
+def test_an_agent_and_its_workers_behind_a_slow_link_hold_little_of_what_they_have_to_say(run_own, tmp_path):
+    log = tmp_path / "log"
+    program = LOG_FLOOD.format(most=100 << 10)
+    job = run_own(program, "-n", "2", "--log", str(log), hosts=("alpha", "beta"))
+    job.reached("ready")
+    agent = job.agent("beta")
+    before = processes.memory_kib(agent, "VmHWM")
+    order_link(job, "beta", "rate 10000000")
+    job.give("go")
+    job.reached("flooded", 60)
+    assert processes.memory_kib(agent, "VmHWM") - before < 16 << 10, str(job)  # of 30 MB
+    job.give("end")
+    job.right("beta True", 60)
+    assert len([line for line in log.read_text().splitlines() if "xxxx" in line]) == 1500
+
+
 def test_a_link_with_delay_is_no_fault(run):
     job = hang_there(run, *QUICK)
     order_link(job, "beta", "delay 0.1")
