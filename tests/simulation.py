@@ -44,6 +44,9 @@ TINY_S = 100e-6  # a worker's computing below this is added up before it costs a
 HAS_WORK_MIN = 2  # tasks that a worker must have to count as one that could give some away
 
 
+SIZES = scoop_lite.PIECE, scoop_lite.BIG_BUFFER
+
+
 class Violation(Exception):
     """An invariant does not hold."""
 
@@ -393,7 +396,7 @@ class Simulation:
     def __init__(self, seed, workers=100, events=20_000, faults=None, full=False, pieces=None):
         self.seed, self.rng = seed, random.Random(seed)
         pieces = seed % 7 == 6 if pieces is None else pieces
-        scoop_lite.PIECE, scoop_lite.BIG_BUFFER = (30, 49) if pieces else (1 << 20, 1 << 16)
+        scoop_lite.PIECE, scoop_lite.BIG_BUFFER = (30, 49) if pieces else SIZES
         rng = self.rng
         self.faults = seed % 2 == 1 if faults is None else faults
         self.n = workers if full else max(1, int(workers ** rng.random() * rng.choice((1, 1, 0.3))))
@@ -582,6 +585,7 @@ class Simulation:
             for worker in self.workers.values():
                 worker.unwind()
             scoop_lite.now, scoop_lite.time, scoop_lite._state["runtime"] = saved
+            scoop_lite.PIECE, scoop_lite.BIG_BUFFER = SIZES  # other tests of this process need them
             gc.enable()
         return self.violations
 
