@@ -1,7 +1,7 @@
 """The page that examples/report.py makes of a trace, read back from a real browser.
 
     python -m pytest tests/test_report.py
-    SCREENSHOTS=some/directory python -m pytest tests/test_report.py     # keeps the pictures
+    SCREENSHOTS=some/directory python -m pytest tests/test_report.py     # keeps the pictures; README shows report-light
 
 The traces are made here, line by line, in the format that `--trace` writes, so that every number on the page is known.
 The browser is Debian's chromium (or any of the names in BROWSERS), started once and driven through a pair of pipes;

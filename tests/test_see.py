@@ -368,13 +368,14 @@ def test_the_wiretap_names_constants_and_counts(launch_once):
 
 LOGGING = """
     import logging, time
+    import scoop
     import scoop_lite
     from scoop_lite import futures
 
     def speak(x):
         logging.getLogger("scoop_lite.theirs").warning("warn %d", x)
         scoop_lite.logger.info("info %d", x)
-        scoop_lite.logger.debug("debug %d", x)
+        scoop.logger.debug("debug %d", x)
         time.sleep(0.03)
         return x
 
