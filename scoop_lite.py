@@ -7210,8 +7210,12 @@ class Writer:
             self.wake()
 
 
-class Launcher:
-    """Runs one job: an agent on each host, the broker in the middle, signals and output of the user's terminal."""
+class Links:
+    """The launcher's links, on which the broker sits: to each host's agent, and to workers with a link of their own.
+
+    Attributes:
+        direct: hosts whose workers have links of their own. facing: our address as a host sees it.
+    """
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -7221,29 +7225,16 @@ class Launcher:
         self.peers: Dict[int, Any] = {}  # workers' own links, by rank
         self.early: Dict[int, List[Frames]] = {}  # for workers whose link is not here yet
         self.touched: Set[Any] = set()  # links with something to write
-        self.signals: Dict[int, int] = {}
-        self.signalled: Optional[int] = None  # the first signal that asked us to end
-        self.kill_s = math.inf  # when to stop waiting for the script to end by itself
         wake_out, self.wake_in = os.pipe()
         for fd in (wake_out, self.wake_in):
             os.set_blocking(fd, False)
         self.selector.register(wake_out, selectors.EVENT_READ, lambda: os.read(wake_out, 4096))
         self.writer = Writer(self.wake)
-        self.told_written = 0
         self.router: Optional[ZmqRouter] = None
         self.broker.library = functools.partial(read_library, config)
-        self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
-        self.local_agents: List[int] = []  # processes forked from this one
         self.direct: Set[int] = set()  # hosts whose workers have links of their own
-        self.starters: Dict[int, Starter] = {}  # by host number
-        self.joining: Set[int] = set()  # hosts that have neither joined nor failed
-        self.cpus: Dict[int, int] = {}  # of the hosts that have joined
         self.facing: Dict[int, str] = {}  # our address as those hosts see it
         self.ways: Dict[int, str] = {}  # how their workers have come
-        self.begun = False  # workers have been started
-        self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
-        self.pid = os.getpid()
-        self.view = View(self)
 
     def wake(self) -> None:
         try:
@@ -7255,8 +7246,6 @@ class Launcher:
         """Say one sentence to the user, on standard error, unless -q."""
         if self.config.verbose >= 0:
             self.writer.put(2, f"scoop_lite: {text}\n".encode())
-
-    # -- links ---------------------------------------------------------------------------------------------------------
 
     def send(self, rank: int, frames: Frames) -> None:
         peer = self.peers.get(rank)
@@ -7274,6 +7263,132 @@ class Launcher:
         if link is not None:
             link.queue(frames)
             self.touched.add(link)
+
+    def open_router(self) -> None:
+        """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
+        self.router = ZmqRouter(self.take_zmq)
+        self.broker.invite = self.invite
+        for sock in (self.router.socket, self.router.zap):
+            self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
+
+    def invite(self, rank: int, incarnation: int) -> Optional[List[str]]:
+        """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
+        assert self.router is not None
+        address = self.facing.get(self.broker.members[rank].host)
+        endpoint = self.router.listen(address) if address else ""
+        return self.router.invite(rank, incarnation, endpoint) if endpoint else None
+
+    def tell_way(self, host: int, way: str) -> None:
+        """With -v, say once which way the workers of a host have come."""
+        if self.config.verbose > 0 and self.router is not None and host not in self.ways:
+            self.ways[host] = way
+            self.report(f"{self.broker.host_names[host]}: its workers come {way}")
+
+    def take_zmq(self, rank: int, frames: Frames) -> None:
+        """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
+        assert self.router is not None
+        peer = self.peers.get(rank)
+        if peer is None or peer.identity != self.router.identities[rank]:
+            self.peers[rank] = ZmqPeer(self.router, self.router.identities[rank])
+            if rank in self.broker.members:
+                self.tell_way(self.broker.members[rank].host, "by ØMQ")
+        try:
+            self.broker.turn(rank, frames)
+        except PeerError as error:
+            self.report(f"worker {rank} broke the protocol: {error}")
+            self.kill_worker(rank)
+
+    def kill_worker(self, rank: int) -> None:
+        """Have a worker's agent end it, if it is not dead already."""
+        member = self.broker.members.get(rank)
+        if member is not None:
+            order = facts(rank=rank, incarnation=member.incarnation)
+            self.send_agent(member.host, message("KILL", AGENT, 0, order))
+
+    def add_peer(self, worker: List[int], fd: int) -> None:
+        """Connect to a local worker by the descriptor that its agent passed us."""
+        rank, incarnation, _ = worker
+        link = StreamLink(socket.socket(fileno=fd))
+        self.peers[rank] = link
+        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, rank, link))
+        self.touched.add(link)
+        for frames in self.early.pop(rank, ()):
+            if HEADER.unpack(frames[0])[2] == incarnation:
+                link.queue(frames)
+
+    def read_peer(self, rank: int, link: Any) -> None:
+        messages = link.receive()
+        while messages:
+            try:
+                self.broker.turn(rank, messages.popleft())
+            except PeerError as error:
+                link.closed = str(error)
+                self.report(f"worker {rank} broke the protocol: {error}")
+                break
+        if link.closed:
+            self.drop_peer(rank, link)
+            if rank == ORIGIN and self.config.serve >= 0:
+                self.broker.said_bye = True  # it has nobody left to tell otherwise
+                self.broker.bury(self.broker.members[ORIGIN], {"code": 0})
+            elif self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
+                self.kill_worker(rank)
+
+    def drop_peer(self, rank: int, link: Any) -> None:
+        if rank in self.peers and self.peers[rank] is link:
+            link.unwatch(self.selector)
+            self.touched.discard(link)
+            link.close()
+            del self.peers[rank]
+
+    def drain_peer(self, rank: int) -> None:
+        """Before a death is judged: take in all that the worker had sent."""
+        link: Any = self.peers.get(rank)
+        if link is None:
+            return
+        if isinstance(link, ZmqPeer):
+            assert self.router is not None
+            self.router.receive()
+            self.peers.pop(rank, None)
+            return
+        n = -1
+        while not link.closed and link.n_in != n:
+            n = link.n_in
+            self.read_peer(rank, link)
+            if self.peers.get(rank) is not link:
+                return
+        self.drop_peer(rank, link)
+
+    def end_turn(self) -> Optional[float]:
+        """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
+        while True:
+            delay = self.broker.end_turn(now())
+            if self.router is None or not self.router.receive():
+                return delay
+
+    def flush(self) -> None:
+        """Write what this round has queued; wait for writability where it does not go at once."""
+        for link in list(self.touched):
+            if link.watch(self.selector):
+                self.touched.discard(link)
+
+
+class HostLinks(Links):
+    """Links, and the hosts behind them: starts an agent on each of the plan, and lets go of those that do not answer.
+
+    Attributes:
+        give_up_s: when to end the job, as a host has failed that it cannot do without.
+    """
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.signalled: Optional[int] = None  # the first signal that asked us to end
+        self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
+        self.local_agents: List[int] = []  # processes forked from this one
+        self.starters: Dict[int, Starter] = {}  # by host number
+        self.joining: Set[int] = set()  # hosts that have neither joined nor failed
+        self.cpus: Dict[int, int] = {}  # of the hosts that have joined
+        self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
+        self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
 
     def start_hosts(self) -> None:
         """Start an agent on every host of the plan; in the forked one, this does not return (Become).
@@ -7388,102 +7503,6 @@ class Launcher:
             self.drain_peer(json.loads(bytes(frames[1]))["rank"])
         self.broker.agent_turn(host, frames)
 
-    def open_router(self) -> None:
-        """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
-        self.router = ZmqRouter(self.take_zmq)
-        self.broker.invite = self.invite
-        for sock in (self.router.socket, self.router.zap):
-            self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
-
-    def invite(self, rank: int, incarnation: int) -> Optional[List[str]]:
-        """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
-        assert self.router is not None
-        address = self.facing.get(self.broker.members[rank].host)
-        endpoint = self.router.listen(address) if address else ""
-        return self.router.invite(rank, incarnation, endpoint) if endpoint else None
-
-    def tell_way(self, host: int, way: str) -> None:
-        """With -v, say once which way the workers of a host have come."""
-        if self.config.verbose > 0 and self.router is not None and host not in self.ways:
-            self.ways[host] = way
-            self.report(f"{self.broker.host_names[host]}: its workers come {way}")
-
-    def take_zmq(self, rank: int, frames: Frames) -> None:
-        """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
-        assert self.router is not None
-        peer = self.peers.get(rank)
-        if peer is None or peer.identity != self.router.identities[rank]:
-            self.peers[rank] = ZmqPeer(self.router, self.router.identities[rank])
-            if rank in self.broker.members:
-                self.tell_way(self.broker.members[rank].host, "by ØMQ")
-        try:
-            self.broker.turn(rank, frames)
-        except PeerError as error:
-            self.report(f"worker {rank} broke the protocol: {error}")
-            self.kill_worker(rank)
-
-    def kill_worker(self, rank: int) -> None:
-        """Have a worker's agent end it, if it is not dead already."""
-        member = self.broker.members.get(rank)
-        if member is not None:
-            order = facts(rank=rank, incarnation=member.incarnation)
-            self.send_agent(member.host, message("KILL", AGENT, 0, order))
-
-    def add_peer(self, worker: List[int], fd: int) -> None:
-        """Connect to a local worker by the descriptor that its agent passed us."""
-        rank, incarnation, _ = worker
-        link = StreamLink(socket.socket(fileno=fd))
-        self.peers[rank] = link
-        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, rank, link))
-        self.touched.add(link)
-        for frames in self.early.pop(rank, ()):
-            if HEADER.unpack(frames[0])[2] == incarnation:
-                link.queue(frames)
-
-    def read_peer(self, rank: int, link: Any) -> None:
-        messages = link.receive()
-        while messages:
-            try:
-                self.broker.turn(rank, messages.popleft())
-            except PeerError as error:
-                link.closed = str(error)
-                self.report(f"worker {rank} broke the protocol: {error}")
-                break
-        if link.closed:
-            self.drop_peer(rank, link)
-            if rank == ORIGIN and self.config.serve >= 0:
-                self.broker.said_bye = True  # it has nobody left to tell otherwise
-                self.broker.bury(self.broker.members[ORIGIN], {"code": 0})
-            elif self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
-                self.kill_worker(rank)
-
-    def drop_peer(self, rank: int, link: Any) -> None:
-        if rank in self.peers and self.peers[rank] is link:
-            link.unwatch(self.selector)
-            self.touched.discard(link)
-            link.close()
-            del self.peers[rank]
-
-    def drain_peer(self, rank: int) -> None:
-        """Before a death is judged: take in all that the worker had sent."""
-        link: Any = self.peers.get(rank)
-        if link is None:
-            return
-        if isinstance(link, ZmqPeer):
-            assert self.router is not None
-            self.router.receive()
-            self.peers.pop(rank, None)
-            return
-        n = -1
-        while not link.closed and link.n_in != n:
-            n = link.n_in
-            self.read_peer(rank, link)
-            if self.peers.get(rank) is not link:
-                return
-        self.drop_peer(rank, link)
-
-    # -- hosts ---------------------------------------------------------------------------------------------------------
-
     def read_words(self, starter: Starter) -> None:
         """Keep what a starter says on standard error; show it with -v."""
         text = starter.read_words()
@@ -7550,7 +7569,18 @@ class Launcher:
                 if link.closed:
                     self.lose_agent(number, link)
 
-    # -- the job -------------------------------------------------------------------------------------------------------
+
+class Launcher(HostLinks):
+    """Runs one job: an agent on each host, the broker in the middle, signals and output of the user's terminal."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.signals: Dict[int, int] = {}
+        self.kill_s = math.inf  # when to stop waiting for the script to end by itself
+        self.told_written = 0
+        self.begun = False  # workers have been started
+        self.pid = os.getpid()
+        self.view = View(self)
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
@@ -7577,13 +7607,6 @@ class Launcher:
             if now() >= self.kill_s:
                 self.kill_all()
         return self.end()
-
-    def end_turn(self) -> Optional[float]:
-        """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
-        while True:
-            delay = self.broker.end_turn(now())
-            if self.router is None or not self.router.receive():
-                return delay
 
     def begin(self) -> None:
         """Once every host has joined or failed: number the workers, host after host, and start them."""
@@ -7627,12 +7650,6 @@ class Launcher:
         if due_s < math.inf:
             delay = min(delay, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
-
-    def flush(self) -> None:
-        """Write what this round has queued; wait for writability where it does not go at once."""
-        for link in list(self.touched):
-            if link.watch(self.selector):
-                self.touched.discard(link)
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
