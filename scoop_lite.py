@@ -8345,9 +8345,9 @@ def natural(text: str) -> int:
 
 
 def address(text: str) -> str:
-    """Read a host name or an address; return the address."""
+    """Read a host name or an address; return the address. Nothing stays nothing: it would mean every interface."""
     try:
-        return socket.gethostbyname(text)
+        return text and socket.gethostbyname(text)
     except OSError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
