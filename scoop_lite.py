@@ -2425,6 +2425,9 @@ class Level(Deque[Any]):
         self.stale = 0  # futures in it that were run or cancelled meanwhile
 
 
+DOOM = getattr(signal, "SIGURG", signal.SIGINT)  # a worker sends it to itself; SIGINT is the user's, also in tasks
+
+
 def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
     """Run a slice. Alone in its frame, so that a signal handler can tell tasks written in C from our own work."""
     if piece.block.hi - piece.block.lo == 1 and not piece.out:
@@ -4313,7 +4316,7 @@ class Runtime:
         if self.rank != ORIGIN:  # which listens to its user alone
             self.doomed = piece, piece.index()
             self.later.append(functools.partial(self.interrupt_parked, piece, piece.index()))
-            os.kill(self.pid, signal.SIGINT)
+            os.kill(self.pid, DOOM)
             self.wake()
 
     def interrupt_parked(self, piece: Slice, index: int) -> None:
@@ -4326,20 +4329,21 @@ class Runtime:
                 strand.ready = True
                 self.ready.append(strand)
 
-    def heed_sigint(self, number: int, frame: Any) -> None:
-        """Handle a worker's SIGINT: raise KeyboardInterrupt in the doomed task, or, if somebody else sent it, anywhere.
-
-        While our own code runs on behalf of that task, it comes again a moment later.
-        """
+    def heed_doom(self, number: int, frame: Any) -> None:
+        """Raise KeyboardInterrupt in the doomed task, if it still runs; while our code works for it, a moment later."""
         if self.doomed is None or os.getpid() != self.pid:
-            raise KeyboardInterrupt
+            return
         piece, index = self.doomed
         main = self.strands.name == "greenlet" or self.current is self.strands.main
         runs = self.slice or self.task
-        child = piece.scope is not None and scope_of(runs) is piece.scope
-        if piece.index() != index or not main or not (runs is piece or piece.strand is self.current or child):
+        mine = runs is piece or piece.scope is not None and scope_of(runs) is piece.scope
+        ours = frame
+        while ours.f_globals is not globals():
+            ours = ours.f_back  # at the latest the frame that started the worker
+        in_task = ours.f_code is run_calls.__code__ or ours is not frame and ours.f_code is Runtime.run_future.__code__
+        if piece.index() != index or not main or not (mine or piece.strand is self.current):
             self.doomed = None
-        elif self.lock.locked() or frame.f_globals is globals() and frame.f_code is not run_calls.__code__:
+        elif self.lock.locked() or not in_task or not mine:
             threading.Timer(0.01, os.kill, (self.pid, number)).start()
         else:
             self.doomed = None
@@ -6174,7 +6178,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
     call_init(config, found)
     found.scheduler.interrupt = found.interrupt_task
-    signal.signal(signal.SIGINT, found.heed_sigint)
+    signal.signal(DOOM, found.heed_doom)
     found.schedule()
     return 0
 
