@@ -202,7 +202,7 @@ def inject(name: str, job: Job, rng: random.Random) -> None:
     """Do harm; a run that has just ended, or lost the victim, cannot be harmed."""
     try:
         HARM[name](job, rng)
-    except (AssertionError, ProcessLookupError, IndexError) as gone:
+    except (AssertionError, OSError, IndexError) as gone:
         try:
             if not job.hosts:
                 job.process.wait(CLEAN_S)  # its agent is gone a moment before the launcher

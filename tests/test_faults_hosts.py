@@ -141,9 +141,9 @@ SLOW_LINK = """
 
 @limit(120)
 @pytest.mark.parametrize("pace", PACES)
-def test_a_slow_link_that_still_carries_bytes_is_alive(run, pace):
+def test_a_slow_link_that_still_carries_bytes_is_alive(run_own, pace):
     size, rate = int(100000 * pace.dead_after_s), 25000
-    job = run(SLOW_LINK.format(size=size), "-n", "2", *pace.options, hosts=("alpha", "beta"))
+    job = run_own(SLOW_LINK.format(size=size), "-n", "2", *pace.options, hosts=("alpha", "beta"))
     job.reached("ready")
     order_link(job, "beta", "rate %d" % rate)
     job.give("go")
