@@ -31,8 +31,8 @@ local queue to fill an order; *strand*: a stack that can be parked; *link*: one 
 reaches a host. Durations end in ``_s``.
 
 Guarantees. Without a fault each task runs exactly once; when workers die, at most ``--retries`` times more, and then it
-fails with WorkerLost. Nothing listens anywhere unless ``--backend zmq`` asks for it, and then only CURVE keys handed
-out by this run get in. No exit status 0 for a script that failed, and no process left behind.
+fails with WorkerLost. Nothing listens anywhere but with ``--backend zmq`` and on Windows; and then only keys handed out
+by this run get in. No exit status 0 for a script that failed, and no process left behind.
 
 How it is fast. ``submit`` and ``map`` only append to a queue; each worker runs the deepest tasks first and gives away
 the shallowest, when somebody is hungry, in slices of some milliseconds of measured work.
@@ -62,6 +62,7 @@ import functools
 import gc
 import hashlib
 import heapq
+import hmac
 import importlib
 import importlib.machinery
 import importlib.util
@@ -148,6 +149,10 @@ MAX_PARKED = {"greenlet": 100_000, "thread": 1_000}  # parked strands from which
 INITIALIZER = "scoop_lite.initializer"  # the name of the constant that an Executor gives its workers first
 AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
 ORIGIN = 0  # the rank of the worker that runs the user's script
+CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
+NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
+DOOR_S = 2.0  # for a connection to prove its key: less refuses workers of a busy machine, more lets strangers stay
+MAX_CALLERS = 64  # connections that have not proved a key yet; the oldest makes way for one more
 
 logger = logging.getLogger("scoop_lite")
 now = time.perf_counter  # the one clock here: monotonic on every platform, and fine enough for short tasks
@@ -659,11 +664,198 @@ class StreamLink:
         while not self.flush() and now() < deadline:
             select.select([], [self.writer], [], deadline - now())
 
+    def finish(self, timeout_s: float = 5.0) -> None:
+        """Close when all is written; over TCP when the other end has read it: it may be lost with this process else."""
+        self.drain(timeout_s)
+        deadline = now() + timeout_s
+        try:
+            if self.sock is not None and self.sock.family == socket.AF_INET and not self.closed:
+                self.sock.shutdown(socket.SHUT_WR)
+                waits = Waits(self.fileno())
+                while waits.wait(None, max(0.0, deadline - now())) and self.sock.recv(1 << 16):
+                    pass
+        except OSError:
+            pass  # the other end is gone
+        self.close()
+
     def close(self) -> None:
         """Close both directions."""
         self.closed = self.closed or "closed here"
         self.reader.close()
         self.writer.close()
+
+
+class Door:
+    """Listens at 127.0.0.1, where descriptors can be neither inherited nor passed; who proves a key gets a link.
+
+    Each side's proof is a MAC over its role, who the caller is and fresh nonces of both: it can be neither replayed nor
+    reflected, and a key opens once. Until then so many bytes are read and no more, and nothing blocks.
+
+        door > caller: nonce (32);  caller > door: OWNER of it (8), nonce (32), MAC (32);  door > caller: MAC (32)
+
+    Args:
+        selector: of the thread that owns us. admit: called with rank, incarnation and socket of who has proved its key.
+    """
+
+    PROOF = struct.Struct("!8s32s32s")
+
+    def __init__(self, selector: selectors.BaseSelector, admit: Callable[[int, int, socket.socket], Any]) -> None:
+        self.selector, self.admit = selector, admit
+        self.keys: Dict[bytes, bytes] = {}
+        self.callers: Dict[socket.socket, Tuple[float, bytes, bytearray]] = {}  # deadline, our nonce, what has come
+        self.sock = socket.socket()
+        if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # else another program could listen at the same port of Windows
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.listen(128)
+        self.sock.setblocking(False)
+        selector.register(self.sock, selectors.EVENT_READ, self.answer)
+
+    def invite(self, rank: int, incarnation: int) -> Dict[str, Any]:
+        """Make a key; return what `knock` needs, to be handed over in secret."""
+        key = self.keys[OWNER.pack(rank, incarnation)] = os.urandom(32)
+        return {"port": self.sock.getsockname()[1], "key": key.hex(), "rank": rank, "incarnation": incarnation}
+
+    @staticmethod
+    def prove(key: bytes, role: bytes, *parts: bytes) -> bytes:
+        return hmac.new(key, role + b"".join(parts), "sha256").digest()
+
+    def answer(self) -> None:
+        """Accept a connection and send it our nonce."""
+        if len(self.callers) >= MAX_CALLERS:
+            self.dismiss(next(iter(self.callers)))
+        try:
+            caller, _ = self.sock.accept()
+        except OSError:  # it has gone already; or there are no descriptors: then some must go
+            list(map(self.dismiss, list(self.callers)))
+            return
+        nonce = os.urandom(32)
+        caller.setblocking(False)
+        caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.callers[caller] = now() + DOOR_S, nonce, bytearray()
+        self.selector.register(caller, selectors.EVENT_READ, functools.partial(self.listen, caller))
+        try:
+            caller.send(nonce)
+        except OSError:
+            self.dismiss(caller)
+
+    def listen(self, caller: socket.socket) -> None:
+        """Read a proof, no byte more; let in who gave a right one."""
+        if caller not in self.callers:
+            return  # dismissed in this very round
+        _, nonce, begun = self.callers[caller]
+        try:
+            data = caller.recv(self.PROOF.size - len(begun))
+        except OSError:
+            data = b""
+        begun += data
+        if not data:
+            self.dismiss(caller)
+        elif len(begun) == self.PROOF.size:
+            who, theirs, proof = self.PROOF.unpack(begun)
+            key = self.keys.get(who, b"")
+            right = hmac.compare_digest(proof, self.prove(key, b"caller", who, nonce, theirs)) and bool(key)
+            self.dismiss(caller, close=not right)
+            if right:
+                del self.keys[who]
+                try:
+                    caller.send(self.prove(key, b"door", who, nonce, theirs))
+                except OSError:
+                    caller.close()  # it has just died, as others will report
+                else:
+                    rank, incarnation = OWNER.unpack(who)
+                    self.admit(rank, incarnation, caller)
+
+    def dismiss(self, caller: socket.socket, close: bool = True) -> None:
+        del self.callers[caller]
+        self.selector.unregister(caller)
+        if close:
+            caller.close()
+
+    def sweep(self) -> None:
+        """Dismiss who has been silent for too long."""
+        for caller, (deadline, *_) in list(self.callers.items()):
+            if now() >= deadline:
+                self.dismiss(caller)
+
+    def close(self) -> None:
+        self.selector.unregister(self.sock)
+        self.sock.close()
+        list(map(self.dismiss, list(self.callers)))
+
+
+def knock(port: int, key: str, rank: int, incarnation: int) -> socket.socket:
+    """Connect to a `Door`, prove the key there, and have the other end prove it too.
+
+    Raises:
+        PeerError: it did not within 10 s, however often we asked.
+    """
+    who, secret, deadline = OWNER.pack(rank, incarnation), bytes.fromhex(key), now() + JOIN_S
+    while True:
+        sock = socket.socket()
+        try:
+            sock.settimeout(JOIN_S)
+            sock.connect(("127.0.0.1", port))
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            nonce, theirs = os.urandom(32), receive_exactly(sock, 32)
+            sock.sendall(who + nonce + Door.prove(secret, b"caller", who, theirs, nonce))
+            if hmac.compare_digest(receive_exactly(sock, 32), Door.prove(secret, b"door", who, theirs, nonce)):
+                return sock
+            raise PeerError("it is somebody else's")
+        except OSError as error:
+            sock.close()
+            if now() >= deadline:
+                raise PeerError(f"port {port} of 127.0.0.1 let nobody in: {error}") from None
+            time.sleep(0.05)  # a crowd of strangers may have pushed us out
+
+
+def receive_exactly(sock: socket.socket, size: int) -> bytes:
+    """Receive so many bytes.
+
+    Raises:
+        PeerError: the other end closed before.
+    """
+    received = b""
+    while len(received) < size:
+        data = sock.recv(size - len(received))
+        if not data:
+            raise PeerError("it hung up")
+        received += data
+    return received
+
+
+class Bell:
+    """Wakes whoever waits for its descriptor; any thread and any signal handler may ring.
+
+    A socketpair, not a pipe: `select` on Windows knows nothing else.
+    """
+
+    def __init__(self) -> None:
+        self.reader, self.writer = socket.socketpair()
+        self.reader.setblocking(False)
+        self.writer.setblocking(False)
+
+    def fileno(self) -> int:
+        return self.reader.fileno()
+
+    def ring(self) -> None:
+        try:
+            self.writer.send(b"!")
+        except BlockingIOError:
+            pass  # it is ringing
+
+    def clear(self) -> None:
+        """Forget that it rang."""
+        try:
+            self.reader.recv(4096)
+        except BlockingIOError:
+            pass  # it did not
+
+    def close(self) -> None:
+        self.reader.close()
+        self.writer.close()
+
+    __del__ = close
 
 
 class Outbox:
@@ -3340,13 +3532,13 @@ class Runtime:
         self.epoch = 0  # number of switches: a measurement across one is void
         self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
         self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
+        self.n_signals: Dict[int, int] = collections.Counter()
         self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
         self.pump = Pump(self) if link is not None and config.capacity else None
-        self.wake_out, self.wake_in = os.pipe() if link is not None else (-1, -1)
         if link is not None:
-            os.set_blocking(self.wake_in, False)
-            self.waits = Waits(link.fileno(), self.wake_out)
+            self.bell = Bell()
+            self.waits = Waits(link.fileno(), self.bell.fileno())
 
     # -- calls from user code ------------------------------------------------------------------------------------------
 
@@ -3698,8 +3890,8 @@ class Runtime:
             if self.link.ready():
                 return
         start_s = now()
-        if self.wake_out in self.waits.wait(self.link.wants_write(), timeout):
-            os.read(self.wake_out, 4096)
+        if self.bell.fileno() in self.waits.wait(self.link.wants_write(), timeout):
+            self.bell.clear()
         self.idle_s += now() - start_s
         if self.recorder is not None:
             self.recorder.wait(start_s)
@@ -3715,10 +3907,7 @@ class Runtime:
 
     def wake(self) -> None:
         """End `wait_link`; may be called by any thread and by signal handlers."""
-        try:
-            os.write(self.wake_in, b"w")
-        except BlockingIOError:
-            pass  # it is full of wakes
+        self.bell.ring()
 
     # -- running tasks -------------------------------------------------------------------------------------------------
 
@@ -4292,13 +4481,16 @@ class Runtime:
             number = getattr(signal, name, None)
             if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
+        if not CAN_FORK:  # where a signal ends no wait either
+            signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
 
     def on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() != self.pid:
             os._exit(128 + number)  # a child of the user's by fork
+        self.n_signals[number] += 1
         self.interrupting, self.signal = True, number
         if self.lock.locked():  # in the middle of our own work: come again in a moment
-            threading.Timer(0.01, os.kill, (self.pid, number)).start()
+            threading.Timer(0.01, signal_self, (number,)).start()
         elif self.current is self.strands.main:
             self.interrupting = self.slice is not None or self.task is not None  # `failure` must let it pass
             raise KeyboardInterrupt
@@ -4386,7 +4578,14 @@ class Runtime:
             function()
         atexit._run_exitfuncs()
         flush_output()
+        if self.pipe is not None:
+            self.pipe.finish()
         os._exit(status)
+
+
+def signal_self(number: int) -> None:
+    """Send this process a signal (the `kill` of Windows would end it)."""
+    os.kill(os.getpid(), number) if CAN_FORK else signal.raise_signal(number)
 
 
 def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
@@ -4454,9 +4653,7 @@ class Pump:
         self.watching = False  # this thread waits on the link
         self.long_task = False  # the running task is not known to be short: orders, cancellations … may come meanwhile
         self.thread: Optional[threading.Thread] = None
-        self.wake_out, self.wake_in = os.pipe()
-        os.set_blocking(self.wake_out, False)
-        os.set_blocking(self.wake_in, False)
+        self.bell = Bell()
 
     def kick(self) -> None:
         """Wake the pump: there is something to carve. Scheduler's thread."""
@@ -4467,19 +4664,19 @@ class Pump:
             self.thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
             self.thread.start()
         else:
-            os.write(self.wake_in, b"k")
+            self.bell.ring()
 
     def nudge(self) -> None:
         """Have the pump look at the link again, if it waits on it."""
         if self.watching and threading.current_thread() is not self.thread:
-            os.write(self.wake_in, b"n")
+            self.bell.ring()
 
     def rest(self) -> None:
         """Let the pump sleep: the scheduler is going to wait on the link itself."""
         self.idling = True
         if self.watching:
             self.watching = False
-            os.write(self.wake_in, b"r")
+            self.bell.ring()
 
     def wanted(self) -> bool:
         scheduler = self.runtime.scheduler
@@ -4490,10 +4687,10 @@ class Pump:
 
     def run(self) -> None:
         runtime, scheduler = self.runtime, self.runtime.scheduler
-        sleep, watching = Waits(self.wake_out), None
+        sleep, watching = Waits(self.bell.fileno()), None
         for link in iter(lambda: runtime.link, None):
-            watching = watching or Waits(self.wake_out, link.fileno())
-            self.asleep = True  # from here on `kick` writes to our pipe; only then look
+            watching = watching or Waits(self.bell.fileno(), link.fileno())
+            self.asleep = True  # from here on `kick` rings; only then look
             watch = not self.idling and self.wanted()
             self.asleep = not watch
             timeout = 0.005 if watch and (scheduler.ordered > scheduler.filled or scheduler.results) else (
@@ -4507,8 +4704,8 @@ class Pump:
             elif not (link.edge and runtime.receive()):
                 woken = watching.wait(link.wants_write(), timeout)
             self.watching = self.asleep = False
-            if self.wake_out in woken:
-                os.read(self.wake_out, 4096)
+            if self.bell.fileno() in woken:
+                self.bell.clear()
             if not self.idling:
                 self.work()
                 if not self.wanted():
@@ -5293,16 +5490,9 @@ class Client(Runtime):
     def __init__(self, owner: Executor, options: Sequence[str], n: int, max_tasks: int) -> None:
         program = program_facts()
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            fd = theirs.fileno()
-            words = [*own_command(), "-n", str(n), *options, "--serve", str(fd)]
-            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=[fd], start_new_session=True)
+        words = [*own_command(), "-n", str(n), *options, "--serve"]
         self.scheduler: ClientScheduler
-        super().__init__(config, ORIGIN, 1, StreamLink(ours))
-        assert self.process.stdin is not None
-        with self.process.stdin as stdin:  # not in the arguments, which everybody can see
-            stdin.write(json.dumps(program).encode())
+        super().__init__(config, ORIGIN, 1, StreamLink(self.start_launcher(words, program)))
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
         del self.urgent[CODES["POOL"]]  # what killed the workers is told before they are gone
@@ -5315,6 +5505,28 @@ class Client(Runtime):
         _state["clients"].add(self)
         self.thread = threading.Thread(target=self.serve, name="scoop_lite executor", daemon=True)
         self.thread.start()
+
+    def start_launcher(self, words: List[str], program: Dict[str, Any]) -> socket.socket:
+        """Start our launcher, and tell it what it needs to know, not in its arguments, which everybody can see."""
+        ours, theirs = socket.socketpair()
+        selector, door, came = selectors.DefaultSelector(), None, [ours]
+        with theirs, selector:
+            if "loopback" in words or not CAN_FORK:
+                door = Door(selector, lambda rank, incarnation, sock: came.append(sock))
+                program["door"] = door.invite(ORIGIN, 1)
+            fds = [] if door else [theirs.fileno()]
+            self.process = subprocess.Popen([*words, str(fds[0] if fds else 0)], stdin=subprocess.PIPE, pass_fds=fds,
+                                            start_new_session=True, creationflags=NEW_GROUP)  # fmt: skip
+            assert self.process.stdin is not None
+            with self.process.stdin as stdin:
+                stdin.write(json.dumps(program).encode())
+            while door and len(came) == 1 and self.process.poll() is None:  # if it ends before, our end tells that
+                for key, _ in selector.select(0.1):
+                    key.data()
+                door.sweep()
+            if door:
+                door.close()
+        return came[-1]
 
     # -- any thread ----------------------------------------------------------------------------------------------------
 
@@ -5493,10 +5705,6 @@ class Client(Runtime):
         self.scheduler.emit = lambda _: None
         self.scheduler.later = lambda _: None
 
-    def __del__(self) -> None:
-        for fd in (self.wake_out, self.wake_in):
-            os.close(fd)
-
 
 def settle_with(future: concurrent.futures.Future[Any], value: Callable[[], Any]) -> None:
     """Set a future to what a call returns or raises."""
@@ -5639,7 +5847,8 @@ class Executor(concurrent.futures.Executor):
         """Start the pool: at once, and again in a forked child that uses it (lock held)."""
         if "clients" not in _state:
             _state["clients"], _state["exiting"] = set(), False
-            os.register_at_fork(after_in_child=forget_pools)
+            if CAN_FORK:
+                os.register_at_fork(after_in_child=forget_pools)
             getattr(threading, "_register_atexit", atexit.register)(end_pools)  # before daemon threads are frozen
         self._client = Client(self, self._options, self._max_workers, self._max_tasks)
         if self._initializer is not None:
@@ -6172,8 +6381,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         if link is not pipe:
             link.drain()
         pipe.send(message("BYE", rank, incarnation, facts(code=str(code))))  # by the way that DIED will come
-        pipe.drain()
-        pipe.close()
+        pipe.finish()
         return code
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
     call_init(config, found)
@@ -6233,7 +6441,8 @@ def apply_limits(config: Config, origin: bool) -> None:
     threads = config.threads or max(1, usable_cpus() // max(1, config.n))
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(threads))
-    os.register_at_fork(after_in_child=forget_runtime)
+    if CAN_FORK:
+        os.register_at_fork(after_in_child=forget_runtime)
 
 
 def forget_runtime() -> None:
@@ -6304,6 +6513,7 @@ class Child:
     def __init__(self, rank: int, incarnation: int, pid: int, lifeline: int, link: Optional[StreamLink]) -> None:
         self.rank, self.incarnation, self.pid, self.lifeline, self.link = rank, incarnation, pid, lifeline, link
         self.outputs: Dict[int, Tuple[int, bytearray]] = {}  # pipe -> (1 or 2, the beginning of a line)
+        self.process: Any = None  # if it is an interpreter of its own
 
 
 class Agent:
@@ -6320,7 +6530,7 @@ class Agent:
         self.children: Dict[int, Child] = {}  # by pid
         self.signals: Dict[int, int] = {}  # how often each came to us (and so to our whole foreground group)
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
-        self.selector = selectors.DefaultSelector()
+        self.selector, self.bell = selectors.DefaultSelector(), Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
         self.stop_s: Optional[float] = None  # when to kill who has not left
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
@@ -6329,21 +6539,11 @@ class Agent:
 
     def run(self) -> None:
         """Serve until the job is over or the link ends; return when all workers are gone."""
-        wake_out, wake_in = os.pipe()
-        for fd in (wake_out, wake_in):
-            os.set_blocking(fd, False)
-        self.wake = (wake_out, wake_in)
-        for number in AGENT_SIGNALS:
-            handler = signal.signal(number, self.on_signal)
-            self.old_handlers.setdefault(number, handler)
-        signal.set_wakeup_fd(wake_in, warn_on_full_buffer=False)
-        self.selector.register(wake_out, selectors.EVENT_READ, lambda: os.read(wake_out, 4096))
+        self.catch_signals()
+        self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
         while self.children or self.stop_s is None:
-            timeout = None if self.stop_s is None else max(0.0, self.stop_s - now())
-            if not self.local:
-                timeout = min(self.config.heartbeat_s, self.config.heartbeat_s if timeout is None else timeout)
-            for key, _ in self.selector.select(timeout):
+            for key, _ in self.selector.select(self.timeout()):
                 key.data()
             self.reap()
             if not self.local:  # then only a heartbeat tells that the other end is gone
@@ -6356,6 +6556,17 @@ class Agent:
                 self.stop_s = now() + 1
             self.flush()
         self.link.drain()
+
+    def catch_signals(self) -> None:
+        for number in AGENT_SIGNALS:
+            handler = signal.signal(number, self.on_signal)
+            self.old_handlers.setdefault(number, handler)
+        signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
+
+    def timeout(self) -> Optional[float]:
+        """Return how long a round may wait for something to happen."""
+        times = [] if self.stop_s is None else [max(0.0, self.stop_s - now())]
+        return min(times + ([] if self.local else [self.config.heartbeat_s]), default=None)
 
     def flush(self) -> None:
         """Write what this round has queued, and wait for writability where it does not go at once.
@@ -6393,10 +6604,10 @@ class Agent:
         if self.config.strands != "thread" and importlib.util.find_spec("greenlet"):
             import greenlet  # noqa: F401  # before any fork: to load it takes each worker 4 ms, and memory of its own
         for rank, incarnation in order["workers"]:
-            self.fork(rank, incarnation, order)
+            self.start_worker(rank, incarnation, order)
 
-    def fork(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
-        """Start one worker; in the child, raise Become."""
+    def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
+        """Fork one worker; in the child, raise Become."""
         ours, theirs = socket.socketpair()
         life_out, life_in = os.pipe()
         pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
@@ -6436,8 +6647,7 @@ class Agent:
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
         self.selector.close()
-        for fd in self.wake:
-            os.close(fd)
+        self.bell.close()
         self.link.close()
         for child in self.children.values():
             os.close(child.lifeline)
@@ -6506,46 +6716,49 @@ class Agent:
                 return
             if pid == 0:
                 return
-            child = self.children.pop(pid, None)
-            if child is None:
-                continue  # an orphan that the system handed to us
-            self.kill_group(child)
-            for fd in list(child.outputs):
-                while fd in child.outputs and self.read_output(child, fd):
-                    pass
-                if fd in child.outputs:  # a process that the worker started still holds it
-                    self.unregister(fd)
-                    os.close(fd)
-            if child.link is not None:
-                self.read_worker(child)
-                self.unregister(child.link.fileno())
-                child.link.close()
-            os.close(child.lifeline)
-            code, how = self.explain(status)
-            death = facts(rank=child.rank, incarnation=child.incarnation, pid=pid, code=code, how=how)
-            self.link.send(message("DIED", AGENT, 0, death))
+            child = self.children.get(pid)
+            if child is not None:  # else it is an orphan that the system handed to us
+                self.bury(child, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status))
 
-    def explain(self, status: int) -> Tuple[int, str]:
-        """Say in words how a process ended; return its exit status (negative: the signal) too."""
-        if os.WIFEXITED(status):
-            return os.WEXITSTATUS(status), f"exited with status {os.WEXITSTATUS(status)}"
-        number = os.WTERMSIG(status)
+    def bury(self, child: Child, code: int) -> None:
+        """Report a worker that has ended, after all that it had printed and sent."""
+        del self.children[child.pid]
+        self.kill_group(child)
+        for fd in list(child.outputs):
+            while fd in child.outputs and self.read_output(child, fd):
+                pass
+            if fd in child.outputs:  # a process that the worker started still holds it
+                self.unregister(fd)
+                os.close(fd)
+        if child.link is not None:
+            self.read_worker(child)
+            self.unregister(child.link.fileno())
+            child.link.close()
+        os.close(child.lifeline)
+        death = facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid, code=code, how=self.explain(code))
+        self.link.send(message("DIED", AGENT, 0, death))
+
+    def explain(self, code: int) -> str:
+        """Say in words how a process ended, given its exit status (negative: the signal)."""
+        if code >= 0:
+            return f"exited with status {code if code < 256 else hex(code)}"
+        number = -code
         try:
             text = f"was killed by {signal.Signals(number).name}"
         except ValueError:
             text = f"was killed by signal {number}"
-        if number == signal.SIGKILL:
+        if number == 9:  # SIGKILL, a name that Windows does not have
             oom_kills, before = count_oom_kills(), self.oom_kills
             self.oom_kills = oom_kills
             counted = "out of memory, by the kernel's count"
             text += f" ({counted if oom_kills > before else 'somebody with kill -9, or memory ran out'})"
-        return -number, text
+        return text
 
     def on_kill(self, frames: Frames) -> None:
         order = json.loads(bytes(frames[1]))
         for child in self.children.values():
             if child.rank == order["rank"] and child.incarnation == order["incarnation"]:
-                os.kill(child.pid, signal.SIGKILL)
+                self.kill(child)
 
     def on_interrupt(self, frames: Frames) -> None:
         """Interrupt the origin as the launcher was, unless the whole foreground group was: then it knows.
@@ -6568,17 +6781,153 @@ class Agent:
 
     def kill_all(self) -> None:
         for child in self.children.values():
-            os.kill(child.pid, signal.SIGKILL)
+            self.kill(child)
             self.kill_group(child)
+
+    @staticmethod
+    def kill(child: Child) -> None:
+        child.process.kill() if child.process else os.kill(child.pid, signal.SIGKILL)
 
     @staticmethod
     def kill_group(child: Child) -> None:
         """End the processes that a worker had started; those of the script's own (the origin) are the user's."""
-        if child.rank != ORIGIN:
+        if child.rank != ORIGIN and hasattr(os, "killpg"):
             try:
                 os.killpg(child.pid, signal.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass  # there are none
+
+
+class LoopbackAgent(Agent):
+    """An agent as a thread of the launcher, where processes cannot fork and descriptors cannot be passed.
+
+    A worker is a fresh interpreter with a pipe from us, through which come its orders and its key; at the pipe's end it
+    ends too. It prints where the launcher does. Its link comes in by our door, and from us the launcher gets it.
+
+    Args:
+        passed: where the launcher looks for links.
+    """
+
+    def __init__(self, link: StreamLink, config: Config, passed: Deque[int]) -> None:
+        super().__init__(link, config, local=True, direct=True)
+        self.passed = passed
+        self.door = Door(self.selector, self.admit)
+        self.ended: Deque[Tuple[int, int]] = collections.deque()  # process and exit status
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self.door.close()
+            self.link.close()
+
+    def catch_signals(self) -> None:
+        """Leave them to the launcher's main thread."""
+
+    def timeout(self) -> Optional[float]:
+        return 0.5 if self.door.callers else super().timeout()
+
+    def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
+        life_out, life_in = os.pipe()
+        number, how = inheritance(life_out)
+        python, *flags, path = own_command()
+        words = [self.config.python or python, *flags, "-c", FRESH, os.path.abspath(path), str(number)]
+        if rank != ORIGIN:
+            how.update(stdin=subprocess.DEVNULL, start_new_session=True, creationflags=NEW_GROUP)
+        process = subprocess.Popen(words, **how)
+        os.close(life_out)
+        child = self.children[process.pid] = Child(rank, incarnation, process.pid, life_in, None)
+        child.process = process
+        header = {"config": self.config._asdict(), "door": self.door.invite(rank, incarnation)}
+        threading.Thread(target=self.attend, args=(child, facts(**header) + b"\n"), daemon=True).start()
+
+    def attend(self, child: Child, header: bytes) -> None:
+        """Tell a worker its orders, and wait for its end: a thread each, which works on every platform."""
+        try:
+            with open(child.lifeline, "wb", closefd=False) as pipe:
+                pipe.write(header)
+        except OSError:
+            pass  # it has ended, as we are going to see
+        self.ended.append((child.pid, child.process.wait()))
+        self.bell.ring()
+
+    def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
+        """Pass on the link of a worker that has proved its key."""
+        pid = next(c.pid for c in self.children.values() if (c.rank, c.incarnation) == (rank, incarnation))
+        self.passed.append(sock.detach())
+        self.link.queue(message("STARTED", AGENT, 0, facts(workers=[[rank, incarnation, pid]])))
+
+    def reap(self) -> None:
+        self.door.sweep()
+        while self.ended:
+            pid, code = self.ended.popleft()
+            self.door.keys.pop(OWNER.pack(self.children[pid].rank, self.children[pid].incarnation), None)
+            self.bury(self.children[pid], code)
+
+    def on_stop(self, frames: Frames) -> None:
+        super().on_stop(frames)
+        for child in self.children.values():
+            if OWNER.pack(child.rank, child.incarnation) in self.door.keys:
+                self.kill(child)  # it still starts, and will not hear of the end
+
+    def on_interrupt(self, frames: Frames) -> None:
+        """Tell the origin of a signal; it knows whether it got that one itself, as all do that share a terminal."""
+        order = json.loads(bytes(frames[1]))
+        for child in self.children.values():
+            if child.rank == ORIGIN:
+                os.write(child.lifeline, bytes([order["signal"], min(order["count"], 255)]))
+
+
+#: What a fresh interpreter runs to be a worker; unlike a script, a module is compiled once and not at each start.
+FRESH = """import sys,importlib.util as u,importlib.machinery as m
+s=u.spec_from_loader("scoop_lite",m.SourceFileLoader("scoop_lite",sys.argv[1]))
+p=sys.modules["scoop_lite"]=u.module_from_spec(s)
+s.loader.exec_module(p)
+p.serve_worker(int(sys.argv[2]))"""
+
+
+def inheritance(fd: int) -> Tuple[int, Dict[str, Any]]:
+    """Return the number by which a child will know a pipe of ours, and the keywords for Popen that bring it there."""
+    if os.name != "nt":
+        return fd, {"pass_fds": [fd]}
+    import msvcrt
+
+    handle = msvcrt.get_osfhandle(fd)  # type: ignore[attr-defined]
+    os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined]
+    info = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})  # type: ignore[attr-defined]
+    return handle, {"startupinfo": info, "stdin": 0, "stdout": 1, "stderr": 2}  # no others would be inherited beside it
+
+
+def serve_worker(number: int) -> None:
+    """Be a worker that `LoopbackAgent` started: the role of a fresh interpreter. Does not return.
+
+    Args:
+        number: of the pipe that our agent holds the other end of.
+    """
+    if os.name == "nt":
+        import msvcrt
+
+        number = msvcrt.open_osfhandle(number, os.O_RDONLY)  # type: ignore[attr-defined]
+    life = open(number, "rb", 0)
+    order = json.loads(life.readline())
+    config, door = Config(**order["config"]), order["door"]
+    if door["rank"] != ORIGIN:
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    link = StreamLink(knock(**door))
+    threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
+    config = config._replace(args=tuple(config.args), paths=tuple(config.paths))
+    sys.exit(work(config, door["rank"], door["incarnation"], link))
+
+
+def obey(life: Any) -> None:
+    """Raise the signals that our agent tells of, unless they have reached us too; end this process with its agent."""
+    for number, count in iter(lambda: life.read(2), b""):
+        if _state["runtime"] is None:
+            os._exit(128 + number)  # no script has begun
+        if _state["runtime"].n_signals[number] < count:
+            signal_self(number if callable(signal.getsignal(number)) else signal.SIGINT)
+    os._exit(1)
 
 
 AGENT_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD") if hasattr(signal, name)]
@@ -6606,10 +6955,11 @@ def count_oom_kills() -> int:
         return 0
 
 
-def tie_life(fd: int) -> None:
+def tie_life(fd: int, forks: bool = False) -> None:
     """Have the kernel kill this process when the other end of a pipe closes, even while it is stopped or in C code.
 
-    Where the platform cannot do that, a thread waits for the end-of-file.
+    Where the platform cannot do that, a thread waits for the end-of-file. An agent, which `forks` and so must have no
+    threads, finds the end of its link instead.
     """
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
@@ -6621,7 +6971,7 @@ def tie_life(fd: int) -> None:
             gone = False
         if gone:  # it had closed before we asked for the signal
             os._exit(1)
-    else:
+    elif not forks:
         threading.Thread(target=lambda: os.read(fd, 1) or os._exit(1), daemon=True).start()
 
 
@@ -7143,7 +7493,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
         pass  # JOIN tells where we are instead
     if order["here"]:
         link = StreamLink(socket.socket(fileno=reader))
-        tie_life(order["life"])
+        tie_life(order["life"], forks=True)
     else:
         link = StreamLink(open(os.dup(reader), "rb", 0), open(os.dup(writer), "wb", 0))
         redirect_link(reader, writer)
@@ -7229,22 +7579,14 @@ class Links:
         self.peers: Dict[int, Any] = {}  # workers' own links, by rank
         self.early: Dict[int, List[Frames]] = {}  # for workers whose link is not here yet
         self.touched: Set[Any] = set()  # links with something to write
-        wake_out, self.wake_in = os.pipe()
-        for fd in (wake_out, self.wake_in):
-            os.set_blocking(fd, False)
-        self.selector.register(wake_out, selectors.EVENT_READ, lambda: os.read(wake_out, 4096))
-        self.writer = Writer(self.wake)
+        self.bell = Bell()
+        self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
+        self.writer = Writer(self.bell.ring)
         self.router: Optional[ZmqRouter] = None
         self.broker.library = functools.partial(read_library, config)
         self.direct: Set[int] = set()  # hosts whose workers have links of their own
         self.facing: Dict[int, str] = {}  # our address as those hosts see it
         self.ways: Dict[int, str] = {}  # how their workers have come
-
-    def wake(self) -> None:
-        try:
-            os.write(self.wake_in, b"w")
-        except BlockingIOError:
-            pass
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
@@ -7400,9 +7742,10 @@ class HostLinks(Links):
         This host's agent is forked, unless it needs another interpreter or a prolog. Others are started in parallel.
         """
         here = [number for number, host in enumerate(self.plan) if is_here(host.name)]
-        local = here if not (self.config.python or self.config.prolog) else []
+        loopback = self.config.backend == "loopback"
+        local = here if loopback or not (self.config.python or self.config.prolog) else []
         for number in local:
-            self.fork_agent(number)
+            self.begin_agent(number) if loopback else self.fork_agent(number)
         for number, host in enumerate(self.plan):
             if number not in local:
                 self.start_host(number, host, number in here)
@@ -7418,7 +7761,7 @@ class HostLinks(Links):
             ours.close()
             os.close(life_in)
             self.selector.close()
-            tie_life(life_out)
+            tie_life(life_out, forks=True)
             if self.config.serve >= 0:
                 os.close(self.config.serve)
             gc.freeze()
@@ -7433,6 +7776,16 @@ class HostLinks(Links):
         self.direct |= {number} if self.config.backend == "own" else set()
         self.cpus[number], self.facing[number] = usable_cpus(), "127.0.0.1"
         self.add_agent(number, socket.gethostname(), StreamLink(ours, passes_descriptors=True))
+
+    def begin_agent(self, number: int) -> None:
+        """Start this host's agent as a thread (--backend loopback)."""
+        ours, theirs = socket.socketpair()
+        link = StreamLink(ours)
+        agent = LoopbackAgent(StreamLink(theirs), self.config._replace(ship=False), link.descriptors)
+        threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
+        self.direct.add(number)
+        self.cpus[number], self.facing[number] = usable_cpus(), "127.0.0.1"
+        self.add_agent(number, socket.gethostname(), link)
 
     def start_host(self, number: int, host: Host, here: bool) -> None:
         """Start the command that reaches a host, or the interpreter that this host's agent needs."""
@@ -7593,7 +7946,7 @@ class Launcher(HostLinks):
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
         self.start_hosts()
-        signal.set_wakeup_fd(self.wake_in, warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
         self.catch_suspend()
         while self.agents or self.joining:
             if self.suspending:
@@ -7671,7 +8024,7 @@ class Launcher(HostLinks):
         self.signalled = number
         origin = self.broker.members.get(ORIGIN)
         if origin is None or not origin.up:  # no script has begun: there is nothing to end in good order
-            self.kill_s = now()
+            self.kill_s = now() + (self.config.backend == "loopback")  # by that way, it may have begun unheard
         elif number != signal.SIGINT:
             self.kill_s = now() + 4
         for host in self.agents:
@@ -8075,7 +8428,7 @@ class View:
         self.launcher, self.config, self.broker = launcher, launcher.config, launcher.broker
         self.start_s, self.started = now(), time.time()
         self.numbers: Dict[Tuple[int, int], Dict[str, Any]] = {}  # told last, by rank and incarnation
-        self.files = Writer(launcher.wake)
+        self.files = Writer(launcher.bell.ring)
         self.trace = self.log = -1  # descriptors
         self.logs: List[Tuple[float, int, str]] = []  # a heap: records wait for earlier ones from other hosts
         self.n_logs = 0
@@ -8375,8 +8728,9 @@ OPTIONS = {
     ],
     "the pool": [
         option("-n", type=positive, default=0, metavar="N", help="workers, the origin included (default: usable CPUs)"),
-        option("--backend", type=str.lower, choices=["auto", "own", "zmq", "tcp"], default="auto",
-               help="links: our own over inherited descriptors (auto, own), or ØMQ (zmq)"),
+        option("--backend", type=str.lower, choices=["auto", "own", "zmq", "loopback", "tcp"], default="auto",
+               help="links: our own over inherited descriptors (auto, own); ØMQ (zmq); or Windows' way, a port of "
+               "127.0.0.1 for fresh interpreters that prove a key (loopback)"),
         option("--strands", choices=["auto", "greenlet", "thread"], default="auto", help="stacks of waiting tasks"),
         option("--retries", type=natural, default=2, metavar="K", help="deaths a task may survive (default: 2)"),
         option("--restarts", type=natural, default=100, metavar="K", help="worker restarts in a minute, at most"),
@@ -8477,10 +8831,28 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
         kind=kind, program=program, args=tuple(args), root=find_root(kind, program), directory=os.getcwd(),
         hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), n=options.n or usable_cpus(),
-        backend="zmq" if options.backend == "zmq" else "own", progress=choose_progress(options),
+        backend=choose_backend(options, hosts, p), progress=choose_progress(options),
         verbose=-1 if options.quiet else options.verbose,
     )  # fmt: skip
-    return config._replace(**json.load(sys.stdin)) if options.serve >= 0 else config
+    if options.serve < 0:
+        return config
+    told = json.load(sys.stdin)
+    return config._replace(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
+
+
+def choose_backend(options: argparse.Namespace, hosts: Sequence[Host], p: Parser) -> str:
+    """Return the link engine: the user's choice, or what this platform has; refuse what it has not."""
+    if options.backend != "loopback" and CAN_FORK:
+        return "zmq" if options.backend == "zmq" else "own"
+    for name, given, without in (
+        ("--prolog", options.prolog, "--backend loopback"),
+        ("--backend zmq", options.backend == "zmq", sys.platform),
+        ("--nice", options.nice and not CAN_FORK, sys.platform),
+        ("another host", not CAN_FORK and not all(is_here(host) for host, _ in hosts), sys.platform),
+    ):
+        if given:
+            p.error(f"{name} does not work with {without}")
+    return "loopback"
 
 
 def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
@@ -8668,7 +9040,8 @@ def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
     """
     print(f"scoop_lite {__version__}, SHA-256 {hashlib.sha256(own_source()).hexdigest()}\n{os.path.abspath(__file__)}")
     there = [value for _, value, module, _, _ in ACCELERATORS if importlib.util.find_spec(module)]
-    engines = ["own", "zmq"][: 1 + ("zmq" in there)] if options.backend == "auto" else [options.backend]
+    engines = ["own", "zmq"][: 1 + ("zmq" in there)] if CAN_FORK else ["loopback"]
+    engines = engines if options.backend == "auto" else [options.backend]
     strands = ["thread", "greenlet"][: 1 + ("greenlet" in there)] if options.strands == "auto" else [options.strands]
     jobs = (check_job(words, engine, kind) for engine in engines for kind in strands)
     failed = 0
@@ -8681,8 +9054,10 @@ def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
 
 def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
     """Yield what this host has: "ok", "missing" (runs go without it), "low" or "FAILED", and the words."""
-    uname = os.uname()
-    yield "ok", f"Python {sys.version.split()[0]} on {uname.sysname} {uname.release}, {uname.machine}: {sys.executable}"
+    import platform
+
+    system = f"{platform.system()} {platform.release()}, {platform.machine()}"
+    yield "ok", f"Python {sys.version.split()[0]} on {system}: {sys.executable}"
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     cpus = f"{usable_cpus()} to use by affinity and cgroup quota; {affinity} by affinity, {os.cpu_count()} in all"
     yield "ok", f"CPUs: {cpus}"
@@ -8699,7 +9074,10 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
 
 def check_limits(n: int) -> Iterator[Tuple[str, str]]:
     """Yield what this host allows, as `check_host` does, for `n` workers."""
-    import resource
+    try:
+        import resource
+    except ImportError:
+        return  # nor has it limits
 
     infinity = resource.RLIM_INFINITY
     for name, allowed, need in (  # an agent holds three descriptors for each worker, the launcher one
