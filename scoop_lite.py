@@ -4508,7 +4508,7 @@ class Runtime:
         if self.rank != ORIGIN:  # which listens to its user alone
             self.doomed = piece, piece.index()
             self.later.append(functools.partial(self.interrupt_parked, piece, piece.index()))
-            os.kill(self.pid, DOOM)
+            signal_self(DOOM)
             self.wake()
 
     def interrupt_parked(self, piece: Slice, index: int) -> None:
