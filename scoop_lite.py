@@ -3525,6 +3525,7 @@ class Runtime:
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
+        self.awaited: List[MapJob] = []  # maps whose consumers wait
         self.at_leave: List[Callable[[], None]] = []
         self.last_func: Any = None  # a short function that ran here last
         self.n_here = 0
@@ -3853,7 +3854,7 @@ class Runtime:
         Args:
             n_received: the number of messages that the queue was looked at after; the pump may have read one since.
         """
-        if self.resting and self.check_rest():
+        if self.resting and self.check_rest() or self.awaited and self.wake_starving():
             return
         scheduler = self.scheduler
         timeout = max(0.0, self.deadlines[0][0] - now()) if self.deadlines else None
@@ -4408,9 +4409,11 @@ class Runtime:
                 continue
             self.widen(job)
             job.waiter = waiter = Waiter(self, self.current)
+            self.awaited.append(job)
             try:
                 there = self.wait_until(lambda: job.has_run() or self.can_widen(job), time_left(deadline), waiter)
             finally:
+                self.awaited.remove(job)
                 job.waiter = waiter.strand = None
             if not there:
                 raise FutureTimeout("a result of map() was not there in time")
@@ -4460,6 +4463,14 @@ class Runtime:
         if self.can_widen(job):
             job.window *= 2
             self.feed(job)
+
+    def wake_starving(self) -> bool:
+        """Rather than idle, have a map's consumer draw more input, in its own scope; return True if there is one."""
+        for job in self.awaited:
+            if self.can_widen(job):
+                job.waiter()
+                return True
+        return False
 
     def has_own_tasks(self) -> bool:
         """Return True while tasks that this worker created are not done."""

@@ -7,6 +7,7 @@ import itertools
 import operator
 import os
 import random
+import re
 import time
 
 import pytest
@@ -204,6 +205,20 @@ def test_map_refuses_sizes_that_mean_nothing(facts):
             ]
     """)
     assert set(got) <= {"ValueError", "TypeError", "MisuseError"}, got
+
+
+def test_the_window_of_a_map_grows_rather_than_let_its_owner_idle(launch):
+    body = """
+        def nothing(x):
+            return x
+
+        def main():
+            return sum(sum(futures.map(nothing, range(10 ** 6))) for _ in range(3))
+    """
+    outcome = launch(program(body), n=2, options=["-v"])
+    assert outcome.facts == 3 * sum(range(10 ** 6))
+    mean = float(re.search(r"batches of ([\d.,]+) tasks", outcome.stderr).group(1).replace(",", ""))
+    assert mean > 1500, "chunks are as small as the first window"
 
 
 def test_map_of_an_endless_generator_draws_within_a_window(facts):
