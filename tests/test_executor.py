@@ -91,14 +91,14 @@ def raced(n, make, *actions):
 
     def play(action, into):
         for future in made:
-            barrier.wait(30)
+            barrier.wait(100)
             into.append(action(future))
 
     threads = [threading.Thread(target=play, args=pair) for pair in zip(actions, results)]
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(120)
         assert not thread.is_alive(), "somebody waits for ever"
     return list(zip(made, *results))
 
@@ -106,7 +106,7 @@ def raced(n, make, *actions):
 def test_a_task_is_started_or_cancelled_never_both(restless):
     starts = scoop_lite.PoolFuture.set_running_or_notify_cancel
     cancels = scoop_lite.PoolFuture.cancel
-    for future, started, cancelled, also in raced(3000, scoop_lite.PoolFuture, starts, cancels, cancels):
+    for future, started, cancelled, also in raced(1000, scoop_lite.PoolFuture, starts, cancels, cancels):
         assert started is not cancelled and cancelled is also
         assert future.running() is started and future.cancelled() is cancelled
 
@@ -118,7 +118,7 @@ def test_who_waits_does_not_miss_the_result_whenever_it_comes(restless):
         future.add_done_callback(called.append)
         return concurrent.futures.wait([future], 20).not_done == set() and future.result(20)
 
-    outcomes = raced(3000, scoop_lite.PoolFuture, lambda future: future.set_result(7), lambda future: future.result(20),
+    outcomes = raced(1000, scoop_lite.PoolFuture, lambda future: future.set_result(7), lambda future: future.result(20),
                      lambda future: next(concurrent.futures.as_completed([future], 20)).result(), wait)
     assert {outcome[1:] for outcome in outcomes} == {(None, 7, 7, 7)}
     assert called == [outcome[0] for outcome in outcomes]

@@ -150,6 +150,33 @@ def test_a_mistake_is_one_clear_sentence(place, words, part):
     assert not place.record.exists()
 
 
+PEERS = """\
+import os
+from scoop_lite import futures
+
+def peers(_):
+    names = [f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")]
+    links = [os.readlink(name) for name in names if os.path.exists(name)]
+    with open("/proc/net/tcp") as table:
+        rows = [line.split() for line in list(table)[1:]]
+    return [row[2].split(":")[0] for row in rows if f"socket:[{row[9]}]" in links]
+
+if __name__ == "__main__":
+    print(sorted({peer for found in futures.run_on_all(peers, 0).values() for peer in found}))
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/net/tcp")
+def test_zmq_connects_to_the_address_that_the_hosts_see(place):
+    pytest.importorskip("zmq", reason="pyzmq is not installed")
+    seen = 'export HOST="$2" SSH_CONNECTION="127.0.0.7 1 127.0.0.7 22"'
+    fake = FAKE.format(record=place.record).replace('export HOST="$2"', seen)
+    place.write("bin/ssh", fake).chmod(0o755)
+    place.write("peers.py", PEERS)
+    done = place.run("--backend", "zmq", "--hosts", "a:2", "peers.py")
+    assert (done.returncode, done.out) == (0, "['0700007F']\n"), done.err
+
+
 def test_rsh(place):
     place.write("bin/rsh", '#!/bin/sh\nexport HOST=by-rsh\nshift\nexec /bin/sh -c "$*"\n').chmod(0o755)
     assert place.right("--rsh", "--hosts", "a:1", "where.py") == "by-rsh:1 origin by-rsh\n"
