@@ -5283,41 +5283,53 @@ def alias_scoop() -> None:
 class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """A `concurrent.futures.Future` that makes its condition when somebody waits: most never need it, and it is dear.
 
-    Who settles it sets the state and then looks for a condition; who waits makes the condition and then looks at the
-    state: neither misses the other. Who starts the task and who cancels it both try to pop `_unclaimed`: one succeeds.
-    Whoever is interrupted while he waits for its result gives up its task.
+    Who changes the state pops `_free`; if there is no condition, he needs none, and who makes one meanwhile waits that
+    moment. So under a condition the state stays as it is, which `concurrent.futures.wait` relies on. Whoever is
+    interrupted while he waits for the result gives up the task.
     """
 
     client: Callable[[], Optional[Client]]
 
     def __init__(self) -> None:
-        self._state, self._unclaimed = "PENDING", True
+        self._state, self._free = "PENDING", True
         self._result = self._exception = None
         self._waiters, self._done_callbacks = [], []  # type: ignore[var-annotated]
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
-        made: Optional[threading.Condition] = self.__dict__.get("_made")
-        return made or self.__dict__.setdefault("_made", threading.Condition())
+        attributes = self.__dict__
+        made: threading.Condition = attributes.get("_made") or attributes.setdefault("_made", threading.Condition())
+        while "_free" not in attributes and self._state != "FINISHED":
+            time.sleep(0)
+        return made
+
+    def _becomes(self, state: str, result: Any = None, exception: Optional[BaseException] = None) -> bool:
+        """Change the state if there is no condition, and so nobody who waits or is to be called back."""
+        attributes = self.__dict__
+        if not attributes.pop("_free", False):
+            return False
+        alone = "_made" not in attributes and self._state != state
+        if alone:
+            self._result, self._exception = result, exception
+            self._state = state
+        if state != "FINISHED" or not alone:
+            self._free = True
+        return alone
 
     def __reduce__(self) -> Any:
         raise TypeError("a future cannot travel to another process; pass its result")
 
     def set_running_or_notify_cancel(self) -> bool:
         """Do what `concurrent.futures.Future` does, as all that follows."""
-        if self.__dict__.pop("_unclaimed", False):
-            self._state = "RUNNING"
-            return True
-        return super().set_running_or_notify_cancel()
+        return self._becomes("RUNNING") or super().set_running_or_notify_cancel()
 
-    def cancel(self) -> bool:
-        with self._condition:
-            if not self.__dict__.pop("_unclaimed", False):
-                return self.cancelled()
-            self._state = "CANCELLED"
-            self._condition.notify_all()
-        self._invoke_callbacks()  # type: ignore[attr-defined]
-        return True
+    def set_result(self, result: Any) -> None:
+        if not self._becomes("FINISHED", result):
+            super().set_result(result)
+
+    def set_exception(self, exception: Optional[BaseException]) -> None:
+        if not self._becomes("FINISHED", None, exception):
+            super().set_exception(exception)
 
     def done(self) -> bool:
         return self._state not in ("PENDING", "RUNNING")
@@ -5343,28 +5355,6 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         client = self.client()
         if client is not None and not self.done() and not self.cancel():
             client.call(client.give_up, self)
-
-    def set_result(self, result: Any) -> None:
-        self._settle(result, None)
-
-    def set_exception(self, exception: Optional[BaseException]) -> None:
-        self._settle(None, exception)
-
-    def _settle(self, result: Any, exception: Optional[BaseException]) -> None:
-        if not self.__dict__.pop("_unclaimed", False) and self._state == "PENDING":
-            with self._condition:  # somebody is just cancelling it
-                pass
-        if self.done():
-            raise InvalidStateError(f"{self._state}: {self!r}")
-        self._result, self._exception = result, exception
-        self._state = "FINISHED"
-        if "_made" in self.__dict__:
-            with self._condition:
-                for waiter in self._waiters:
-                    waiter.add_result(self) if exception is None else waiter.add_exception(self)
-                self._condition.notify_all()
-        if self._done_callbacks:
-            self._invoke_callbacks()  # type: ignore[attr-defined]
 
 
 class Request(Job):
@@ -6654,6 +6644,8 @@ class Agent:
 
     def forget(self, rank: int) -> None:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
+        if rank != ORIGIN:
+            os.setpgid(0, 0)  # first: from here on the terminal's Ctrl-C does not reach it
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
@@ -6667,7 +6659,6 @@ class Agent:
             if child.link is not None:
                 child.link.close()
         if rank != ORIGIN:
-            os.setpgid(0, 0)
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def read_worker(self, child: Child) -> None:
@@ -6925,8 +6916,8 @@ def serve_worker(number: int) -> None:
     if door["rank"] != ORIGIN:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    link = StreamLink(knock(**door))
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
+    link = StreamLink(knock(**door))
     config = config._replace(args=tuple(config.args), paths=tuple(config.paths))
     sys.exit(work(config, door["rank"], door["incarnation"], link))
 

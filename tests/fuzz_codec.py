@@ -59,9 +59,16 @@ def handler_names(directions):
 
 
 ORIGINAL = scoop_lite.handlers_of
-scoop_lite.handlers_of = lambda owners, *directions: {
-    code: getattr(owners[0], name) for code, name in handler_names(directions).items()
-}
+
+
+def quick_handlers_of(owners, *directions):
+    """Stand for `handlers_of` where all owners are brokers."""
+    if isinstance(owners[0], Broker):
+        return {code: getattr(owners[0], name) for code, name in handler_names(directions).items()}
+    return ORIGINAL(owners, *directions)
+
+
+scoop_lite.handlers_of = quick_handlers_of
 
 
 def new_broker():
