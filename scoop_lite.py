@@ -4402,6 +4402,8 @@ class Runtime:
             concurrent.futures.TimeoutError: the deadline has passed.
         """
         self.check_thread()
+        if job.fixed:
+            self.feed(job)  # only now: what the consumer has taken is all that he has been handed
         while not job.has_run():
             if job.length is not None and job.done >= job.length:
                 return False
@@ -4942,7 +4944,8 @@ def runs_in_order(found: Runtime, job: MapJob, deadline: Optional[float], flat: 
     try:
         while found.await_run(job, deadline):
             outcomes = job.pop_run()
-            found.feed(job)
+            if not job.fixed:
+                found.feed(job)
             if Failure in set(map(type, outcomes)):
                 for i, outcome in enumerate(outcomes):
                     if type(outcome) is Failure:
