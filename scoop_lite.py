@@ -862,10 +862,11 @@ class Outbox:
     """The sending half of one end of the protocol: big frames travel ahead of their message, in pieces.
 
     So relays (agents, the broker, libzmq) hold little of them, and route and account for small messages only. No more
-    than PIECES_AHEAD of them are under way: the receiver, who never stops reading, answers each with a CREDIT, which
-    waits for nothing. All else that is to be sent after them waits here, in order. The message has a REFERENCE in the
-    place of each such frame; a piece without bytes behind it ends the transfer, up to its frame. No other frame is both
-    so long and so begun: pickles begin with 0x80, and no text with 0xFF.
+    than PIECES_AHEAD of them are under way: the receiver, who never stops reading, answers each with a CREDIT. That one
+    waits for nothing, nor does OPENED: a task that will kill this process must be known by then. All else that is to
+    be sent after them waits here, in order. The message has a REFERENCE in the place of each such frame; a piece
+    without bytes behind it ends the transfer, up to its frame. No other frame is both so long and so begun: pickles
+    begin with 0x80, and no text with 0xFF.
 
     Args:
         source: OWNER of this end. relayed: the broker finds the receiver; else this is the broker's own.
@@ -879,7 +880,7 @@ class Outbox:
 
     def put(self, frames: Frames) -> Sequence[Frames]:
         """Take in a message; return what may be sent now."""
-        if not self.waiting and sum(map(len, frames)) <= PIECE or frames[0][0] == CODES["CREDIT"]:
+        if not self.waiting and sum(map(len, frames)) <= PIECE or frames[0][0] in PROMPT:
             return (frames,)
         self.cut(frames)
         return self.take()
@@ -913,6 +914,7 @@ class Outbox:
 
 REFERENCE = struct.Struct("!7s8sQQ")  # its mark, the source of the pieces, the number of the frame there, its length
 REFERENCE_MARK = b"\xffpieces"
+PROMPT = (CODES["CREDIT"], CODES["OPENED"])  # what an Outbox sends at once
 ALL_FRAMES = COUNT.pack((1 << 64) - 1)
 BROKER, ANYBODY = OWNER.pack(AGENT, 0), OWNER.pack(AGENT, 1)  # who gets pieces: the broker; whoever gets the BATCH
 

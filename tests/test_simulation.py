@@ -19,6 +19,8 @@ FOUND = [
     (6574, 60, 8000, None, "each hungry worker cost some forty orders: given to all, and withdrawn from all"),
     (102275, 100, 10_000, None, "without retries a robbed slice travelled whole, and what was run of it was run again"),
     (100353, 100, 10_000, None, "without retries a task that had begun on a lost host was run again"),
+    (1000341, 100, 20_000, None, "OPENED waited for credit behind pieces, and nobody was blamed for a death"),
+    (600227, 100, 20_000, None, "tasks that a time limit kept from running here were kept from others, too"),
 ]
 
 
