@@ -74,7 +74,6 @@ import marshal
 import math
 import os
 import pickle
-import pkgutil
 import random
 import re
 import select
@@ -6149,8 +6148,8 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         if module.__name__ == "__main__":
             sys.argv[0] = spec.origin
     elif config.is_archive:
-        finder: Any = _state.get("shipper") or pkgutil.get_importer(config.root)
-        spec = finder.find_spec("__main__")
+        finder: Any = _state.get("shipper") or importlib.machinery.PathFinder
+        spec = finder.find_spec("__main__", None if "shipper" in _state else sys.path[:1])
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__="")
         code = spec.loader.get_code("__main__")
     else:
@@ -6196,8 +6195,8 @@ def run_file(path: str, namespace: Dict[str, Any]) -> None:
 
 def is_main_archive(path: str) -> bool:
     """Return True for a directory or a zip file, which Python runs by the `__main__` in it."""
-    importer = pkgutil.get_importer(path)
-    return importer is not None and importer.find_spec("__main__") is not None
+    spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
+    return spec is not None and spec.loader is not None
 
 
 def set_up_path(config: Config) -> None:
@@ -6211,7 +6210,11 @@ def set_up_path(config: Config) -> None:
         sys.path[:] = config.paths
         return
     first = "" if config.kind in ("code", "prompt") else config.root
-    if not sys.flags.isolated:
+    if config.is_archive and sys.version_info < (3, 9) and not config.ship:
+        first = config.program  # as it was given: these versions of Python do so
+    if config.is_archive and sys.flags.isolated:
+        sys.path.insert(0, first)
+    elif not sys.flags.isolated:
         sys.path[:1] = [first]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 

@@ -301,6 +301,7 @@ def test_output_of_the_script_is_not_held_back(launch):
         sys.stdout.write("now")
         sys.stdout.flush()
         sys.stderr.write("and here\\n")
+        sys.stderr.flush()  # Python 3.8 holds it back itself
         time.sleep(1)
         print("end")
     """)
@@ -495,6 +496,7 @@ def test_control_c_at_the_terminal(launch):
             finally:
                 print("finally", flush=True)
         """),
+        env={**os.environ, "PYTHON_COLORS": "0"},
     )
     terminal.read_until("ready")
     time.sleep(0.3)
