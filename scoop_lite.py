@@ -14,7 +14,8 @@
         print(sum(futures.map(square, range(1000))))      # python scoop_lite.py -n 4 squares.py  ->  332833500
 
 It does the job of SCOOP (Scalable COncurrent Operations in Python) and keeps its programming interface. The standard
-library is enough; pyzmq (for networks) and greenlet (for waiting tasks) are used where they are installed.
+library is enough; pyzmq (for networks) and greenlet (for waiting tasks) are used where they are installed. The manual:
+``help(scoop_lite.futures)``, ``help(scoop_lite.shared)``, ``help(scoop_lite.Executor)``, ``python3 scoop_lite.py -h``.
 
     launcher (broker) --socketpair-- agent on this host --+-- worker 0 = origin: runs the script, tasks while it waits
           |                                               +-- worker 1 ...
@@ -2316,6 +2317,10 @@ class Future:
 
         Raises:
             concurrent.futures.TimeoutError, concurrent.futures.CancelledError, or what the task raised.
+
+        Example:
+            >>> futures.submit(pow, 2, 10).result(timeout=60)
+            1024
         """
         if self.state < CANCELLED:
             runtime().wait_for(self, timeout)
@@ -2330,7 +2335,15 @@ class Future:
             del error, self  # the traceback must not keep this frame's future alive
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
-        """Return what the task raised, or None; see `result`."""
+        """Return what the task raised, or None if it returned.
+
+        Args:
+            timeout: see `result`, as for the errors of waiting.
+
+        Example:
+            >>> futures.submit(int, "ten").exception()
+            ValueError("invalid literal for int() with base 10: 'ten'")
+        """
         if self.state < CANCELLED:
             runtime().wait_for(self, timeout)
         if self.state == CANCELLED:
@@ -2338,7 +2351,13 @@ class Future:
         return self.value.look() if self.state == FAILED else None
 
     def done(self) -> bool:
-        """Return True when it has finished or was cancelled."""
+        """Return True when it has finished or was cancelled; other tasks may run meanwhile.
+
+        Example:
+            >>> task = futures.submit(abs, -3)
+            >>> task.done(), task.result(), task.done()
+            (False, 3, True)
+        """
         if self.state < CANCELLED:
             runtime().glance()
         return self.state >= CANCELLED
@@ -2352,13 +2371,29 @@ class Future:
         return self.state == CANCELLED
 
     def cancel(self) -> bool:
-        """Cancel the task unless it has started, wherever it waits; return True when it is cancelled."""
+        """Cancel the task unless it has started, wherever it waits; return True when it is cancelled.
+
+        Example:
+            >>> task = futures.submit(abs, -3)
+            >>> task.cancel(), task.cancelled(), task.done()
+            (True, True, True)
+        """
         if self.state in (PENDING, SENT):
             runtime().cancel(self)
         return self.state == CANCELLED
 
     def add_done_callback(self, fn: Callable[[Future], Any]) -> None:
-        """Call ``fn(future)`` when it is done (now, if it is); what `fn` raises is logged."""
+        """Have a function called when the task is done; now, if it is.
+
+        Args:
+            fn: called with the future, in this process; what it raises is logged.
+
+        Example:
+            >>> task = futures.submit(abs, -3)
+            >>> task.add_done_callback(lambda future: print("the result is", future.result()))
+            >>> number = task.result()
+            the result is 3
+        """
         if self.state >= CANCELLED:
             call_back(fn, self)
         else:
@@ -4895,6 +4930,9 @@ def map_as_completed(
     Returns:
         An iterator over the results, in the order of their coming.
 
+    Raises:
+        concurrent.futures.TimeoutError from the iterator; whatever a task or an input raises, when it comes.
+
     Example:
         >>> sorted(futures.map_as_completed(abs, [-3, 2]))
         [2, 3]
@@ -4981,8 +5019,11 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
         map_func: called with the items. reduction_op: joins two neighbouring results; need not be commutative.
         iterables: see `map`.
 
+    Returns:
+        The reduction of all.
+
     Raises:
-        TypeError: there were no items.
+        TypeError: there were no items. Else what a task, an input or the operator raises.
 
     Example:
         >>> import operator; futures.mapReduce(abs, operator.add, [-1, -2, -3])
@@ -5021,6 +5062,12 @@ def map_scan(
 
     Args:
         map_func, reduction_op, iterables: see `mapReduce`.
+
+    Returns:
+        As many values as there are items; the last is what `mapReduce` returns.
+
+    Raises:
+        Exception: what a task, an input or the operator raises.
 
     Example:
         >>> import operator; futures.mapScan(abs, operator.add, [-1, -2, -3])
@@ -5086,7 +5133,10 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
         return_when: ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION.
 
     Returns:
-        (done, not_done): two sets.
+        (done, not_done): two sets. When the time is over, some are not done: no error.
+
+    Raises:
+        ValueError: `return_when` is something else.
 
     Example:
         >>> done, not_done = futures.wait([futures.submit(abs, -3)])
@@ -5204,6 +5254,8 @@ def set_const(**constants: Any) -> None:
 
     Example:
         >>> shared.setConst(limit=10)
+        >>> shared.getConst("limit")
+        10
     """
     for name, value in constants.items():
         runtime().set_constant(name, value)
@@ -5220,6 +5272,9 @@ def get_const(name: str, timeout: Optional[float] = 0.1) -> Any:
     Returns:
         Its value, or None when it is not set in time.
 
+    Raises:
+        Exception: what unpickling the value raises here.
+
     Example:
         >>> print(shared.getConst("nobody sets this", timeout=0))
         None
@@ -5228,7 +5283,14 @@ def get_const(name: str, timeout: Optional[float] = 0.1) -> Any:
 
 
 def __getattr__(name: str) -> Any:
-    """Process facts under the names that SCOOP gave them, right at the time of reading."""
+    """Give facts of this process under the names that SCOOP gave them, right at the time of reading.
+
+    `IS_RUNNING`: the launcher started it. `IS_ORIGIN`: it runs the script. `SIZE`: workers. `worker`: the rank of this one.
+
+    Example:
+        >>> scoop_lite.IS_RUNNING, scoop_lite.IS_ORIGIN, scoop_lite.SIZE, scoop_lite.worker
+        (False, True, 1, 0)
+    """
     found: Optional[Runtime] = _state["runtime"] or _state["importing"]
     running = found is not None and found.link is not None
     rank = found.rank if found is not None else ORIGIN
@@ -5811,6 +5873,9 @@ class Executor(concurrent.futures.Executor):
         initializer, initargs: called first in each worker. max_tasks_per_child: a worker is replaced after so many.
         options: the launcher's other options, as keywords: ``retries=2``, ``seed=1``, ``dead_after=5``, ``quiet=True``…
 
+    Raises:
+        ValueError, TypeError: an argument that cannot be, or an option that the launcher has not.
+
     Example:
         >>> with scoop_lite.Executor(4) as pool:
         ...     print(sum(pool.map(abs, range(-3, 3))))
@@ -5906,6 +5971,7 @@ class Executor(concurrent.futures.Executor):
         """Return an iterator over the results of calling `fn` with the items of the iterables, in order.
 
         Args:
+            fn, iterables: see `futures.map`.
             timeout: seconds from now. chunksize: tasks that travel together; by default chosen by measurement.
             buffersize: items drawn ahead of the results taken; by default all are drawn at once.
 
@@ -5938,7 +6004,16 @@ class Executor(concurrent.futures.Executor):
         return pool_results(client, job, deadline)
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
-        """Call a function once on each worker; wait; return the results by worker (see `futures.run_on_all`).
+        """Call a function once on each worker; wait for all.
+
+        Args:
+            func, args: see `futures.submit`.
+
+        Returns:
+            The results by worker; workers of a pool are numbered from 1.
+
+        Raises:
+            BrokenProcessPool: one died meanwhile, or the pool cannot go on. Else what the function raised.
 
         Example:
             >>> with scoop_lite.Executor(2) as pool:
@@ -5954,6 +6029,9 @@ class Executor(concurrent.futures.Executor):
 
     def set_const(self, **constants: Any) -> None:
         """Give the tasks constants; return when every task submitted from now on will see them.
+
+        Args:
+            constants: see `shared.setConst`; tasks read them with `shared.getConst`.
 
         Raises:
             TypeError: a name is set already. Else what pickling a value raises.
@@ -5975,6 +6053,13 @@ class Executor(concurrent.futures.Executor):
 
         Args:
             wait: until it has ended. cancel_futures: cancel what no worker has got yet.
+
+        Example:
+            >>> pool = scoop_lite.Executor(2)
+            >>> task = pool.submit(abs, -3)
+            >>> pool.shutdown()
+            >>> task.done()
+            True
         """
         with self._lock:
             self._shutdown, client = True, self._client
@@ -8965,7 +9050,17 @@ def check_script(path: str, p: Parser) -> None:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
-    """Run the command line; ends the process with the program's exit status."""
+    """Run the command line: what ``python3 scoop_lite.py`` does.
+
+    Args:
+        argv: the words after the command; by default those of this process. ``["--help"]`` explains all of them.
+
+    Raises:
+        SystemExit: always, at the end, with the program's exit status.
+
+    Example:
+        >>> scoop_lite.main(["-n", "2", "--quiet", "-c", "print('hello')"])    # doctest: +SKIP
+    """
     p = parser()
     words = join_hosts(sys.argv[1:] if argv is None else argv)
     options = p.parse_args(words)
