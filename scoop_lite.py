@@ -5285,7 +5285,7 @@ def get_const(name: str, timeout: Optional[float] = 0.1) -> Any:
 def __getattr__(name: str) -> Any:
     """Give facts of this process under the names that SCOOP gave them, right at the time of reading.
 
-    `IS_RUNNING`: the launcher started it. `IS_ORIGIN`: it runs the script. `SIZE`: workers. `worker`: the rank of this one.
+    `IS_RUNNING`: the launcher started it. `IS_ORIGIN`: it runs the script. `SIZE`: workers. `worker`: this one's rank.
 
     Example:
         >>> scoop_lite.IS_RUNNING, scoop_lite.IS_ORIGIN, scoop_lite.SIZE, scoop_lite.worker
