@@ -1156,54 +1156,15 @@ class Member:
         self.death: Optional[Dict[str, Any]] = None
 
 
-class Broker:
-    """Matches hungry workers with carved work, accounts for every chunk, and is the single judge of deaths.
+class Members:
+    """The broker's register of all workers; sends to them, and to the agents that start them."""
 
-    Args:
-        send: sends frames to a worker, by rank.
-        send_agent: sends frames to an agent, by host number.
-        report: says one sentence to the user.
-        retries: deaths that a task may survive. restarts: of workers, at most, in any minute.
-        welcome: facts for every WELCOME.
-    """
-
-    def __init__(
-        self,
-        send: Send,
-        send_agent: Send,
-        report: Callable[[str], None],
-        restarts: int = 100,
-        welcome: Optional[Dict[str, Any]] = None,
-    ) -> None:
-        self.send, self.send_agent, self.report, self.restarts = send, send_agent, report, restarts
-        self.welcome = welcome or {}
-        self.library: Callable[[Dict[str, Any]], Frames] = lambda ask: [facts(number=ask["number"], path=None), b""]
+    def __init__(self, send: Send, send_agent: Send, report: Callable[[str], None], welcome: Dict[str, Any]) -> None:
+        self.send, self.send_agent, self.report, self.welcome = send, send_agent, report, welcome
         self.invite: Optional[Callable[[int, int], Optional[List[str]]]] = None  # to the ØMQ engine
-        # For those who watch: called with what STATS, TRACE and LOG tell; with a death in words. And WELCOME's clock.
-        self.observe: Callable[[str, Member, Any], None] = lambda kind, member, told: None
-        self.mourned: Callable[[Member, str], None] = lambda member, text: None
-        self.clock: Callable[[], float] = lambda: 0.0
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
-        self.chunks: Dict[ChunkKey, Dict[int, Ranges]] = {}  # who has which tasks of a chunk
-        self.constants: Dict[bytes, Frames] = {}
-        self.hungry: Dict[int, None] = {}  # ranks that want a batch, first come first served
-        self.need = 0  # batches that they want together
-        # ranks that are not hungry; those that filled orders lately come first
-        self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
-        self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
-        self.widen_s = 0.0  # when to double it
-        self.restarted_s: Deque[float] = collections.deque()
-        self.status: Optional[int] = None  # of the job, once it has ended
-        self.said_bye = False
         self.incarnations: Dict[int, int] = {}
-        self.n_died = self.n_rerun = 0
-        self.for_all: List[Tuple[Member, Frames]] = []  # tasks for each worker, until all are up
-        self.now_s = 0.0
-        self.worker_handlers = handlers_of((self,), "worker > broker")
-        self.agent_handlers = handlers_of((self,), "agent > broker")
-
-    # -- members ----------------------------------------------------------------------------------------------------
 
     def start(self, host: int, ranks: Iterable[int]) -> None:
         """Have an agent start workers of these ranks, each as a new incarnation."""
@@ -1224,57 +1185,6 @@ class Broker:
         self.incarnations[rank] = 1
         return member
 
-    def turn(self, rank: int, frames: Frames) -> None:
-        """Handle one message of a worker; one of an incarnation that was declared dead is refused.
-
-        Raises:
-            PeerError: the message is not one of the table, or malformed.
-        """
-        code, sender, incarnation = self.header(frames)
-        member = self.members.get(rank)
-        if member is None or sender != rank or incarnation != member.incarnation:
-            logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
-            return
-        if member.inbox.frames and code != CODES["PIECE"]:
-            frames = member.inbox.mend(frames)
-        self.obey(self.worker_handlers, code, member, frames)
-
-    def agent_turn(self, host: int, frames: Frames) -> None:
-        """Handle one message of a host's agent (see `turn`)."""
-        code, sender, _ = self.header(frames)
-        if sender == AGENT:
-            self.obey(self.agent_handlers, code, host, frames)
-        elif sender in self.members and self.members[sender].host == host:
-            self.turn(sender, frames)
-
-    @staticmethod
-    def header(frames: Frames) -> Tuple[int, int, int]:
-        try:
-            return HEADER.unpack(frames[0])
-        except (struct.error, IndexError):
-            raise PeerError(f"no message header: {b''.join(bytes(f[:80]) for f in frames[:1])!r}") from None
-
-    def obey(self, handlers: Dict[int, Callable[..., None]], code: int, sender: Any, frames: Frames) -> None:
-        handler = handlers.get(code)
-        if handler is None:
-            raise PeerError(f"message {NAMES.get(code, code)} has no business here")
-        try:
-            handler(sender, frames)
-        except (struct.error, IndexError, KeyError, ValueError) as error:
-            raise PeerError(f"malformed {NAMES[code]}: {error!r}") from error
-
-    def on_hello(self, member: Member, frames: Frames) -> None:
-        hello = read_facts(frames[1], pid=int)
-        member.pid = hello["pid"]
-        member.up = True
-        clocks = {"hello": hello.get("clock"), "clock": self.clock()}
-        self.to(member, "WELCOME", facts(live=self.live(), host=member.host, **clocks, **self.welcome))
-        for constant in self.constants.values():
-            self.to(member, "CONST", *constant)
-        self.suppliers[member.rank] = None
-        if self.status is not None:  # it was started just before the job ended
-            self.to(member, "STOP")
-
     def to(self, member: Member, kind: str, *frames: Any) -> None:
         for ready in member.outbox.put(message(kind, member.rank, member.incarnation, *frames)):
             self.send(member.rank, ready)
@@ -1283,7 +1193,31 @@ class Broker:
         """Count the workers that run tasks or are being started."""
         return sum(m.capacity for m in self.members.values())
 
-    # -- hunger, orders, batches --------------------------------------------------------------------------------------
+    def lives(self, member: Member) -> bool:
+        return self.members.get(member.rank) is member
+
+    def owner_of(self, frame: Any) -> Optional[Member]:
+        rank, incarnation = OWNER.unpack(frame)
+        owner = self.members.get(rank)
+        return owner if owner is not None and owner.incarnation == incarnation else None
+
+
+class Orders(Members):
+    """Who is hungry, and who is to carve for them: supply and demand, by cumulative counts.
+
+    What would cost n² messages, and is not done: ask all suppliers for each hungry worker (few are, then twice as
+    many …); tell all of them each time one more is hungry (orders are powers of two); withdraw orders when nobody is
+    hungry any more (one batch too many from each comes back to it, RETURNED, and that order is filled).
+    """
+
+    def __init__(self, *way: Any) -> None:
+        super().__init__(*way)
+        self.hungry: Dict[int, None] = {}  # ranks that want a batch, first come first served
+        self.need = 0  # batches that they want together
+        # ranks that are not hungry; those that filled orders lately come first
+        self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
+        self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
+        self.widen_s = 0.0  # when to double it
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
         wants, serial = HUNGER.unpack(frames[1])
@@ -1307,19 +1241,9 @@ class Broker:
             member.ordered = member.filled + n
             self.to(member, "ORDER", COUNT.pack(member.ordered))
 
-    def end_turn(self, now_s: float) -> Optional[float]:
-        """Place, widen or change orders; call after each round of messages.
-
-        What would cost n² messages, and is not done: ask all suppliers for each hungry worker (few are, then twice as
-        many …); tell all of them each time one more is hungry (orders are powers of two); withdraw orders when nobody
-        is hungry any more (one batch too many from each comes back to it, RETURNED, and that order is filled).
-
-        Returns:
-            Seconds after which to be called again even if nothing comes, or None.
-        """
-        self.now_s, need = now_s, self.need
-        if self.for_all:
-            self.spread()
+    def place_orders(self, now_s: float) -> Optional[float]:
+        """Place, widen or change orders; return seconds after which to do so again, or None."""
+        need = self.need
         if not need:
             self.width, self.widen_s = 2, now_s + 0.002
             return None
@@ -1330,6 +1254,40 @@ class Broker:
             if not need <= member.ordered - member.filled <= 3 * need:
                 self.order(member, 1 << (need - 1).bit_length())
         return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
+
+    def next_taker(self, sender: Member) -> Member:
+        """Choose who gets a batch: the first hungry worker, else the sender itself."""
+        for rank in self.hungry:
+            taker = self.members[rank]
+            if taker is not sender:
+                taker.given += 1
+                self.need -= 1
+                if taker.given >= taker.wants:
+                    del self.hungry[rank]
+                    self.suppliers[rank] = None
+                if sender.rank in self.suppliers:
+                    self.suppliers.move_to_end(sender.rank, last=False)
+                return taker
+        return sender
+
+    def give_back(self, taker: Optional[Member], sender: Member) -> None:
+        """Have a taker wait for another batch than that of `sender`, which will not come."""
+        if taker is not None and taker is not sender and self.lives(taker):
+            self.need += max(taker.wants - taker.given + 1, 0) - max(taker.wants - taker.given, 0)
+            taker.given -= 1
+            if taker.wants > taker.given:
+                self.hungry[taker.rank] = None
+                self.suppliers.pop(taker.rank, None)
+
+
+class Accounts(Orders):
+    """Who has which tasks, by the clear text of the messages that move them."""
+
+    def __init__(self, *way: Any) -> None:
+        super().__init__(*way)
+        self.chunks: Dict[ChunkKey, Dict[int, Ranges]] = {}  # who has which tasks of a chunk
+        self.for_all: List[Tuple[Member, Frames]] = []  # tasks for each worker, until all are up
+        self.n_rerun = 0
 
     def on_batch(self, member: Member, frames: Frames) -> None:
         """Pass a carved batch to the worker that has been hungry longest, or back when nobody is."""
@@ -1358,30 +1316,6 @@ class Broker:
             self.move(chunk, member, taker)
         self.to(taker, "RETURNED" if taker is member else "BATCH", *parts)
 
-    def next_taker(self, sender: Member) -> Member:
-        """Choose who gets a batch: the first hungry worker, else the sender itself."""
-        for rank in self.hungry:
-            taker = self.members[rank]
-            if taker is not sender:
-                taker.given += 1
-                self.need -= 1
-                if taker.given >= taker.wants:
-                    del self.hungry[rank]
-                    self.suppliers[rank] = None
-                if sender.rank in self.suppliers:
-                    self.suppliers.move_to_end(sender.rank, last=False)
-                return taker
-        return sender
-
-    def give_back(self, taker: Optional[Member], sender: Member) -> None:
-        """Have a taker wait for another batch than that of `sender`, which will not come."""
-        if taker is not None and taker is not sender and self.lives(taker):
-            self.need += max(taker.wants - taker.given + 1, 0) - max(taker.wants - taker.given, 0)
-            taker.given -= 1
-            if taker.wants > taker.given:
-                self.hungry[taker.rank] = None
-                self.suppliers.pop(taker.rank, None)
-
     def drop_batch(self, chunks: List[Tuple[Any, ...]], sender: Member, death: Dict[str, Any]) -> None:
         """Have owners send chunks again whose taker died while their frames were on their way; nobody is to blame."""
         lost: Dict[int, List[bytes]] = {}
@@ -1390,6 +1324,12 @@ class Broker:
                 self.release(chunk[:3], sender, chunk[3], chunk[3] + chunk[4])
             lost.setdefault(chunk[0], []).append(LOST_REF.pack(*chunk[2:5], False))
         self.tell_lost(dict(death, retired=True), lost)
+
+    def tell_lost(self, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
+        for owner, refs in lost.items():
+            if owner in self.members:
+                self.n_rerun += len(refs)
+                self.to(self.members[owner], "LOST", facts(**death), *refs)
 
     def move(self, chunk: Tuple[Any, ...], sender: Member, taker: Member) -> None:
         """Account for a chunk's (or a part of a chunk's) way from one worker to another."""
@@ -1419,11 +1359,6 @@ class Broker:
                 del self.chunks[key]
                 self.members[key[0]].owns.pop(key, None)
         return n
-
-    def owner_of(self, frame: Any) -> Optional[Member]:
-        rank, incarnation = OWNER.unpack(frame)
-        owner = self.members.get(rank)
-        return owner if owner is not None and owner.incarnation == incarnation else None
 
     def on_result(self, member: Member, frames: Frames) -> None:
         """Pass results to the owner; results of tasks that the sender does not have (any more) are refused."""
@@ -1492,36 +1427,9 @@ class Broker:
                     self.to(worker, "ALL", function, CHUNK.pack(*chunk), *payload)
         self.for_all.clear()
 
-    def on_broken(self, member: Member, frames: Frames) -> None:
-        """Tell the user and the origin that an initializer failed; to start more workers would not help."""
-        why = read_facts(frames[1], why=str)["why"]
-        if self.restarts >= 0:
-            self.report(f"the initializer failed in worker {member.rank}:\n{why}")
-            self.restarts = -1
-            if member.rank != ORIGIN and ORIGIN in self.members:
-                self.to(self.members[ORIGIN], "BROKEN", *frames[1:])
 
-    def on_const(self, member: Member, frames: Frames) -> None:
-        """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
-        name = bytes(frames[3])
-        if name in self.constants:
-            self.to(member, "REFUSED", frames[2])
-            return
-        self.constants[name] = frames[1:]
-        for other in self.members.values():
-            if other.up:
-                self.to(other, "CONST", *frames[1:])
-
-    def on_fetch(self, member: Member, frames: Frames) -> None:
-        request = read_facts(frames[1], number=int, paths=list, have=dict)
-        if not all(type(path) is str for path in request["paths"]):
-            raise ValueError(request["paths"])
-        self.to(member, "MODULE", *self.library(request))
-
-    # -- big frames, in pieces ahead of their messages --------------------------------------------------------------
-
-    def lives(self, member: Member) -> bool:
-        return self.members.get(member.rank) is member
+class Transfers(Accounts):
+    """Big frames pass in pieces, ahead of their messages: no more of them at a time than their receiver takes in."""
 
     def on_piece(self, member: Member, frames: Frames) -> None:
         """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
@@ -1580,7 +1488,129 @@ class Broker:
         for other in self.members.values():
             other.unread.pop(member, None)
 
-    # -- what those who watch want to know ----------------------------------------------------------------------------
+
+class Broker(Transfers):
+    """Matches hungry workers with carved work, accounts for every chunk, and is the single judge of deaths.
+
+    Args:
+        send: sends frames to a worker, by rank.
+        send_agent: sends frames to an agent, by host number.
+        report: says one sentence to the user.
+        restarts: of workers, at most, in any minute.
+        welcome: facts for every WELCOME.
+    """
+
+    def __init__(
+        self,
+        send: Send,
+        send_agent: Send,
+        report: Callable[[str], None],
+        restarts: int = 100,
+        welcome: Optional[Dict[str, Any]] = None,
+    ) -> None:
+        super().__init__(send, send_agent, report, welcome or {})
+        self.restarts = restarts
+        self.library: Callable[[Dict[str, Any]], Frames] = lambda ask: [facts(number=ask["number"], path=None), b""]
+        # For those who watch: called with what STATS, TRACE and LOG tell; with a death in words. And WELCOME's clock.
+        self.observe: Callable[[str, Member, Any], None] = lambda kind, member, told: None
+        self.mourned: Callable[[Member, str], None] = lambda member, text: None
+        self.clock: Callable[[], float] = lambda: 0.0
+        self.now_s = 0.0
+        self.constants: Dict[bytes, Frames] = {}
+        self.restarted_s: Deque[float] = collections.deque()
+        self.n_died = 0
+        self.status: Optional[int] = None  # of the job, once it has ended
+        self.said_bye = False
+        self.worker_handlers = handlers_of((self,), "worker > broker")
+        self.agent_handlers = handlers_of((self,), "agent > broker")
+
+    def turn(self, rank: int, frames: Frames) -> None:
+        """Handle one message of a worker; one of an incarnation that was declared dead is refused.
+
+        Raises:
+            PeerError: the message is not one of the table, or malformed.
+        """
+        code, sender, incarnation = self.header(frames)
+        member = self.members.get(rank)
+        if member is None or sender != rank or incarnation != member.incarnation:
+            logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
+            return
+        if member.inbox.frames and code != CODES["PIECE"]:
+            frames = member.inbox.mend(frames)
+        self.obey(self.worker_handlers, code, member, frames)
+
+    def agent_turn(self, host: int, frames: Frames) -> None:
+        """Handle one message of a host's agent (see `turn`)."""
+        code, sender, _ = self.header(frames)
+        if sender == AGENT:
+            self.obey(self.agent_handlers, code, host, frames)
+        elif sender in self.members and self.members[sender].host == host:
+            self.turn(sender, frames)
+
+    @staticmethod
+    def header(frames: Frames) -> Tuple[int, int, int]:
+        try:
+            return HEADER.unpack(frames[0])
+        except (struct.error, IndexError):
+            raise PeerError(f"no message header: {b''.join(bytes(f[:80]) for f in frames[:1])!r}") from None
+
+    def obey(self, handlers: Dict[int, Callable[..., None]], code: int, sender: Any, frames: Frames) -> None:
+        handler = handlers.get(code)
+        if handler is None:
+            raise PeerError(f"message {NAMES.get(code, code)} has no business here")
+        try:
+            handler(sender, frames)
+        except (struct.error, IndexError, KeyError, ValueError) as error:
+            raise PeerError(f"malformed {NAMES[code]}: {error!r}") from error
+
+    def end_turn(self, now_s: float) -> Optional[float]:
+        """Do what is best done once for many messages; call after each round of them.
+
+        Returns:
+            Seconds after which to be called again even if nothing comes, or None.
+        """
+        self.now_s = now_s
+        if self.for_all:
+            self.spread()
+        return self.place_orders(now_s)
+
+    def on_hello(self, member: Member, frames: Frames) -> None:
+        hello = read_facts(frames[1], pid=int)
+        member.pid = hello["pid"]
+        member.up = True
+        clocks = {"hello": hello.get("clock"), "clock": self.clock()}
+        self.to(member, "WELCOME", facts(live=self.live(), host=member.host, **clocks, **self.welcome))
+        for constant in self.constants.values():
+            self.to(member, "CONST", *constant)
+        self.suppliers[member.rank] = None
+        if self.status is not None:  # it was started just before the job ended
+            self.to(member, "STOP")
+
+    def on_broken(self, member: Member, frames: Frames) -> None:
+        """Tell the user and the origin that an initializer failed; to start more workers would not help."""
+        why = read_facts(frames[1], why=str)["why"]
+        if self.restarts >= 0:
+            self.report(f"the initializer failed in worker {member.rank}:\n{why}")
+            self.restarts = -1
+            if member.rank != ORIGIN and ORIGIN in self.members:
+                self.to(self.members[ORIGIN], "BROKEN", *frames[1:])
+
+    def on_const(self, member: Member, frames: Frames) -> None:
+        """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
+        name = bytes(frames[3])
+        if name in self.constants:
+            self.to(member, "REFUSED", frames[2])
+            return
+        self.constants[name] = frames[1:]
+        for other in self.members.values():
+            if other.up:
+                self.to(other, "CONST", *frames[1:])
+
+    def on_fetch(self, member: Member, frames: Frames) -> None:
+        request = read_facts(frames[1], number=int, paths=list, have=dict)
+        if not all(type(path) is str for path in request["paths"]):
+            raise ValueError(request["paths"])
+        self.to(member, "MODULE", *self.library(request))
 
     def on_stats(self, member: Member, frames: Frames) -> None:
         counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "sent", "received"), int)
@@ -1599,8 +1629,6 @@ class Broker:
     def on_log(self, member: Member, frames: Frames) -> None:
         record = read_facts(frames[1], at_s=float, level=int, logger=str, text=str, shown=bool, pid=int)
         self.observe("LOG", member, record)
-
-    # -- ends ---------------------------------------------------------------------------------------------------------
 
     def on_bye(self, member: Member, frames: Frames) -> None:
         if member.rank == ORIGIN:
@@ -1670,6 +1698,7 @@ class Broker:
         allowed = len(recent) < self.restarts or member.retires and self.restarts >= 0
         again = member.host in self.host_names and allowed
         if not member.retires:
+            self.n_died += 1
             text = f"worker {member.rank} on {death['host']} (pid {death['pid']}) {death['how']}"
             alone = self.live() == 1 and self.members[ORIGIN].capacity
             left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
@@ -1684,12 +1713,6 @@ class Broker:
             if other.up and not again:
                 self.to(other, "POOL", facts(live=self.live()))
         self.tell_lost(death, lost)
-
-    def tell_lost(self, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
-        for owner, refs in lost.items():
-            if owner in self.members:
-                self.n_rerun += len(refs)
-                self.to(self.members[owner], "LOST", facts(**death), *refs)
 
     def lose_host(self, host: int, why: str) -> None:
         """Bury all workers of a host whose agent is gone."""
@@ -2571,6 +2594,21 @@ class MapJob(Job):
         self.drawn = first + len(rows)
         return Block(self, list(zip(*rows)), first, first, self.drawn) if rows else None
 
+    def can_widen(self, scheduler: Scheduler) -> bool:
+        """Return True when the window is used up though the pool could do with more of it.
+
+        Beyond some thousand items only if they are so short that the window is worth less than some chunks each.
+        """
+        if self.fixed or self.drawn == self.length or self.window >= MAX_WINDOW:
+            return False
+        if self.drawn - self.done < self.window - self.window // 4:
+            return False
+        level = scheduler.level(self.depth)
+        if any(type(item) is Block and item.job is self for item in itertools.islice(level, 4)):
+            return False
+        cost = scheduler.costs.get(cost_key(self.func), 1.0)
+        return self.window < WINDOW or cost * self.window < 4 * CHUNK_S * scheduler.live
+
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         if not self.abandoned:
             self.ready[first] = count, outcomes
@@ -2580,6 +2618,10 @@ class MapJob(Job):
     def has_run(self) -> bool:
         """Return True when there are outcomes for the consumer."""
         return self.done in self.ready if self.in_order else bool(self.ready)
+
+    def has_news(self, scheduler: Scheduler) -> bool:
+        """Return True when there is something to do for the consumer."""
+        return self.has_run() or self.can_widen(scheduler)
 
     def pop_run(self) -> List[Any]:
         """Take the next run of outcomes."""
@@ -2736,55 +2778,23 @@ def cost_key(func: Any) -> Any:
             return getattr(func, "__qualname__", type(func))
 
 
-class Scheduler:
-    """Decides what runs here next, what is carved for others, and what becomes of chunks when workers die.
+class Queue:
+    """A worker's tasks, by nesting depth: the deepest run first here, and in runs as long as measurements allow.
 
-    It does no input or output: `emit` sends a message to the broker, `clock` tells the time, `later` defers a call to
-    the scheduler's own thread (from the pump, which must not run user code).
+    The lock guards all of it. Base of `Scheduler`, as `Carver` is.
     """
 
-    def __init__(
-        self,
-        rank: int,
-        incarnation: int,
-        emit: Callable[[Frames], None],
-        later: Callable[[Callable[[], None]], None],
-        lock: Any,
-        live: int = 1,
-        retries: int = 2,
-        clock: Callable[[], float] = now,
-    ) -> None:
-        self.rank, self.incarnation, self.emit, self.later = rank, incarnation, emit, later
-        self.aborted: Deque[Tuple[ChunkKey, int, int]] = collections.deque(maxlen=64)  # of late
-        self.interrupt: Callable[[Slice], None] = lambda piece: None  # raise KeyboardInterrupt in the task that runs
-        self.lock, self.live, self.retries, self.clock = lock, live, retries, clock
-        self.runs_script = rank == ORIGIN  # so what may kill this process is better run elsewhere
+    def __init__(self, lock: Any, live: int, clock: Callable[[], float]) -> None:
+        self.lock, self.live, self.clock = lock, live, clock
+        self.runs_script = False  # so what may kill this process is better run elsewhere
         self.n_visits = 0  # tasks of others that were run here
         self.max_tasks = 0  # that a worker runs before it retires; 0 for no limit
-        self.shipping = threading.Lock()  # held while carved work is pickled and sent
         self.levels: List[Level] = [Level()]
         self.top = 0  # no level above holds anything, as far as the scheduler's thread knows; the pump never writes it
         self.home: Deque[Any] = collections.deque()  # futures and blocks that cannot travel
         self.away: Deque[Block] = collections.deque()  # blocks that must not run here: suspected of killing workers
-        self.slices: List[Slice] = []
-        self.sent: Dict[int, Sent] = {}
-        self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
-        self.is_hungry = False  # wanted > received
-        self.n_hungry = 0  # HUNGRY messages sent
-        self.wanted_s, self.fetch_s = 0.0, 0.02  # when `want` said so; what it then takes for a batch to come, at least
         self.late_s = 0.0  # when what runs here will have taken longer than a chunk should; 0 while nothing can
         self.costs: Dict[Any, float] = {}
-        self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
-        self.flushed_s = 0.0
-        self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
-        self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
-        self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
-        self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
-        self.n_done = self.n_carved = self.n_returned = 0  # tasks
-        self.undrawn = 0  # items of maps that are not in a queue yet
-        self.recorder: Optional[Recorder] = None
-
-    # -- the queue -----------------------------------------------------------------------------------------------------
 
     def level(self, depth: int) -> Level:
         """Return the queue for tasks of this nesting depth."""
@@ -2883,6 +2893,18 @@ class Scheduler:
         block.lo += n
         return block.part(block.lo - n, block.lo)
 
+    @staticmethod
+    def cut_out(queue: Deque[Any], wanted: Callable[[Job], bool], first: int, end: int) -> Ranges:
+        """Take tasks [first, end) of a job out of a queue's blocks (lock held); return what was found."""
+        found: Ranges = []
+        for item in [x for x in queue if type(x) is Block and wanted(x.job)]:
+            a, b = max(first, item.lo), min(end, item.hi)
+            if a < b:
+                found.append((a, b))
+                queue.remove(item)
+                queue.extend(item.part(x, y) for x, y in ((item.lo, a), (b, item.hi)) if x < y)
+        return found
+
     def local_size(self, block: Block) -> int:
         """Return how many tasks of a block to run in one go here: some milliseconds' worth.
 
@@ -2947,7 +2969,30 @@ class Scheduler:
                     return True
         return False
 
-    # -- carving -------------------------------------------------------------------------------------------------------
+
+class Carver(Queue):
+    """Fills the broker's orders from the queue, asks for batches of others, and sends back their results."""
+
+    def __init__(
+        self, rank: int, incarnation: int, emit: Callable[[Frames], None], retries: int, *queue: Any
+    ) -> None:
+        super().__init__(*queue)
+        self.rank, self.incarnation, self.emit, self.retries = rank, incarnation, emit, retries
+        self.shipping = threading.Lock()  # held while carved work is pickled and sent
+        self.slices: List[Slice] = []
+        self.sent: Dict[int, Sent] = {}
+        self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
+        self.is_hungry = False  # wanted > received
+        self.n_hungry = 0  # HUNGRY messages sent
+        self.wanted_s, self.fetch_s = 0.0, 0.02  # when `want` said so; what it then takes for a batch to come, at least
+        self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
+        self.flushed_s = 0.0
+        self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
+        self.n_carved = 0  # tasks
+        self.recorder: Optional[Recorder] = None
+
+    def message(self, kind: str, *frames: Any) -> Frames:
+        return message(kind, self.rank, self.incarnation, *frames)
 
     def carve(self) -> None:
         """Fill the broker's orders from the queue; may be called by the scheduler's thread and by the pump."""
@@ -3023,6 +3068,25 @@ class Scheduler:
                     return rest.part(middle, rest.hi)
         return None
 
+    def withdraw(self, key: ChunkKey, first: int, end: int) -> Ranges:
+        """Take tasks [first, end) of a chunk out of all queues; return what was found."""
+        found: Ranges = []
+        for piece in self.slices:
+            if getattr(piece.block.job, "key", None) == key:
+                rest = piece.rob()
+                if rest is not None:
+                    self.level(rest.job.depth).appendleft(rest)
+        for queue in (self.home, self.away, *self.levels):
+            for item in [x for x in queue if type(x) is Chunk and x.head[:3] == key]:
+                gone = [(max(first, a), min(end, b)) for a, b in item.left if a < end and first < b]
+                if gone:
+                    found += gone
+                    item.left, _ = subtract(item.left, first, end)
+                    queue.remove(item)
+                    self.home.extend([item] if item.left else ())
+            found += self.cut_out(queue, lambda job: getattr(job, "key", None) == key, first, end)
+        return found
+
     def ship(self, item: Any) -> None:
         """Pickle and send what was carved; what cannot be pickled runs at home."""
         if type(item) is Chunk:
@@ -3070,11 +3134,6 @@ class Scheduler:
                 logger.debug("a task of %r stays at home: %s", block.job.func, error)
                 self.home.append(block)
 
-    def message(self, kind: str, *frames: Any) -> Frames:
-        return message(kind, self.rank, self.incarnation, *frames)
-
-    # -- results of others' tasks -------------------------------------------------------------------------------------
-
     def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
         """Add results to the message that goes to their owner; see `flush`."""
         form, frames = pack_outcomes(outcomes, self.by_value)
@@ -3118,7 +3177,36 @@ class Scheduler:
             said = HUNGER.pack(self.wanted, self.n_hungry)
         self.emit(self.message("HUNGRY", said))
 
-    # -- messages that either thread handles (lock held): they touch queues and counters, never user code --------------
+
+class Scheduler(Carver):
+    """Decides what runs here next, what is carved for others, and what becomes of chunks when workers die.
+
+    It does no input or output: `emit` sends a message to the broker, `clock` tells the time, `later` defers a call to
+    the scheduler's own thread (from the pump, which must not run user code). The handlers of urgent messages (see
+    URGENT) are called with the lock held, by either thread; they touch queues and counters, never user code. The
+    others belong to the scheduler's thread.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        incarnation: int,
+        emit: Callable[[Frames], None],
+        later: Callable[[Callable[[], None]], None],
+        lock: Any,
+        live: int = 1,
+        retries: int = 2,
+        clock: Callable[[], float] = now,
+    ) -> None:
+        super().__init__(rank, incarnation, emit, retries, lock, live, clock)
+        self.later, self.runs_script = later, rank == ORIGIN
+        self.aborted: Deque[Tuple[ChunkKey, int, int]] = collections.deque(maxlen=64)  # of late
+        self.interrupt: Callable[[Slice], None] = lambda piece: None  # raise KeyboardInterrupt in the task that runs
+        self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
+        self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
+        self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
+        self.n_done = self.n_returned = 0  # tasks
+        self.undrawn = 0  # items of maps that are not in a queue yet
 
     def on_order(self, frames: Frames) -> None:
         (self.ordered,) = COUNT.unpack(frames[1])
@@ -3178,37 +3266,6 @@ class Scheduler:
         """Say whether these tasks were aborted while they were between a queue and the slice that runs them."""
         key = getattr(block.job, "key", None)
         return any(key == k and first <= block.lo and block.hi <= end for k, first, end in self.aborted)
-
-    def withdraw(self, key: ChunkKey, first: int, end: int) -> Ranges:
-        """Take tasks [first, end) of a chunk out of all queues; return what was found."""
-        found: Ranges = []
-        for piece in self.slices:
-            if getattr(piece.block.job, "key", None) == key:
-                rest = piece.rob()
-                if rest is not None:
-                    self.level(rest.job.depth).appendleft(rest)
-        for queue in (self.home, self.away, *self.levels):
-            for item in [x for x in queue if type(x) is Chunk and x.head[:3] == key]:
-                gone = [(max(first, a), min(end, b)) for a, b in item.left if a < end and first < b]
-                if gone:
-                    found += gone
-                    item.left, _ = subtract(item.left, first, end)
-                    queue.remove(item)
-                    self.home.extend([item] if item.left else ())
-            found += self.cut_out(queue, lambda job: getattr(job, "key", None) == key, first, end)
-        return found
-
-    @staticmethod
-    def cut_out(queue: Deque[Any], wanted: Callable[[Job], bool], first: int, end: int) -> Ranges:
-        """Take tasks [first, end) of a job out of a queue's blocks (lock held); return what was found."""
-        found: Ranges = []
-        for item in [x for x in queue if type(x) is Block and wanted(x.job)]:
-            a, b = max(first, item.lo), min(end, item.hi)
-            if a < b:
-                found.append((a, b))
-                queue.remove(item)
-                queue.extend(item.part(x, y) for x, y in ((item.lo, a), (b, item.hi)) if x < y)
-        return found
 
     def on_lost(self, frames: Frames) -> None:
         """Take back tasks that a dead worker had; blame those that were surely running, fail the hopeless ones."""
@@ -3283,8 +3340,6 @@ class Scheduler:
         if self.live <= 1:
             while self.away:
                 self.put_back(self.away.popleft())
-
-    # -- messages for the scheduler's own thread: they may run user code ----------------------------------------------
 
     def open(self, chunk: Chunk) -> List[Block]:
         """Unpickle a chunk; return its blocks to run. One that cannot be unpickled is reported to its owner."""
@@ -3485,7 +3540,7 @@ class Waiter:
 
     __slots__ = ("runtime", "strand")
 
-    def __init__(self, runtime: Runtime, strand: Strand) -> None:
+    def __init__(self, runtime: Mailbox, strand: Strand) -> None:
         self.runtime = runtime
         self.strand: Optional[Strand] = strand
 
@@ -3505,79 +3560,516 @@ def answer_to(answers: List[Any], waiter: Waiter, answer: Any = True) -> None:
     waiter()
 
 
-class Runtime:
-    """What a process needs to run and create tasks.
+def travelled(by_value: Names, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    """Return copies that went through pickle (--check), as if the task ran elsewhere.
 
-    The scheduler's strands own everything here but what the scheduler's lock guards; the pump only reads the link into
-    `inbox`, carves and flushes. Foreign threads may not call in (`check_thread`).
+    Raises:
+        Unpicklable: they cannot travel.
+    """
+    try:
+        return loads(dumps((func, args, kwargs), by_value))
+    except Exception as error:
+        for name, value in (("func", func), ("args", args), ("kwargs", kwargs)):
+            try:
+                dumps(value, by_value)
+            except Exception as problem:
+                raise Unpicklable(f"--check: {explain_unpicklable(value, name, problem)}") from problem
+        raise Unpicklable(f"--check: a task of {func!r} cannot be unpickled: {error!r}") from error
+
+
+class Mailbox:
+    """A process's end of the protocol: reads its link, sends, and hands each message to who handles it.
+
+    `Runtime` is built in floors, each of which uses those before it: Mailbox, Runner, Parking, Calls. The scheduler's
+    strands own all of it but what the scheduler's lock guards; the pump only reads the link into `inbox`, carves and
+    flushes. Foreign threads may not call in (`check_thread`).
     """
 
     scheduler_class = Scheduler
 
     # How every runtime begins, where that is a plain value and no task reads it often.
     idle_s = 0.0  # spent waiting for messages
-    holding = 0  # strands that want no task to be started here
-    n_parked = 0
-    n_deadlines = 0
     n_fetched = 0
     n_received = 0  # messages
-    n_constants = 0
-    n_failures = 0
     corked = False  # messages wait for one flush
-    interrupting = False  # a KeyboardInterrupt is on its way to the script
-    signal = 2  # the signal that it came from
+    polled_s = 0.0  # when the link was looked at in passing
+    pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
+    pump: Optional[Pump] = None
+    last_func: Any = None  # a short function that ran here last
 
     def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
         self.config, self.rank, self.incarnation, self.link = config, rank, incarnation, link
-        self.pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
         self.outbox, self.arriving = Outbox(OWNER.pack(rank, incarnation)), Inbox()
         self.lock = threading.Lock()
-        self.strands = new_strands(config.strands)
-        self.current: Strand = self.strands.main
-        self.ident = threading.get_ident()
-        self.pid = os.getpid()
         self.later: Deque[Callable[[], None]] = collections.deque()
         live = config.n if link is not None else 1
         self.scheduler = self.scheduler_class(
             rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
         )
         self.scheduler.max_tasks = config.max_tasks
+        self.unseen = self.scheduler.unseen
         self.teller = Recorder(self, config)
         watched = link is not None and (config.verbose > 0 or config.trace)
         self.recorder = self.scheduler.recorder = self.teller if watched else None  # what the hooks call
+        self.inbox: Deque[Frames] = collections.deque()
+        self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
+        self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
+        self.modules: Dict[int, Tuple[Dict[str, Any], bytes]] = {}  # answers to `fetch`, until it takes them
+        self.at_leave: List[Callable[[], None]] = []
+        self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
+        self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
+        if link is not None:
+            self.bell = Bell()
+            self.waits = Waits(link.fileno(), self.bell.fileno())
+
+    def emit(self, frames: Frames) -> None:
+        """Send a message to the broker; any thread."""
+        if self.link is None:
+            return
+        with self.lock:
+            if self.pipe is not None and frames[0][0] == CODES["OPENED"]:
+                self.pipe.send(frames)
+            else:
+                self.post(self.outbox.put(frames))
+        self.look_again()
+
+    def post(self, messages: Iterable[Frames]) -> None:
+        """Send what the outbox lets go (lock held)."""
+        for frames in messages:
+            self.link.queue(frames)
+        if not self.corked:
+            self.link.flush()
+
+    def wait_for_room(self) -> None:
+        """Have whoever logs without end wait for a link that is behind; ØMQ's own queue has no bound."""
+        while self.link is not None and not self.link.closed and not self.link.edge and self.link.backlog() > BACKLOG:
+            Waits().wait(self.link.wants_write(), 1.0)
+            with self.lock:
+                self.link.flush()
+
+    def look_again(self) -> None:
+        """After sending by ØMQ, which may have hidden from the other thread that something came."""
+        if self.link.edge and self.pump is not None:
+            self.wake()
+            self.pump.nudge()
+
+    def glance(self, force: bool = False) -> None:
+        """Look at the link in passing, at most each millisecond unless forced."""
+        if self.link is None:
+            return
+        t = now()
+        if force or t - self.polled_s > 0.001:
+            self.polled_s = t
+            self.receive()
+            due = self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S
+            if due and (self.ready or any(self.scheduler.levels)):
+                self.scheduler.flush()  # else they leave together with hunger
+            if t > self.teller.tell_s or self.teller.logs:
+                self.teller.tell()
+        if self.inbox or self.later or self.unseen:
+            self.dispatch()
+        if self.resting:
+            self.check_rest()
+        if self.scheduler.wanted > self.scheduler.received:
+            self.scheduler.sate()
+        if self.scheduler.ordered > self.scheduler.filled:
+            self.scheduler.carve()
+
+    def check_rest(self) -> bool:
+        """Wake a strand whose `wait_rest` is over; return True if there is one."""
+        for entry in self.resting:
+            condition, waiter = entry
+            if condition():
+                self.resting.remove(entry)
+                waiter()
+                return True
+        return False
+
+    def receive(self) -> int:
+        """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump.
+
+        Returns:
+            The number of messages that came.
+        """
+        with self.lock:
+            if self.link is None:
+                return 0
+            if self.link.wants_write():
+                self.link.flush()
+            arrived = self.link.receive()
+            n = len(arrived)
+            self.n_received += n
+            while arrived:
+                frames = arrived.popleft()
+                code = frames[0][0]
+                if self.arriving.frames and code != CODES["PIECE"]:
+                    frames = self.arriving.mend(frames)
+                handler = self.urgent.get(code)
+                if handler is not None:
+                    handler(frames)
+                else:
+                    self.inbox.append(frames)
+            if self.link.closed:
+                self.inbox.append(message("STOP", self.rank, self.incarnation))
+            ready = self.outbox.take() if self.outbox.waiting else ()
+            if ready:
+                self.post(ready)
+        if ready:
+            self.look_again()
+        while self.scheduler.answers:
+            self.emit(self.scheduler.answers.popleft())
+        return n
+
+    def dispatch(self) -> None:
+        """Handle what waits for the scheduler's own thread."""
+        while self.later:
+            self.later.popleft()()
+        while self.inbox:
+            frames = self.inbox.popleft()
+            self.handlers[frames[0][0]](frames)
+        self.dispatch_unseen()
+
+    def dispatch_unseen(self) -> None:
+        """Log exceptions whose futures were dropped without a look."""
+        while self.unseen:
+            error = self.unseen.popleft()
+            logger.error("a task failed and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+
+    def on_piece(self, frames: Frames) -> None:
+        """Keep a piece of a frame, until its message comes (lock held)."""
+        if self.arriving.on_piece(bytes(frames[1]), frames):
+            self.scheduler.answers.append(message("CREDIT", self.rank, self.incarnation, frames[1], COUNT.pack(1)))
+
+    def on_credit(self, frames: Frames) -> None:
+        """Note that pieces have arrived, so that more may follow (lock held)."""
+        self.outbox.credit += COUNT.unpack(frames[2])[0]
+
+    def settle(self, timeout_s: float) -> None:
+        """Before leaving: have all go that waits for credit."""
+        end_s = now() + timeout_s
+        while self.outbox.waiting and not self.link.closed and now() < end_s:
+            if not self.receive():
+                Waits(self.link.fileno()).wait(self.link.wants_write(), 0.02)  # the pump may read it in our place
+
+    def on_module(self, frames: Frames) -> None:
+        """Keep an answer for the thread that waits for it in `fetch` (lock held)."""
+        answer = json.loads(bytes(frames[1]))
+        self.modules[answer["number"]] = answer, bytes(frames[2])
+
+    def fetch(self, paths: Sequence[str], have: Dict[str, str]) -> Tuple[Dict[str, Any], bytes]:
+        """Ask for the first of these paths that the launcher's host has. Any thread; no other strand runs meanwhile.
+
+        (Another strand might import the same module, and would see half of it.)
+
+        Args:
+            have: SHA-256 of what lies here at these paths, in case it is the same.
+        """
+        with self.lock:
+            self.n_fetched = number = self.n_fetched + 1
+        self.emit(message("FETCH", self.rank, self.incarnation, facts(number=number, paths=paths, have=have)))
+        while number not in self.modules:
+            if self.link is None or self.link.closed:
+                raise ImportError(f"cannot ask for {paths[0]}: the job is over")
+            if not self.receive():
+                Waits(self.link.fileno()).wait(None, 0.02)  # the pump may read it in our place
+        return self.modules.pop(number)
+
+    def wait_link(self, timeout: Optional[float]) -> None:
+        """Wait until the link has something to read or to go on writing, or somebody wakes us."""
+        with self.lock:
+            if self.link.ready():
+                return
+        start_s = now()
+        if self.bell.fileno() in self.waits.wait(self.link.wants_write(), timeout):
+            self.bell.clear()
+        self.idle_s += now() - start_s
+        if self.recorder is not None:
+            self.recorder.wait(start_s)
+
+    def wake(self) -> None:
+        """End `wait_link`; may be called by any thread and by signal handlers."""
+        self.bell.ring()
+
+    def detach(self) -> None:
+        """Stop using the link: the origin's work is done."""
+        with self.lock:
+            self.link = None
+        if self.pump is not None:
+            self.pump.nudge()
+
+    def leave_with(self, status: int, kind: str, frame: bytes) -> None:
+        """Leave with a last message, by the way that DIED will come: it must not arrive after that."""
+        link: Any = self.link
+        pipe: Any = self.pipe
+        self.detach()
+        link.drain()
+        pipe.send(message(kind, self.rank, self.incarnation, frame))
+        pipe.drain()
+        self.leave(status)
+
+    def leave(self, status: int) -> None:
+        """End a worker process: exit functions, buffers, out; nobody waits for other threads and parked strands."""
+        for function in self.at_leave:
+            function()
+        atexit._run_exitfuncs()
+        flush_output()
+        if self.pipe is not None:
+            self.pipe.finish()
+        os._exit(status)
+
+
+class Runner(Mailbox):
+    """Runs tasks: futures one by one, blocks in C loops, and knows at any time whose code runs."""
+
+    n_here = 0  # tasks run where they were waited for
+    n_failures = 0
+    interrupting = False  # a KeyboardInterrupt is on its way to the script
+
+    def __init__(self, *about: Any) -> None:
+        super().__init__(*about)
+        self.strands = new_strands(self.config.strands)
+        self.current: Strand = self.strands.main
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
         self.scope: Optional[Scope] = self.root  # of the running code, once it has created a task
         self.slice: Optional[Slice] = None  # the running slice; or else
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
-        self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
-        self.spares: List[Strand] = []  # scheduler strands without work
-        self.deadlines: List[Tuple[float, int, Waiter]] = []
-        self.modules: Dict[int, Tuple[Dict[str, Any], bytes]] = {}  # answers to `fetch`, until it takes them
-        self.inbox: Deque[Frames] = collections.deque()
-        self.unseen = self.scheduler.unseen
-        self.constants: Dict[str, Any] = {}
-        self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
-        self.waiting_for: Dict[str, List[Waiter]] = {}
-        self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
-        self.awaited: List[MapJob] = []  # maps whose consumers wait
-        self.at_leave: List[Callable[[], None]] = []
-        self.last_func: Any = None  # a short function that ran here last
-        self.n_here = 0
-        self.polled_s = 0.0
         self.epoch = 0  # number of switches: a measurement across one is void
+        self.deadlines: List[Tuple[float, int, Waiter]] = []
         self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
-        self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
-        self.n_signals: Dict[int, int] = collections.Counter()
-        self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
-        self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
-        self.pump = Pump(self) if link is not None and config.capacity else None
-        if link is not None:
-            self.bell = Bell()
-            self.waits = Waits(link.fileno(), self.bell.fileno())
 
-    # -- calls from user code ------------------------------------------------------------------------------------------
+    def execute(self, item: Any) -> None:
+        """Run what `take` returned."""
+        if type(item) is Chunk:
+            blocks = self.scheduler.open(item)
+            if len(blocks) != 1 or blocks[0].hi - blocks[0].lo > 1 or blocks[0].deaths:
+                with self.lock:
+                    for block in reversed(blocks):
+                        self.scheduler.put_back(block)
+                return  # without a glance: it would have all this carved again before it runs here
+            item = blocks[0]
+        if type(item) is Block:
+            self.prepare(item.job.func, item.hi - item.lo)
+            self.run_block(item)
+        else:
+            self.prepare(item.func, 1)
+            self.run_burst(item)
+        self.glance()
+
+    def prepare(self, func: Any, n: int) -> None:
+        """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile."""
+        scheduler, pump = self.scheduler, self.pump
+        if pump is None:
+            return
+        empty = not any(scheduler.levels)
+        cost = n * scheduler.costs.get(cost_key(func), 0.0)
+        pump.long_task = not scheduler.is_short(func)
+        if pump.long_task:
+            scheduler.flush()
+            pump.kick()
+        if empty and PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
+            scheduler.want()  # prefetch: the next batch comes while this one runs
+        if pump.deep and (n > 1 or not empty):
+            pump.kick()  # if these are long after all, others shall have what waits here
+
+    def time_limit(self) -> Optional[float]:
+        """Return how long the next task may take at most: the time left of the nearest timed wait.
+
+        A pool of one must run tasks of unknown length, and so must a worker that has seen no progress for a while;
+        else a program that polls with short timeouts could wait for ever.
+        """
+        if not self.deadlines or self.scheduler.live <= 1:
+            return None
+        scheduler, t = self.scheduler, now()
+        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
+        if progress != self.progress[0]:
+            self.progress = progress, t
+        return None if t - self.progress[1] > 5 else self.deadlines[0][0] - t
+
+    def run_burst(self, future: Future) -> None:
+        """Run a future's task, and those queued behind it while known to be short, with one time measurement."""
+        scheduler, func, n, epoch, start = self.scheduler, future.func, 0, self.epoch, now()
+        limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
+        item: Any = future
+        if self.recorder is not None:
+            self.recorder.begin(future, start)
+        while True:
+            self.run_future(item)
+            n += 1
+            if n >= limit or self.epoch != epoch or self.inbox or self.ready:
+                break
+            item = scheduler.take_like(func)
+            if item is None:
+                break
+        if self.recorder is not None:
+            self.recorder.end(now())
+        if self.epoch == epoch:
+            scheduler.note_cost(func, now() - start, n)
+
+    def run_here(self, future: Future) -> None:
+        """Run a future's task on the spot; of the same short function time is taken only now and then."""
+        func, recorder = future.func, self.recorder if self.inline <= NESTED_DEPTH else None
+        self.n_here += 1
+        if func is self.last_func and self.n_here & 15:
+            self.run_future(future)
+            return
+        epoch, start = self.epoch, now()
+        if recorder is not None:
+            recorder.begin(future, start)
+        self.run_future(future)
+        end = now()
+        if recorder is not None:
+            recorder.end(end, inline=True)
+        if epoch == self.epoch:
+            seconds = end - start
+            self.scheduler.note_cost(func, seconds)
+            self.last_func = func if seconds < 50e-6 else None
+
+    def run_future(self, future: Future) -> None:
+        """Run one task of this worker's own (state RUNNING) and settle its future."""
+        saved = self.scope, self.slice, self.task
+        self.scope, self.slice, self.task = None, None, future
+        try:
+            if future.kwargs is None:
+                outcome = future.func(*future.args)
+            else:
+                outcome = future.func(*future.args, **future.kwargs)
+            if self.config.check:
+                outcome = travelled(self.scheduler.by_value, None, (outcome,), {})[1][0]
+        except BaseException as error:
+            self.scope, self.slice, self.task = saved
+            outcome = self.failure(error, future.func)
+        self.scope, self.slice, self.task = saved
+        self.scheduler.n_done += 1
+        if self.inbox:
+            self.dispatch()  # what came while it ran was done before it
+        future.settle(outcome)
+        outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
+
+    def failure(self, error: BaseException, func: Any, missed: bool = True) -> Failure:
+        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on.
+
+        Args:
+            missed: log it if nobody looks at it; a map's consumer looks as far as it wants to.
+        """
+        if isinstance(error, Stopped):
+            raise error
+        if isinstance(error, KeyboardInterrupt) and self.interrupting:
+            if self.current is self.strands.main:
+                self.interrupting = False
+                raise error  # the script's own strand runs this task
+            self.interrupt_script()
+        self.n_failures += 1
+        if isinstance(error, ModuleNotFoundError) and self.config.ship:
+            error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable} there (nor beside the script)"
+            error.args = (error.msg,)
+        return Failure(error, self.unseen if missed else None)
+
+    def interrupt_script(self, error: Optional[BaseException] = None) -> None:
+        """Raise KeyboardInterrupt, or another error, where the script waits."""
+        self.interrupting = False
+        main, error = self.strands.main, error or KeyboardInterrupt()
+        if self.current is main:
+            raise error
+        main.error = error
+        if not main.ready:
+            main.ready = True
+            self.ready.appendleft(main)
+
+    def run_block(self, block: Block) -> None:
+        """Run a block of tasks in one C loop, as far as nobody takes some away or one of them waits.
+
+        ``list.extend`` keeps what it has appended when a task raises, so the loop goes on behind that task. A task
+        that raises StopIteration ends the loop silently: told from the real end by the number of outcomes.
+        """
+        job = block.job
+        rows = block.rows()
+        it = iter(rows[0])
+        if job.mode == COLUMNS:
+            calls: Iterator[Any] = map(job.func, it, *rows[1:])
+        else:
+            calls = itertools.starmap(job.func if job.mode == CALLS else functools.partial(call_with, job.func), it)
+        saved, epoch = (self.scope, self.slice, self.task), self.epoch
+        piece = Slice(block, it, now(), self.current)
+        self.scope, self.slice, self.task = None, piece, None
+        with self.lock:
+            self.scheduler.slices.append(piece)
+            if self.scheduler.aborted and self.scheduler.was_aborted(block):
+                calls = map(raise_interrupt, it)
+        if self.recorder is not None:
+            self.recorder.begin_block(block, piece.started_s)
+        try:
+            self.run_slice(piece, calls)
+        except Stopped:
+            if not job.dropped():
+                raise
+            return
+        finally:
+            if self.recorder is not None:
+                self.recorder.end(now(), n_more=len(piece.out) + piece.n_handed)
+            with self.lock:
+                self.scheduler.slices.remove(piece)
+            self.scope, self.slice, self.task = saved
+        seconds = now() - piece.started_s if epoch == self.epoch else 0.0
+        self.finish_slice(piece, seconds)
+
+    def run_slice(self, piece: Slice, calls: Iterator[Any]) -> None:
+        out, func = piece.out, piece.block.job.func
+        while True:
+            try:
+                run_calls(piece, calls)
+            except BaseException as error:
+                out.append(self.failure(error, func, type(piece.block.job) is Parcel))
+                continue
+            with self.lock:
+                if len(out) >= piece.block.hi - piece.block.lo:
+                    return
+            out.append(self.failure(StopIteration(), func, type(piece.block.job) is Parcel))
+
+    def finish_slice(self, piece: Slice, seconds: float) -> None:
+        """Hand in the outcomes of a slice, and learn from the time that it took."""
+        block, job, out = piece.block, piece.block.job, piece.out
+        n = block.hi - block.lo
+        self.scheduler.n_done += n + piece.n_handed
+        if seconds and n + piece.n_handed:
+            self.scheduler.note_cost(job.func, seconds, n + piece.n_handed)
+            seconds *= n / (n + piece.n_handed)
+        if not n:
+            return
+        outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
+        if type(job) is Visit:
+            self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
+            if block.alone:
+                self.scheduler.flush()
+        else:
+            job.deliver(block.lo, n, outcomes)
+
+    def fold(self, job: Job, first: int, values: List[Any]) -> Any:
+        """Reduce a slice's values to nodes (see `absorb`); the first failure stands for all."""
+        nodes: List[Tuple[int, int, Any]] = []
+        for index, value in enumerate(values, first):
+            if type(value) is Failure:
+                return value
+            try:
+                absorb(job.fold, nodes, index, 1, value)
+            except BaseException as error:
+                return self.failure(error, job.fold, False)
+        return nodes
+
+
+class Parking(Runner):
+    """Strands: one that waits is parked, and others, ready or new, go on; when all wait, so does the process."""
+
+    holding = 0  # strands that want no task to be started here
+    n_parked = 0
+    n_deadlines = 0
+
+    def __init__(self, *about: Any) -> None:
+        super().__init__(*about)
+        self.ident = threading.get_ident()
+        self.spares: List[Strand] = []  # scheduler strands without work
+        self.awaited: List[MapJob] = []  # maps whose consumers wait
 
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
@@ -3586,89 +4078,6 @@ class Runtime:
                 f"futures were used from the thread {threading.current_thread().name!r}; only the script's own thread "
                 "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any may call"
             )
-
-    def submit(self, func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Future:
-        """Queue one task (see `futures.submit`): no pickling, no message."""
-        if threading.get_ident() != self.current.ident:
-            self.check_thread()
-        scope = self.scope
-        if scope is None:
-            scope = self.open_scope()
-        if self.config.check:
-            func, args, kwargs = self.travelled(func, args, kwargs)
-        future = Future(func, args, kwargs or None, scope, scope.n)
-        if self.recorder is not None and func is not self.last_func:  # of short ones, not even the clock is read
-            future.born_s = now()
-        scope.n += 1
-        scope.level.append(future)
-        scheduler = self.scheduler
-        if scope.depth > scheduler.top:
-            scheduler.top = scope.depth
-        if self.pump is not None:
-            if scheduler.is_hungry:
-                scheduler.sate()
-            if self.pump.asleep:
-                self.pump.kick()
-        return future
-
-    def travelled(self, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-        """Return copies that went through pickle (--check), as if the task ran elsewhere.
-
-        Raises:
-            Unpicklable: they cannot travel.
-        """
-        try:
-            return loads(dumps((func, args, kwargs), self.scheduler.by_value))
-        except Exception as error:
-            for name, value in (("func", func), ("args", args), ("kwargs", kwargs)):
-                try:
-                    dumps(value, self.scheduler.by_value)
-                except Exception as problem:
-                    raise Unpicklable(f"--check: {explain_unpicklable(value, name, problem)}") from problem
-            raise Unpicklable(f"--check: a task of {func!r} cannot be unpickled: {error!r}") from error
-
-    def open_scope(self) -> Scope:
-        """Return the scope of the running task; made when it creates its first child."""
-        piece = self.slice
-        if piece is not None:
-            job, index = piece.block.job, piece.index()
-            if piece.scope is None or piece.scope_index != index:
-                piece.scope_index = index
-                piece.scope = self.new_scope(place_of(job.place, job.order + index), job.depth + 1)
-            return piece.scope
-        assert self.task is not None
-        parent: Scope = self.task.at
-        self.scope = self.new_scope(place_of(parent.place, self.task.order), parent.depth + 1)
-        return self.scope
-
-    def new_scope(self, place: int, depth: int) -> Scope:
-        return Scope(place, depth, self.scheduler.level(depth))
-
-    def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
-        """Return when `future` is done; a task that waits here is run on the spot.
-
-        Raises:
-            concurrent.futures.TimeoutError: it was not done within `timeout` seconds.
-        """
-        if timeout is None and future.state == PENDING and self.inline < MAX_INLINE:
-            if threading.get_ident() != self.current.ident:
-                self.check_thread()
-            if self.scheduler.claim(future):
-                self.inline += 1
-                try:
-                    self.run_here(future)
-                finally:
-                    self.inline -= 1
-                return
-        self.check_thread()
-        waiter = Waiter(self, self.current)
-        future.when_done(waiter)
-        try:
-            self.wait_until(lambda: future.state >= CANCELLED, timeout, waiter)
-        finally:
-            waiter.strand = None
-        if future.state < CANCELLED:
-            raise FutureTimeout(f"the task was not done within {timeout} s")
 
     def wait_until(self, condition: Callable[[], bool], timeout: Optional[float], waiter: Waiter) -> bool:
         """Park until `condition()` holds (`waiter` is called when it may) or `timeout` seconds have passed."""
@@ -3699,83 +4108,6 @@ class Runtime:
             self.n_parked += 1
             if entry in self.resting:
                 self.resting.remove(entry)
-
-    def check_rest(self) -> bool:
-        """Wake a strand whose `wait_rest` is over; return True if there is one."""
-        for entry in self.resting:
-            condition, waiter = entry
-            if condition():
-                self.resting.remove(entry)
-                waiter()
-                return True
-        return False
-
-    def cancel(self, future: Future) -> None:
-        """Cancel a future's task wherever it waits, if it has not started."""
-        self.check_thread()
-        if future.state == PENDING:
-            with self.lock:
-                if future.state == PENDING:
-                    future.state = RUNNING  # nobody else may take it
-                    self.scheduler.left_stale(future.at.level)
-            future.end(CANCELLED, None)
-        elif future.state == SENT:
-            self.cancel_sent(future)
-
-    def cancel_sent(self, future: Future) -> None:
-        """Ask whoever has the task to give it up, and wait for the answer: done, or the refusal."""
-        scheduler, parcel, index = self.scheduler, future.at, future.order
-        with self.lock:
-            for queue in (scheduler.home, scheduler.away, *scheduler.levels):
-                if scheduler.cut_out(queue, lambda job: job is parcel, index, index + 1):
-                    self.later.append(functools.partial(future.end, CANCELLED, None))
-        if self.later:
-            self.dispatch()
-            return
-        with scheduler.shipping:  # what is being carved must be on its way before its cancellation
-            found = [(i, s) for i, s in list(scheduler.sent.items()) if s.block.job is parcel]
-        for chunk_id, sent in found:
-            first = future.order - sent.block.lo
-            if 0 <= first < sent.block.hi - sent.block.lo:
-                waiter = Waiter(self, self.current)
-                answers: List[int] = []
-                scheduler.cancelling[chunk_id, first] = functools.partial(answer_to, answers, waiter)
-                future.when_done(waiter)
-                to = OWNER.pack(self.rank, self.incarnation)
-                self.emit(message("CANCEL", self.rank, self.incarnation, to, REF.pack(chunk_id, first, 1)))
-                self.holding += 1  # what is to be cancelled must not be run meanwhile
-                try:
-                    self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
-                finally:
-                    self.holding -= 1
-                    scheduler.cancelling.pop((chunk_id, first), None)
-                    waiter.strand = None
-
-    def abandon(self, job: MapJob, kind: str = "CANCEL") -> None:
-        """Drop what has not started of a map whose consumer is gone; `kind` may be ABORT (see `giving_up`).
-
-        An iterator may be dropped anywhere, even in the pump with a lock held (the garbage collector decides): so this
-        only leaves a note.
-        """
-        if not job.abandoned and job.columns is not None:
-            self.scheduler.undrawn -= (job.length or 0) - job.drawn
-        job.abandoned = True
-        job.ready.clear()
-        if self.link is not None and (job.length is None or job.done < job.length):
-            self.later.append(functools.partial(self.cancel_rest, job, kind))
-
-    def cancel_rest(self, job: MapJob, kind: str) -> None:
-        """Cancel an abandoned map's tasks wherever they are."""
-        if self.link is None or self.link.closed:
-            return
-        to = OWNER.pack(self.rank, self.incarnation)
-        with self.scheduler.shipping:
-            for chunk_id, sent in list(self.scheduler.sent.items()):
-                if sent.block.job is job:
-                    ref = REF.pack(chunk_id, 0, sent.block.hi - sent.block.lo)
-                    self.emit(message(kind, self.rank, self.incarnation, to, ref))
-
-    # -- parking -------------------------------------------------------------------------------------------------------
 
     def park(self) -> None:
         """Leave this strand until its Waiter is called; other strands go on. What its slice had not begun goes back."""
@@ -3870,19 +4202,19 @@ class Runtime:
             else:
                 self.execute(item)
 
-    def time_limit(self) -> Optional[float]:
-        """Return how long the next task may take at most: the time left of the nearest timed wait.
+    def retire(self) -> None:
+        """Leave after `max_tasks` tasks of others, unless something of this worker's own is not finished."""
+        if self.rank == ORIGIN or self.n_parked or self.has_own_tasks():
+            return
+        self.scheduler.flush()
+        self.teller.tell(final=True)
+        self.settle(math.inf)
+        self.leave_with(0, "BYE", facts(tasks=self.scheduler.n_visits))
 
-        A pool of one must run tasks of unknown length, and so must a worker that has seen no progress for a while;
-        else a program that polls with short timeouts could wait for ever.
-        """
-        if not self.deadlines or self.scheduler.live <= 1:
-            return None
-        scheduler, t = self.scheduler, now()
-        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
-        if progress != self.progress[0]:
-            self.progress = progress, t
-        return None if t - self.progress[1] > 5 else self.deadlines[0][0] - t
+    def has_own_tasks(self) -> bool:
+        """Return True while tasks that this worker created are not done."""
+        scheduler = self.scheduler
+        return bool(scheduler.sent or scheduler.home or scheduler.away) or scheduler.has_queued(own=True)
 
     def idle(self, n_received: int) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline.
@@ -3921,18 +4253,6 @@ class Runtime:
             self.pump.kick()  # what a time limit keeps from running here is still for others to have
         self.receive()
 
-    def wait_link(self, timeout: Optional[float]) -> None:
-        """Wait until the link has something to read or to go on writing, or somebody wakes us."""
-        with self.lock:
-            if self.link.ready():
-                return
-        start_s = now()
-        if self.bell.fileno() in self.waits.wait(self.link.wants_write(), timeout):
-            self.bell.clear()
-        self.idle_s += now() - start_s
-        if self.recorder is not None:
-            self.recorder.wait(start_s)
-
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
         left_s = self.teller.tell_s - now()
@@ -3942,363 +4262,260 @@ class Runtime:
             return left_s if timeout is None else min(timeout, left_s)
         return timeout
 
-    def wake(self) -> None:
-        """End `wait_link`; may be called by any thread and by signal handlers."""
-        self.bell.ring()
+    def wake_starving(self) -> bool:
+        """Rather than idle, have a map's consumer draw more input, in its own scope; return True if there is one."""
+        for job in self.awaited:
+            if job.can_widen(self.scheduler):
+                job.waiter()
+                return True
+        return False
 
-    # -- running tasks -------------------------------------------------------------------------------------------------
 
-    def execute(self, item: Any) -> None:
-        """Run what `take` returned."""
-        if type(item) is Chunk:
-            blocks = self.scheduler.open(item)
-            if len(blocks) != 1 or blocks[0].hi - blocks[0].lo > 1 or blocks[0].deaths:
-                with self.lock:
-                    for block in reversed(blocks):
-                        self.scheduler.put_back(block)
-                return  # without a glance: it would have all this carved again before it runs here
-            item = blocks[0]
-        if type(item) is Block:
-            self.prepare(item.job.func, item.hi - item.lo)
-            self.run_block(item)
-        else:
-            self.prepare(item.func, 1)
-            self.run_burst(item)
-        self.glance()
+class Calls(Parking):
+    """What user code does through `futures`: create tasks, wait for them, cancel them, map."""
 
-    def prepare(self, func: Any, n: int) -> None:
-        """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile."""
-        scheduler, pump = self.scheduler, self.pump
-        if pump is None:
-            return
-        empty = not any(scheduler.levels)
-        cost = n * scheduler.costs.get(cost_key(func), 0.0)
-        pump.long_task = not scheduler.is_short(func)
-        if pump.long_task:
-            scheduler.flush()
-            pump.kick()
-        if empty and PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            scheduler.want()  # prefetch: the next batch comes while this one runs
-        if pump.deep and (n > 1 or not empty):
-            pump.kick()  # if these are long after all, others shall have what waits here
+    def submit(self, func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Future:
+        """Queue one task (see `futures.submit`): no pickling, no message."""
+        if threading.get_ident() != self.current.ident:
+            self.check_thread()
+        scope = self.scope
+        if scope is None:
+            scope = self.open_scope()
+        if self.config.check:
+            func, args, kwargs = travelled(self.scheduler.by_value, func, args, kwargs)
+        future = Future(func, args, kwargs or None, scope, scope.n)
+        if self.recorder is not None and func is not self.last_func:  # of short ones, not even the clock is read
+            future.born_s = now()
+        scope.n += 1
+        scope.level.append(future)
+        scheduler = self.scheduler
+        if scope.depth > scheduler.top:
+            scheduler.top = scope.depth
+        if self.pump is not None:
+            if scheduler.is_hungry:
+                scheduler.sate()
+            if self.pump.asleep:
+                self.pump.kick()
+        return future
 
-    def run_burst(self, future: Future) -> None:
-        """Run a future's task, and those queued behind it while known to be short, with one time measurement."""
-        scheduler, func, n, epoch, start = self.scheduler, future.func, 0, self.epoch, now()
-        limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
-        item: Any = future
-        if self.recorder is not None:
-            self.recorder.begin(future, start)
-        while True:
-            self.run_future(item)
-            n += 1
-            if n >= limit or self.epoch != epoch or self.inbox or self.ready:
-                break
-            item = scheduler.take_like(func)
-            if item is None:
-                break
-        if self.recorder is not None:
-            self.recorder.end(now())
-        if self.epoch == epoch:
-            scheduler.note_cost(func, now() - start, n)
+    def open_scope(self) -> Scope:
+        """Return the scope of the running task; made when it creates its first child."""
+        piece = self.slice
+        if piece is not None:
+            job, index = piece.block.job, piece.index()
+            if piece.scope is None or piece.scope_index != index:
+                piece.scope_index = index
+                piece.scope = self.new_scope(place_of(job.place, job.order + index), job.depth + 1)
+            return piece.scope
+        assert self.task is not None
+        parent: Scope = self.task.at
+        self.scope = self.new_scope(place_of(parent.place, self.task.order), parent.depth + 1)
+        return self.scope
 
-    def run_here(self, future: Future) -> None:
-        """Run a future's task on the spot; of the same short function time is taken only now and then."""
-        func, recorder = future.func, self.recorder if self.inline <= NESTED_DEPTH else None
-        self.n_here += 1
-        if func is self.last_func and self.n_here & 15:
-            self.run_future(future)
-            return
-        epoch, start = self.epoch, now()
-        if recorder is not None:
-            recorder.begin(future, start)
-        self.run_future(future)
-        end = now()
-        if recorder is not None:
-            recorder.end(end, inline=True)
-        if epoch == self.epoch:
-            seconds = end - start
-            self.scheduler.note_cost(func, seconds)
-            self.last_func = func if seconds < 50e-6 else None
+    def new_scope(self, place: int, depth: int) -> Scope:
+        return Scope(place, depth, self.scheduler.level(depth))
 
-    def run_future(self, future: Future) -> None:
-        """Run one task of this worker's own (state RUNNING) and settle its future."""
-        saved = self.scope, self.slice, self.task
-        self.scope, self.slice, self.task = None, None, future
-        try:
-            if future.kwargs is None:
-                outcome = future.func(*future.args)
-            else:
-                outcome = future.func(*future.args, **future.kwargs)
-            if self.config.check:
-                outcome = self.travelled(None, (outcome,), {})[1][0]
-        except BaseException as error:
-            self.scope, self.slice, self.task = saved
-            outcome = self.failure(error, future.func)
-        self.scope, self.slice, self.task = saved
-        self.scheduler.n_done += 1
-        if self.inbox:
-            self.dispatch()  # what came while it ran was done before it
-        future.settle(outcome)
-        outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
+    def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
+        """Return when `future` is done; a task that waits here is run on the spot.
 
-    def failure(self, error: BaseException, func: Any, missed: bool = True) -> Failure:
-        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on.
-
-        Args:
-            missed: log it if nobody looks at it; a map's consumer looks as far as it wants to.
+        Raises:
+            concurrent.futures.TimeoutError: it was not done within `timeout` seconds.
         """
-        if isinstance(error, Stopped):
-            raise error
-        if isinstance(error, KeyboardInterrupt) and self.interrupting:
-            if self.current is self.strands.main:
-                self.interrupting = False
-                raise error  # the script's own strand runs this task
-            self.interrupt_script()
-        self.n_failures += 1
-        if isinstance(error, ModuleNotFoundError) and self.config.ship:
-            error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable} there (nor beside the script)"
-            error.args = (error.msg,)
-        return Failure(error, self.unseen if missed else None)
-
-    def run_block(self, block: Block) -> None:
-        """Run a block of tasks in one C loop, as far as nobody takes some away or one of them waits.
-
-        ``list.extend`` keeps what it has appended when a task raises, so the loop goes on behind that task. A task
-        that raises StopIteration ends the loop silently: told from the real end by the number of outcomes.
-        """
-        job = block.job
-        rows = block.rows()
-        it = iter(rows[0])
-        if job.mode == COLUMNS:
-            calls: Iterator[Any] = map(job.func, it, *rows[1:])
-        else:
-            calls = itertools.starmap(job.func if job.mode == CALLS else functools.partial(call_with, job.func), it)
-        saved, epoch = (self.scope, self.slice, self.task), self.epoch
-        piece = Slice(block, it, now(), self.current)
-        self.scope, self.slice, self.task = None, piece, None
-        with self.lock:
-            self.scheduler.slices.append(piece)
-            if self.scheduler.aborted and self.scheduler.was_aborted(block):
-                calls = map(raise_interrupt, it)
-        if self.recorder is not None:
-            self.recorder.begin_block(block, piece.started_s)
+        if timeout is None and future.state == PENDING and self.inline < MAX_INLINE:
+            if threading.get_ident() != self.current.ident:
+                self.check_thread()
+            if self.scheduler.claim(future):
+                self.inline += 1
+                try:
+                    self.run_here(future)
+                finally:
+                    self.inline -= 1
+                return
+        self.check_thread()
+        waiter = Waiter(self, self.current)
+        future.when_done(waiter)
         try:
-            self.run_slice(piece, calls)
-        except Stopped:
-            if not job.dropped():
-                raise
-            return
+            self.wait_until(lambda: future.state >= CANCELLED, timeout, waiter)
         finally:
-            if self.recorder is not None:
-                self.recorder.end(now(), n_more=len(piece.out) + piece.n_handed)
+            waiter.strand = None
+        if future.state < CANCELLED:
+            raise FutureTimeout(f"the task was not done within {timeout} s")
+
+    def cancel(self, future: Future) -> None:
+        """Cancel a future's task wherever it waits, if it has not started."""
+        self.check_thread()
+        if future.state == PENDING:
             with self.lock:
-                self.scheduler.slices.remove(piece)
-            self.scope, self.slice, self.task = saved
-        seconds = now() - piece.started_s if epoch == self.epoch else 0.0
-        self.finish_slice(piece, seconds)
+                if future.state == PENDING:
+                    future.state = RUNNING  # nobody else may take it
+                    self.scheduler.left_stale(future.at.level)
+            future.end(CANCELLED, None)
+        elif future.state == SENT:
+            self.cancel_sent(future)
 
-    def run_slice(self, piece: Slice, calls: Iterator[Any]) -> None:
-        out, func = piece.out, piece.block.job.func
-        while True:
-            try:
-                run_calls(piece, calls)
-            except BaseException as error:
-                out.append(self.failure(error, func, type(piece.block.job) is Parcel))
-                continue
-            with self.lock:
-                if len(out) >= piece.block.hi - piece.block.lo:
-                    return
-            out.append(self.failure(StopIteration(), func, type(piece.block.job) is Parcel))
-
-    def finish_slice(self, piece: Slice, seconds: float) -> None:
-        """Hand in the outcomes of a slice, and learn from the time that it took."""
-        block, job, out = piece.block, piece.block.job, piece.out
-        n = block.hi - block.lo
-        self.scheduler.n_done += n + piece.n_handed
-        if seconds and n + piece.n_handed:
-            self.scheduler.note_cost(job.func, seconds, n + piece.n_handed)
-            seconds *= n / (n + piece.n_handed)
-        if not n:
-            return
-        outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
-        if type(job) is Visit:
-            self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
-            if block.alone:
-                self.scheduler.flush()
-        else:
-            job.deliver(block.lo, n, outcomes)
-
-    def fold(self, job: Job, first: int, values: List[Any]) -> Any:
-        """Reduce a slice's values to nodes (see `absorb`); the first failure stands for all."""
-        nodes: List[Tuple[int, int, Any]] = []
-        for index, value in enumerate(values, first):
-            if type(value) is Failure:
-                return value
-            try:
-                absorb(job.fold, nodes, index, 1, value)
-            except BaseException as error:
-                return self.failure(error, job.fold, False)
-        return nodes
-
-    # -- messages ------------------------------------------------------------------------------------------------------
-
-    def emit(self, frames: Frames) -> None:
-        """Send a message to the broker; any thread."""
-        if self.link is None:
-            return
+    def cancel_sent(self, future: Future) -> None:
+        """Ask whoever has the task to give it up, and wait for the answer: done, or the refusal."""
+        scheduler, parcel, index = self.scheduler, future.at, future.order
         with self.lock:
-            if self.pipe is not None and frames[0][0] == CODES["OPENED"]:
-                self.pipe.send(frames)
-            else:
-                self.post(self.outbox.put(frames))
-        self.look_again()
-
-    def post(self, messages: Iterable[Frames]) -> None:
-        """Send what the outbox lets go (lock held)."""
-        for frames in messages:
-            self.link.queue(frames)
-        if not self.corked:
-            self.link.flush()
-
-    def wait_for_room(self) -> None:
-        """Have whoever logs without end wait for a link that is behind; ØMQ's own queue has no bound."""
-        while self.link is not None and not self.link.closed and not self.link.edge and self.link.backlog() > BACKLOG:
-            Waits().wait(self.link.wants_write(), 1.0)
-            with self.lock:
-                self.link.flush()
-
-    def look_again(self) -> None:
-        """After sending by ØMQ, which may have hidden from the other thread that something came."""
-        if self.link.edge and self.pump is not None:
-            self.wake()
-            self.pump.nudge()
-
-    def glance(self, force: bool = False) -> None:
-        """Look at the link in passing, at most each millisecond unless forced."""
-        if self.link is None:
-            return
-        t = now()
-        if force or t - self.polled_s > 0.001:
-            self.polled_s = t
-            self.receive()
-            due = self.scheduler.results and t - self.scheduler.flushed_s > FLUSH_S
-            if due and (self.ready or any(self.scheduler.levels)):
-                self.scheduler.flush()  # else they leave together with hunger
-            if t > self.teller.tell_s or self.teller.logs:
-                self.teller.tell()
-        if self.inbox or self.later or self.unseen:
+            for queue in (scheduler.home, scheduler.away, *scheduler.levels):
+                if scheduler.cut_out(queue, lambda job: job is parcel, index, index + 1):
+                    self.later.append(functools.partial(future.end, CANCELLED, None))
+        if self.later:
             self.dispatch()
-        if self.resting:
-            self.check_rest()
-        if self.scheduler.wanted > self.scheduler.received:
-            self.scheduler.sate()
-        if self.scheduler.ordered > self.scheduler.filled:
-            self.scheduler.carve()
+            return
+        with scheduler.shipping:  # what is being carved must be on its way before its cancellation
+            found = [(i, s) for i, s in list(scheduler.sent.items()) if s.block.job is parcel]
+        for chunk_id, sent in found:
+            first = future.order - sent.block.lo
+            if 0 <= first < sent.block.hi - sent.block.lo:
+                waiter = Waiter(self, self.current)
+                answers: List[int] = []
+                scheduler.cancelling[chunk_id, first] = functools.partial(answer_to, answers, waiter)
+                future.when_done(waiter)
+                to = OWNER.pack(self.rank, self.incarnation)
+                self.emit(message("CANCEL", self.rank, self.incarnation, to, REF.pack(chunk_id, first, 1)))
+                self.holding += 1  # what is to be cancelled must not be run meanwhile
+                try:
+                    self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
+                finally:
+                    self.holding -= 1
+                    scheduler.cancelling.pop((chunk_id, first), None)
+                    waiter.strand = None
 
-    def receive(self) -> int:
-        """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump.
+    def cancel_all(self) -> None:
+        """Cancel all tasks of this worker's own that have not started."""
+        for level in self.scheduler.levels:
+            for item in list(level):
+                if type(item) is Future:
+                    self.cancel(item)
 
-        Returns:
-            The number of messages that came.
+    def abandon(self, job: MapJob, kind: str = "CANCEL") -> None:
+        """Drop what has not started of a map whose consumer is gone; `kind` may be ABORT (see `giving_up`).
+
+        An iterator may be dropped anywhere, even in the pump with a lock held (the garbage collector decides): so this
+        only leaves a note.
         """
-        with self.lock:
-            if self.link is None:
-                return 0
-            if self.link.wants_write():
-                self.link.flush()
-            arrived = self.link.receive()
-            n = len(arrived)
-            self.n_received += n
-            while arrived:
-                frames = arrived.popleft()
-                code = frames[0][0]
-                if self.arriving.frames and code != CODES["PIECE"]:
-                    frames = self.arriving.mend(frames)
-                handler = self.urgent.get(code)
-                if handler is not None:
-                    handler(frames)
-                else:
-                    self.inbox.append(frames)
-            if self.link.closed:
-                self.inbox.append(message("STOP", self.rank, self.incarnation))
-            ready = self.outbox.take() if self.outbox.waiting else ()
-            if ready:
-                self.post(ready)
-        if ready:
-            self.look_again()
-        while self.scheduler.answers:
-            self.emit(self.scheduler.answers.popleft())
-        return n
+        if not job.abandoned and job.columns is not None:
+            self.scheduler.undrawn -= (job.length or 0) - job.drawn
+        job.abandoned = True
+        job.ready.clear()
+        if self.link is not None and (job.length is None or job.done < job.length):
+            self.later.append(functools.partial(self.cancel_rest, job, kind))
 
-    def dispatch(self) -> None:
-        """Handle what waits for the scheduler's own thread."""
-        while self.later:
-            self.later.popleft()()
-        while self.inbox:
-            frames = self.inbox.popleft()
-            self.handlers[frames[0][0]](frames)
-        self.dispatch_unseen()
+    def cancel_rest(self, job: MapJob, kind: str) -> None:
+        """Cancel an abandoned map's tasks wherever they are."""
+        if self.link is None or self.link.closed:
+            return
+        to = OWNER.pack(self.rank, self.incarnation)
+        with self.scheduler.shipping:
+            for chunk_id, sent in list(self.scheduler.sent.items()):
+                if sent.block.job is job:
+                    ref = REF.pack(chunk_id, 0, sent.block.hi - sent.block.lo)
+                    self.emit(message(kind, self.rank, self.incarnation, to, ref))
 
-    def dispatch_unseen(self) -> None:
-        """Log exceptions whose futures were dropped without a look."""
-        while self.unseen:
-            error = self.unseen.popleft()
-            logger.error("a task failed and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+    def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Dict[int, Any]:
+        """Call a function once on each worker (see `futures.run_on_all`)."""
+        self.check_thread()
+        if self.link is None:
+            return {self.rank: func(*args)}
+        waiter = Waiter(self, self.current)
+        job = Everywhere(func, args, waiter)
+        self.scheduler.run_on_all(job)
+        self.wait_until(lambda: len(job.results) == job.n, None, waiter)
+        return job.value()
 
-    def on_piece(self, frames: Frames) -> None:
-        """Keep a piece of a frame, until its message comes (lock held)."""
-        if self.arriving.on_piece(bytes(frames[1]), frames):
-            self.scheduler.answers.append(message("CREDIT", self.rank, self.incarnation, frames[1], COUNT.pack(1)))
+    def feed(self, job: MapJob) -> None:
+        """Draw a map's input into the queue, as far as its window allows."""
+        block = job.draw()
+        if block is not None and self.config.check:
+            rows = [travelled(self.scheduler.by_value, job.func, row, {})[1] for row in zip(*block.rows())]
+            block = Block(job, list(zip(*rows)), block.lo, block.lo, block.hi)
+        if block is not None:
+            if job.columns is not None:
+                self.scheduler.undrawn -= block.hi - block.lo
+            self.scheduler.put(block)
+            if self.pump is not None:
+                self.scheduler.sate()
+                self.pump.kick()
 
-    def on_credit(self, frames: Frames) -> None:
-        """Note that pieces have arrived, so that more may follow (lock held)."""
-        self.outbox.credit += COUNT.unpack(frames[2])[0]
+    def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
+        """Wait until a run of a map's results is there to be taken; False at the end of the map.
 
-    def settle(self, timeout_s: float) -> None:
-        """Before leaving: have all go that waits for credit."""
-        end_s = now() + timeout_s
-        while self.outbox.waiting and not self.link.closed and now() < end_s:
-            if not self.receive():
-                Waits(self.link.fileno()).wait(self.link.wants_write(), 0.02)  # the pump may read it in our place
-
-    def on_module(self, frames: Frames) -> None:
-        """Keep an answer for the thread that waits for it in `fetch` (lock held)."""
-        answer = json.loads(bytes(frames[1]))
-        self.modules[answer["number"]] = answer, bytes(frames[2])
-
-    def fetch(self, paths: Sequence[str], have: Dict[str, str]) -> Tuple[Dict[str, Any], bytes]:
-        """Ask for the first of these paths that the launcher's host has. Any thread; no other strand runs meanwhile.
-
-        (Another strand might import the same module, and would see half of it.)
-
-        Args:
-            have: SHA-256 of what lies here at these paths, in case it is the same.
+        Raises:
+            concurrent.futures.TimeoutError: the deadline has passed.
         """
+        self.check_thread()
+        if job.fixed:
+            self.feed(job)  # only now: what the consumer has taken is all that he has been handed
+        while not job.has_run():
+            if job.length is not None and job.done >= job.length:
+                return False
+            if deadline is None and self.run_next_here(job):
+                continue
+            self.widen(job)
+            job.waiter = waiter = Waiter(self, self.current)
+            self.awaited.append(job)
+            try:
+                has_news = functools.partial(job.has_news, self.scheduler)
+                there = self.wait_until(has_news, time_left(deadline), waiter)
+            finally:
+                self.awaited.remove(job)
+                job.waiter = waiter.strand = None
+            if not there:
+                raise FutureTimeout("a result of map() was not there in time")
+        return True
+
+    def run_next_here(self, job: MapJob) -> bool:
+        """Run the very task whose result is waited for, if it waits here and may be long or has few companions.
+
+        A run of many short tasks is left to the scheduler's C loop instead.
+        """
+        if self.inline >= MAX_INLINE:
+            return False
         with self.lock:
-            self.n_fetched = number = self.n_fetched + 1
-        self.emit(message("FETCH", self.rank, self.incarnation, facts(number=number, paths=paths, have=have)))
-        while number not in self.modules:
-            if self.link is None or self.link.closed:
-                raise ImportError(f"cannot ask for {paths[0]}: the job is over")
-            if not self.receive():
-                Waits(self.link.fileno()).wait(None, 0.02)  # the pump may read it in our place
-        return self.modules.pop(number)
+            level = self.scheduler.level(job.depth)
+            block = level[0] if level else None
+            if type(block) is not Block or block.job is not job or block.lo != job.done or block.deaths:
+                return False
+            if block.hi - block.lo > 4 and self.scheduler.known_cost(block) < LOCAL_SLICE_S:
+                return False
+            block = self.scheduler.cut(level, 1)
+        self.inline += 1
+        try:
+            self.prepare(job.func, 1)
+            self.run_block(block)
+        finally:
+            self.inline -= 1
+        self.glance()
+        return True
+
+    def widen(self, job: MapJob) -> None:
+        if job.can_widen(self.scheduler):
+            job.window *= 2
+            self.feed(job)
+
+
+class Runtime(Calls):
+    """What a process needs to run and create tasks, one per process: all of the above, constants, interrupts, ends."""
+
+    n_constants = 0
+    signal = 2  # the signal that an interrupt came from
+
+    def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
+        super().__init__(config, rank, incarnation, link)
+        self.pid = os.getpid()
+        self.constants: Dict[str, Any] = {}
+        self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
+        self.waiting_for: Dict[str, List[Waiter]] = {}
+        self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
+        self.n_signals: Dict[int, int] = collections.Counter()
+        self.pump = Pump(self) if link is not None and config.capacity else None
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn the facts of the pool (lock held; later it would undo what POOL has said since)."""
         welcome = json.loads(bytes(frames[1]))
         self.scheduler.live = welcome["live"]
         self.teller.set_clock(welcome)
-
-    def on_purge(self, frames: Frames) -> None:
-        """Drop the tasks of an owner that died, and end the strands that are parked in one of them."""
-        with self.lock:
-            self.scheduler.on_purge(frames)
-        for piece in list(self.scheduler.slices):
-            if piece.block.job.dropped() and piece.strand is not self.current:
-                piece.strand.error = Stopped("the owner of this task is gone")
-                Waiter(self, piece.strand)()
 
     def on_const(self, frames: Frames) -> None:
         """Keep a constant, pickled until somebody asks for it."""
@@ -4315,60 +4532,6 @@ class Runtime:
 
     def on_refused(self, frames: Frames) -> None:
         self.verdicts.pop(bytes(frames[1]))(False)
-
-    def initialize(self, find: Callable[[], Tuple[Callable[..., Any], Tuple[Any, ...]]]) -> None:
-        """Call this worker's initializer; if it fails, say so and leave. `find` returns it and its arguments."""
-        try:
-            func, args = find()
-            func(*args)
-        except BaseException as error:
-            if self.rank == ORIGIN:
-                raise
-            self.leave_with(1, "BROKEN", facts(why=traceback_text(error)))
-
-    def on_broken(self, frames: Frames) -> None:
-        """No worker can be initialized: raise that in the script."""
-        self.interrupt_script(MisuseError(f"the initializer failed:\n{json.loads(bytes(frames[1]))['why']}"))
-
-    def retire(self) -> None:
-        """Leave after `max_tasks` tasks of others, unless something of this worker's own is not finished."""
-        if self.rank == ORIGIN or self.n_parked or self.has_own_tasks():
-            return
-        self.scheduler.flush()
-        self.teller.tell(final=True)
-        self.settle(math.inf)
-        self.leave_with(0, "BYE", facts(tasks=self.scheduler.n_visits))
-
-    def leave_with(self, status: int, kind: str, frame: bytes) -> None:
-        """Leave with a last message, by the way that DIED will come: it must not arrive after that."""
-        link: Any = self.link
-        pipe: Any = self.pipe
-        self.detach()
-        link.drain()
-        pipe.send(message(kind, self.rank, self.incarnation, frame))
-        pipe.drain()
-        self.leave(status)
-
-    def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Dict[int, Any]:
-        """Call a function once on each worker (see `futures.run_on_all`)."""
-        self.check_thread()
-        if self.link is None:
-            return {self.rank: func(*args)}
-        waiter = Waiter(self, self.current)
-        job = Everywhere(func, args, waiter)
-        self.scheduler.run_on_all(job)
-        self.wait_until(lambda: len(job.results) == job.n, None, waiter)
-        return job.value()
-
-    def on_stop(self, frames: Frames) -> None:
-        """The job is over, or the launcher is gone: leave."""
-        if self.link is not None and not self.link.closed:
-            self.outbox.waiting.clear()
-            self.teller.tell(final=True)
-            (self.pipe or self.link).drain()
-        self.leave(0 if self.link and not self.link.closed else 1)
-
-    # -- shared constants ----------------------------------------------------------------------------------------------
 
     def set_constant(self, name: str, value: Any) -> None:
         """Give all workers a constant; return when every task submitted from now on will see it.
@@ -4415,114 +4578,49 @@ class Runtime:
             value = self.constants[name] = loads(value)
         return value
 
-    # -- maps ----------------------------------------------------------------------------------------------------------
-
-    def feed(self, job: MapJob) -> None:
-        """Draw a map's input into the queue, as far as its window allows."""
-        block = job.draw()
-        if block is not None and self.config.check:
-            rows = [self.travelled(job.func, row, {})[1] for row in zip(*block.rows())]
-            block = Block(job, list(zip(*rows)), block.lo, block.lo, block.hi)
-        if block is not None:
-            if job.columns is not None:
-                self.scheduler.undrawn -= block.hi - block.lo
-            self.scheduler.put(block)
-            if self.pump is not None:
-                self.scheduler.sate()
-                self.pump.kick()
-
-    def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
-        """Wait until a run of a map's results is there to be taken; False at the end of the map.
-
-        Raises:
-            concurrent.futures.TimeoutError: the deadline has passed.
-        """
-        self.check_thread()
-        if job.fixed:
-            self.feed(job)  # only now: what the consumer has taken is all that he has been handed
-        while not job.has_run():
-            if job.length is not None and job.done >= job.length:
-                return False
-            if deadline is None and self.run_next_here(job):
-                continue
-            self.widen(job)
-            job.waiter = waiter = Waiter(self, self.current)
-            self.awaited.append(job)
-            try:
-                there = self.wait_until(lambda: job.has_run() or self.can_widen(job), time_left(deadline), waiter)
-            finally:
-                self.awaited.remove(job)
-                job.waiter = waiter.strand = None
-            if not there:
-                raise FutureTimeout("a result of map() was not there in time")
-        return True
-
-    def run_next_here(self, job: MapJob) -> bool:
-        """Run the very task whose result is waited for, if it waits here and may be long or has few companions.
-
-        A run of many short tasks is left to the scheduler's C loop instead.
-        """
-        if self.inline >= MAX_INLINE:
-            return False
-        with self.lock:
-            level = self.scheduler.level(job.depth)
-            block = level[0] if level else None
-            if type(block) is not Block or block.job is not job or block.lo != job.done or block.deaths:
-                return False
-            if block.hi - block.lo > 4 and self.scheduler.known_cost(block) < LOCAL_SLICE_S:
-                return False
-            block = self.scheduler.cut(level, 1)
-        self.inline += 1
+    def initialize(self, find: Callable[[], Tuple[Callable[..., Any], Tuple[Any, ...]]]) -> None:
+        """Call this worker's initializer; if it fails, say so and leave. `find` returns it and its arguments."""
         try:
-            self.prepare(job.func, 1)
-            self.run_block(block)
-        finally:
-            self.inline -= 1
-        self.glance()
-        return True
+            func, args = find()
+            func(*args)
+        except BaseException as error:
+            if self.rank == ORIGIN:
+                raise
+            self.leave_with(1, "BROKEN", facts(why=traceback_text(error)))
 
-    def can_widen(self, job: MapJob) -> bool:
-        """Return True when a map's window is used up though the pool could do with more of it.
+    def on_broken(self, frames: Frames) -> None:
+        """No worker can be initialized: raise that in the script."""
+        self.interrupt_script(MisuseError(f"the initializer failed:\n{json.loads(bytes(frames[1]))['why']}"))
 
-        Beyond some thousand items only if they are so short that the window is worth less than some chunks each.
-        """
-        if job.fixed or job.drawn == job.length or job.window >= MAX_WINDOW:
-            return False
-        if job.drawn - job.done < job.window - job.window // 4:
-            return False
+    def on_purge(self, frames: Frames) -> None:
+        """Drop the tasks of an owner that died, and end the strands that are parked in one of them."""
+        with self.lock:
+            self.scheduler.on_purge(frames)
+        for piece in list(self.scheduler.slices):
+            if piece.block.job.dropped() and piece.strand is not self.current:
+                piece.strand.error = Stopped("the owner of this task is gone")
+                Waiter(self, piece.strand)()
+
+    def on_stop(self, frames: Frames) -> None:
+        """The job is over, or the launcher is gone: leave."""
+        if self.link is not None and not self.link.closed:
+            self.outbox.waiting.clear()
+            self.teller.tell(final=True)
+            (self.pipe or self.link).drain()
+        self.leave(0 if self.link and not self.link.closed else 1)
+
+    def is_busy(self) -> bool:
+        """Return True while tasks of this worker's own, or strands, are not finished."""
         scheduler = self.scheduler
-        level = scheduler.level(job.depth)
-        if any(type(item) is Block and item.job is job for item in itertools.islice(level, 4)):
-            return False
-        cost = scheduler.costs.get(cost_key(job.func), 1.0)
-        return job.window < WINDOW or cost * job.window < 4 * CHUNK_S * scheduler.live
+        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or scheduler.has_queued())
 
-    def widen(self, job: MapJob) -> None:
-        if self.can_widen(job):
-            job.window *= 2
-            self.feed(job)
-
-    def wake_starving(self) -> bool:
-        """Rather than idle, have a map's consumer draw more input, in its own scope; return True if there is one."""
-        for job in self.awaited:
-            if self.can_widen(job):
-                job.waiter()
-                return True
-        return False
-
-    def has_own_tasks(self) -> bool:
-        """Return True while tasks that this worker created are not done."""
-        scheduler = self.scheduler
-        return bool(scheduler.sent or scheduler.home or scheduler.away) or scheduler.has_queued(own=True)
-
-    def cancel_all(self) -> None:
-        """Cancel all tasks of this worker's own that have not started."""
-        for level in self.scheduler.levels:
-            for item in list(level):
-                if type(item) is Future:
-                    self.cancel(item)
-
-    # -- interrupts and the end ----------------------------------------------------------------------------------------
+    def finish(self, success: bool) -> None:
+        """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
+        if success:
+            self.wait_rest(lambda: not self.is_busy())
+        if self.n_failures:
+            gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
+        self.dispatch_unseen()
 
     def catch_signals(self) -> None:
         """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
@@ -4589,47 +4687,6 @@ class Runtime:
         else:
             self.doomed = None
             raise KeyboardInterrupt
-
-    def interrupt_script(self, error: Optional[BaseException] = None) -> None:
-        """Raise KeyboardInterrupt, or another error, where the script waits."""
-        self.interrupting = False
-        main, error = self.strands.main, error or KeyboardInterrupt()
-        if self.current is main:
-            raise error
-        main.error = error
-        if not main.ready:
-            main.ready = True
-            self.ready.appendleft(main)
-
-    def is_busy(self) -> bool:
-        """Return True while tasks of this worker's own, or strands, are not finished."""
-        scheduler = self.scheduler
-        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or scheduler.has_queued())
-
-    def finish(self, success: bool) -> None:
-        """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
-        if success:
-            self.wait_rest(lambda: not self.is_busy())
-        if self.n_failures:
-            gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
-        self.dispatch_unseen()
-
-    def detach(self) -> None:
-        """Stop using the link: the origin's work is done."""
-        with self.lock:
-            self.link = None
-        if self.pump is not None:
-            self.pump.nudge()
-
-    def leave(self, status: int) -> None:
-        """End a worker process: exit functions, buffers, out; nobody waits for other threads and parked strands."""
-        for function in self.at_leave:
-            function()
-        atexit._run_exitfuncs()
-        flush_output()
-        if self.pipe is not None:
-            self.pipe.finish()
-        os._exit(status)
 
 
 def signal_self(number: int) -> None:
@@ -5779,6 +5836,8 @@ def settle_with(future: concurrent.futures.Future[Any], value: Callable[[], Any]
         future.set_result(value())
     except BaseException as error:
         future.set_exception(error)
+
+
 @functools.lru_cache(maxsize=None)
 def pool_error(name: str) -> Any:
     """Return the class of an error of a pool, made at its first use: what it inherits from takes long to import."""
@@ -6610,8 +6669,136 @@ class Child:
         self.process: Any = None  # if it is an interpreter of its own
 
 
-class Agent:
-    """Forks workers, reports their deaths, relays their messages (remote) and their output.
+class Keeper:
+    """Watches the workers of one host: passes on what they say and print, and reports their deaths.
+
+    Base of `Agent`, which starts them.
+    """
+
+    def __init__(self, link: StreamLink, config: Config) -> None:
+        self.link, self.config = link, config
+        self.children: Dict[int, Child] = {}  # by pid
+        self.selector = selectors.DefaultSelector()
+        self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
+        self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
+        self.oom_kills = count_oom_kills()
+
+    def read_worker(self, child: Child) -> None:
+        """Relay a worker's messages to the broker, untouched."""
+        assert child.link is not None
+        messages = child.link.receive()
+        while messages:
+            self.link.queue(messages.popleft())
+        if child.link.closed:
+            self.unregister(child.link.fileno())
+
+    def unregister(self, fd: int) -> None:
+        try:
+            self.selector.unregister(fd)
+        except KeyError:
+            pass
+
+    def read_output(self, child: Child, fd: int) -> bool:
+        """Pass on whole lines that a worker printed; False when there is no more."""
+        stream, begun = child.outputs[fd]
+        try:
+            data = os.read(fd, 65536)
+        except BlockingIOError:
+            return False
+        begun += data
+        whole_lines = data and child.rank != ORIGIN and len(begun) < 1 << 20
+        end = begun.rfind(b"\n") + 1 if whole_lines else len(begun)
+        if end:
+            self.printed += end
+            head = facts(rank=child.rank, stream=stream)
+            self.link.queue(message("OUTPUT", AGENT, 0, head, bytes(begun[:end])))
+            del begun[:end]
+        if not data:
+            self.unregister(fd)
+            os.close(fd)
+            del child.outputs[fd]
+        elif self.printed - self.written > OUTPUT_WINDOW:
+            self.unregister(fd)
+            self.paused[fd] = child
+        return bool(data)
+
+    def on_written(self, frames: Frames) -> None:
+        """Go on reading output once the user's terminal has caught up."""
+        (self.written,) = COUNT.unpack(frames[1])
+        if self.printed - self.written < OUTPUT_WINDOW // 2:
+            paused, self.paused = self.paused, {}
+            for fd, child in paused.items():
+                if fd in child.outputs:
+                    self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
+
+    def reap(self) -> None:
+        """Report workers that have ended, with all they had printed."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            child = self.children.get(pid)
+            if child is not None:  # else it is an orphan that the system handed to us
+                self.bury(child, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status))
+
+    def bury(self, child: Child, code: int) -> None:
+        """Report a worker that has ended, after all that it had printed and sent."""
+        del self.children[child.pid]
+        self.kill_group(child)
+        for fd in list(child.outputs):
+            while fd in child.outputs and self.read_output(child, fd):
+                pass
+            if fd in child.outputs:  # a process that the worker started still holds it
+                self.unregister(fd)
+                os.close(fd)
+        if child.link is not None:
+            self.read_worker(child)
+            self.unregister(child.link.fileno())
+            child.link.close()
+        os.close(child.lifeline)
+        death = facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid, code=code, how=self.explain(code))
+        self.link.send(message("DIED", AGENT, 0, death))
+
+    def explain(self, code: int) -> str:
+        """Say in words how a process ended, given its exit status (negative: the signal)."""
+        if code >= 0:
+            return f"exited with status {code if code < 256 else hex(code)}"
+        number = -code
+        try:
+            text = f"was killed by {signal.Signals(number).name}"
+        except ValueError:
+            text = f"was killed by signal {number}"
+        if number == 9:  # SIGKILL, a name that Windows does not have
+            oom_kills, before = count_oom_kills(), self.oom_kills
+            self.oom_kills = oom_kills
+            counted = "out of memory, by the kernel's count"
+            text += f" ({counted if oom_kills > before else 'somebody with kill -9, or memory ran out'})"
+        return text
+
+    def kill_all(self) -> None:
+        for child in self.children.values():
+            self.kill(child)
+            self.kill_group(child)
+
+    @staticmethod
+    def kill(child: Child) -> None:
+        child.process.kill() if child.process else os.kill(child.pid, signal.SIGKILL)
+
+    @staticmethod
+    def kill_group(child: Child) -> None:
+        """End the processes that a worker had started; those of the script's own (the origin) are the user's."""
+        if child.rank != ORIGIN and hasattr(os, "killpg"):
+            try:
+                os.killpg(child.pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # there are none
+
+
+class Agent(Keeper):
+    """Forks workers, connects them with the broker, and obeys that.
 
     Args:
         link: to the broker. config: for the workers.
@@ -6620,16 +6807,13 @@ class Agent:
     """
 
     def __init__(self, link: StreamLink, config: Config, local: bool, direct: bool) -> None:
-        self.link, self.config, self.local, self.direct = link, config, local, direct
-        self.children: Dict[int, Child] = {}  # by pid
+        super().__init__(link, config)
+        self.local, self.direct = local, direct
         self.signals: Dict[int, int] = {}  # how often each came to us (and so to our whole foreground group)
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
-        self.selector, self.bell = selectors.DefaultSelector(), Bell()
+        self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
         self.stop_s: Optional[float] = None  # when to kill who has not left
-        self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
-        self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
-        self.oom_kills = count_oom_kills()
 
     def run(self) -> None:
         """Serve until the job is over or the link ends; return when all workers are gone."""
@@ -6754,101 +6938,6 @@ class Agent:
         if rank != ORIGIN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    def read_worker(self, child: Child) -> None:
-        """Relay a worker's messages to the broker, untouched."""
-        assert child.link is not None
-        messages = child.link.receive()
-        while messages:
-            self.link.queue(messages.popleft())
-        if child.link.closed:
-            self.unregister(child.link.fileno())
-
-    def unregister(self, fd: int) -> None:
-        try:
-            self.selector.unregister(fd)
-        except KeyError:
-            pass
-
-    def read_output(self, child: Child, fd: int) -> bool:
-        """Pass on whole lines that a worker printed; False when there is no more."""
-        stream, begun = child.outputs[fd]
-        try:
-            data = os.read(fd, 65536)
-        except BlockingIOError:
-            return False
-        begun += data
-        whole_lines = data and child.rank != ORIGIN and len(begun) < 1 << 20
-        end = begun.rfind(b"\n") + 1 if whole_lines else len(begun)
-        if end:
-            self.printed += end
-            head = facts(rank=child.rank, stream=stream)
-            self.link.queue(message("OUTPUT", AGENT, 0, head, bytes(begun[:end])))
-            del begun[:end]
-        if not data:
-            self.unregister(fd)
-            os.close(fd)
-            del child.outputs[fd]
-        elif self.printed - self.written > OUTPUT_WINDOW:
-            self.unregister(fd)
-            self.paused[fd] = child
-        return bool(data)
-
-    def on_written(self, frames: Frames) -> None:
-        """Go on reading output once the user's terminal has caught up."""
-        (self.written,) = COUNT.unpack(frames[1])
-        if self.printed - self.written < OUTPUT_WINDOW // 2:
-            paused, self.paused = self.paused, {}
-            for fd, child in paused.items():
-                if fd in child.outputs:
-                    self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
-
-    def reap(self) -> None:
-        """Report workers that have ended, with all they had printed."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            child = self.children.get(pid)
-            if child is not None:  # else it is an orphan that the system handed to us
-                self.bury(child, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status))
-
-    def bury(self, child: Child, code: int) -> None:
-        """Report a worker that has ended, after all that it had printed and sent."""
-        del self.children[child.pid]
-        self.kill_group(child)
-        for fd in list(child.outputs):
-            while fd in child.outputs and self.read_output(child, fd):
-                pass
-            if fd in child.outputs:  # a process that the worker started still holds it
-                self.unregister(fd)
-                os.close(fd)
-        if child.link is not None:
-            self.read_worker(child)
-            self.unregister(child.link.fileno())
-            child.link.close()
-        os.close(child.lifeline)
-        death = facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid, code=code, how=self.explain(code))
-        self.link.send(message("DIED", AGENT, 0, death))
-
-    def explain(self, code: int) -> str:
-        """Say in words how a process ended, given its exit status (negative: the signal)."""
-        if code >= 0:
-            return f"exited with status {code if code < 256 else hex(code)}"
-        number = -code
-        try:
-            text = f"was killed by {signal.Signals(number).name}"
-        except ValueError:
-            text = f"was killed by signal {number}"
-        if number == 9:  # SIGKILL, a name that Windows does not have
-            oom_kills, before = count_oom_kills(), self.oom_kills
-            self.oom_kills = oom_kills
-            counted = "out of memory, by the kernel's count"
-            text += f" ({counted if oom_kills > before else 'somebody with kill -9, or memory ran out'})"
-        return text
-
     def on_kill(self, frames: Frames) -> None:
         order = json.loads(bytes(frames[1]))
         for child in self.children.values():
@@ -6873,24 +6962,6 @@ class Agent:
 
     def on_stop(self, frames: Frames) -> None:
         self.stop_s = now() + STOP_GRACE_S
-
-    def kill_all(self) -> None:
-        for child in self.children.values():
-            self.kill(child)
-            self.kill_group(child)
-
-    @staticmethod
-    def kill(child: Child) -> None:
-        child.process.kill() if child.process else os.kill(child.pid, signal.SIGKILL)
-
-    @staticmethod
-    def kill_group(child: Child) -> None:
-        """End the processes that a worker had started; those of the script's own (the origin) are the user's."""
-        if child.rank != ORIGIN and hasattr(os, "killpg"):
-            try:
-                os.killpg(child.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass  # there are none
 
 
 class LoopbackAgent(Agent):
@@ -7613,7 +7684,6 @@ def redirect_link(reader: int, writer: int) -> None:
     os.close(null)
 
 
-
 # ======================================================================================================================
 # Launcher: holds the broker, connects hosts and workers, talks to the user                      (launcher, main thread)
 # ======================================================================================================================
@@ -8195,7 +8265,7 @@ class Recorder:
     None in place of this and cost one attribute test.
     """
 
-    def __init__(self, found: Runtime, config: Config) -> None:
+    def __init__(self, found: Mailbox, config: Config) -> None:
         self.found, self.scheduler, self.config = found, found.scheduler, config
         self.born_s = self.cut_s = self.zero_s = now()  # cut_s: when a run or a wait last began or ended
         self.tell_s = self.born_s + 0.75 * QUIET_S if config.progress else self.born_s if config.trace else math.inf

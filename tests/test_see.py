@@ -322,6 +322,12 @@ def test_the_summary_says_who_did_what(launch):
     assert re.search(r"pause: longest \S+ ms, 40 measured, 2\.\d+ s together", outcome.stderr)
 
 
+def test_the_summary_counts_deaths_and_what_ran_again(launch):
+    stderr = launch(DEADLY, options=["-v"]).stderr
+    found = re.search(r"bytes moved, (\d+) deaths?, (\d+) re-runs?\n", stderr)
+    assert found and int(found[1]) == stderr.count("; starting another") > 0 and int(found[2]) >= int(found[1]), stderr
+
+
 def test_quiet_is_quiet(launch_once):
     assert launch_once(DEADLY, options=["-q", "-v"]).stderr == ""
 

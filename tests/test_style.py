@@ -40,6 +40,11 @@ def test_functions_are_short():
     assert statistics.median(map(lines, functions())) <= 10
 
 
+def test_no_class_is_long():
+    classes = [node for node in ast.walk(TREE) if isinstance(node, ast.ClassDef)]
+    assert len(classes) > 50 and {node.name: lines(node) for node in classes if lines(node) > 250} == {}
+
+
 def test_everything_public_is_documented():
     """All functions and classes of the module, and all public methods of what users call."""
     defined = [node for node in TREE.body if isinstance(node, (*FUNCTIONS, ast.ClassDef))]
