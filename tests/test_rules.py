@@ -148,6 +148,164 @@ def test_hunger_is_a_count_so_that_an_old_word_changes_nothing(pool):
     assert 2 not in pool.broker.hungry
 
 
+def test_a_worker_begins_with_nothing():
+    fresh = scoop_lite.Member(3, 1, 0)
+    numbers = {name: value for name, value in vars(fresh).items() if type(value) is int}
+    wanted = {"rank": 3, "incarnation": 1, "capacity": 1}
+    assert numbers == {**dict.fromkeys(numbers, 0), **wanted} and {"pid", "wants", "given", "ordered"} <= set(numbers)
+
+
+@pytest.mark.parametrize("heard", ("HELLO", "STARTED"))
+def test_a_death_is_told_with_the_process_that_the_worker_was(pool, heard):
+    if heard == "STARTED":
+        for incarnation, pid in ((1, 55), (2, 66)):  # the second is not the one that runs
+            words = scoop_lite.facts(workers=[[1, incarnation, pid]])
+            pool.broker.agent_turn(0, scoop_lite.message("STARTED", scoop_lite.AGENT, 0, words))
+    pool.broker.members[1].host, pool.broker.host_names[1] = 1, "there"
+    found = news(pool, pool.broker.lose_host, 1, "its link broke")
+    (death,) = [json.loads(bytes(frames[0])) for to, kind, frames in found if kind == "LOST" and to == 2]
+    assert (death["rank"], death["pid"], death["host"]) == (1, {"HELLO": 101, "STARTED": 55}[heard], "there")
+    assert "is lost with its host: its link broke; 2 left" in pool.said[-1] and 1 not in pool.broker.members
+
+
+def ordered(found):
+    return {to: scoop_lite.COUNT.unpack(frames[0])[0] for to, kind, frames in found if kind == "ORDER"}
+
+
+def test_the_more_are_hungry_and_the_longer_the_more_suppliers_get_orders():
+    pool = Pool()
+    broker = pool.broker
+    broker.start(0, range(3, 12))
+    for rank in range(3, 12):
+        pool.turn(rank, "HELLO", scoop_lite.facts(pid=rank))
+    have_orders = lambda: sum(member.ordered > member.filled for member in broker.members.values())  # noqa: E731
+    assert broker.end_turn(5.0) is None and have_orders() == 2  # nobody is hungry; what was ordered stays
+    pool.turn(3, "HUNGRY", HUNGER.pack(1, 1))
+    steps = [(5.001, 0.001, 2), (5.002, 0.004, 4), (5.0058, 0.0005, 4), (5.006, 0.004, 8), (5.010, None, 11)]
+    for at_s, again_s, n in steps:  # in time for two, four, … to have answered
+        assert broker.end_turn(at_s) == (again_s and pytest.approx(again_s)) and have_orders() == n, at_s
+    assert broker.end_turn(5.020) is None and broker.width == 16
+    pool.turn(3, "HUNGRY", HUNGER.pack(0, 2))
+    assert broker.end_turn(6.0) is None and (broker.width, broker.widen_s) == (2, 6.002)
+
+
+def test_orders_are_powers_of_two_and_change_only_when_they_are_far_off(pool):
+    given = pool.broker.members[1].given
+    filled = pool.broker.members[0].filled
+    for serial, (hungry, wanted) in enumerate([(3, 4), (4, None), (2, None), (1, 1), (5, 8)], 2):
+        pool.turn(1, "HUNGRY", HUNGER.pack(given + hungry, serial))
+        assert ordered(news(pool, pool.broker.end_turn, 2.0)).get(0) == (wanted and filled + wanted), hungry
+
+
+def big_batch(pool, sender, *owners):
+    """The frames of a batch that one has sent ahead in pieces, so that its taker is chosen already."""
+    number = scoop_lite.COUNT.pack(1)
+    piece = [scoop_lite.ANYBODY, number, b"x" * 10]
+    found = news(pool, pool.turn, sender, "PIECE", *piece)
+    chunks = [CHUNK.pack(owner, 1, chunk, 2, 3, 0, 0, 0, 0, 0, 1) for owner, chunk in owners]
+    return found, [b"f", *(frame for chunk in chunks for frame in (chunk, b"payload"))]
+
+
+def test_a_batch_whose_taker_died_while_it_came_is_asked_for_again_of_each_owner(pool):
+    pool.turn(2, "HUNGRY", HUNGER.pack(1, 1))
+    pool.turn(1, "HUNGRY", HUNGER.pack(pool.broker.members[1].given + 1, 2))
+    found, batch = big_batch(pool, 0, (0, 7), (0, 8))
+    assert kinds(found) == [(2, "PIECE")]
+    die(pool, 2)
+    n_rerun = pool.broker.n_rerun
+    found = news(pool, pool.turn, 0, "BATCH", *batch)
+    assert kinds(found) == [(0, "LOST")]
+    death, *refs = found[0][2]
+    assert [scoop_lite.LOST_REF.unpack(ref) for ref in refs] == [(7, 2, 3, 0), (8, 2, 3, 0)]
+    assert json.loads(bytes(death))["retired"] is True and pool.broker.n_rerun == n_rerun + 2  # nobody is to blame
+    assert (0, 1, 7) not in pool.broker.chunks and 1 in pool.broker.hungry
+
+
+def test_a_batch_of_anothers_tasks_whose_taker_died_is_off_the_senders_account(pool):
+    pool.turn(2, "HUNGRY", HUNGER.pack(1, 1))
+    _, _ = big_batch(pool, 1)
+    die(pool, 2)
+    before = pool.broker.chunks[0, 1, 0][1]
+    assert before == [(0, 4)]
+    found = news(pool, pool.turn, 1, "BATCH", b"f", CHUNK.pack(0, 1, 0, 1, 2, 0, 0, 0, 0, 0, 1), b"payload")
+    assert kinds(found) == [(0, "LOST")] and pool.broker.chunks[0, 1, 0] == {1: [(0, 1), (3, 4)]}
+
+
+def test_a_taker_whose_batch_will_not_come_is_hungry_again(pool):
+    pool.turn(2, "HUNGRY", HUNGER.pack(1, 1))
+    big_batch(pool, 0)
+    assert 2 not in pool.broker.hungry and 2 in pool.broker.suppliers and pool.broker.need == 0
+    news(pool, pool.turn, 0, "BATCH", b"f")  # all of it belongs to an owner that has died
+    assert 2 in pool.broker.hungry and 2 not in pool.broker.suppliers and pool.broker.need == 1
+
+
+def test_pieces_go_to_one_taker_until_the_end_of_their_transfer(pool):
+    for rank in (1, 2):
+        pool.turn(rank, "HUNGRY", HUNGER.pack(pool.broker.members[rank].given + 1, 9))
+    number = scoop_lite.COUNT.pack(1)
+    source = OWNER.pack(0, 1)
+    for _ in range(2):
+        found = news(pool, pool.turn, 0, "PIECE", scoop_lite.ANYBODY, number, b"x")
+        assert found == [(1, "PIECE", [source, number, b"x"])]
+    assert pool.broker.members[1].unread == {pool.broker.members[0]: 2}
+    assert kinds(news(pool, pool.turn, 1, "CREDIT", source, scoop_lite.COUNT.pack(2))) == [(0, "CREDIT")]
+    assert kinds(news(pool, pool.turn, 0, "PIECE", scoop_lite.ANYBODY, number, b"")) == [(1, "PIECE")]
+    assert pool.broker.members[0].target is None
+    assert kinds(news(pool, pool.turn, 0, "PIECE", OWNER.pack(2, 1), number, b"x")) == [(2, "PIECE")]  # of a result
+
+
+def test_pieces_for_nobody_are_taken_by_the_broker_so_that_their_sender_goes_on(pool):
+    for to in (OWNER.pack(1, 9), scoop_lite.BROKER):
+        found = news(pool, pool.turn, 0, "PIECE", to, scoop_lite.COUNT.pack(1), b"x")
+        assert found == [(0, "CREDIT", [scoop_lite.BROKER, scoop_lite.COUNT.pack(1)])]
+        assert news(pool, pool.turn, 0, "PIECE", to, scoop_lite.COUNT.pack(1), b"") == []
+
+
+def test_a_death_ends_transfers_on_both_sides(pool):
+    number = scoop_lite.COUNT.pack(1)
+    pool.turn(1, "PIECE", OWNER.pack(2, 1), number, b"x")  # the dead one was sending to 2
+    for _ in range(3):
+        pool.turn(0, "PIECE", OWNER.pack(1, 1), number, b"x")  # and 0 to it
+    found = die(pool, 1)
+    assert (2, "PIECE", [OWNER.pack(1, 1), scoop_lite.ALL_FRAMES, b""]) in found
+    assert (0, "CREDIT", [scoop_lite.BROKER, scoop_lite.COUNT.pack(3)]) in found
+    assert not any(member.unread for member in pool.broker.members.values())
+
+
+@pytest.mark.parametrize("kind", ("CANCEL", "ABORT"))
+def test_a_cancellation_reaches_those_who_have_the_tasks_and_is_answered_if_nobody_has(pool, kind):
+    me = OWNER.pack(0, 1)
+    pool.turn(1, "RESULT", me, PART.pack(0, 0, 2, 0, 0, 1), b"r")  # tasks 2 and 3 are left
+    found = news(pool, pool.turn, 0, kind, me, REF.pack(0, 1, 2))
+    assert found == [(1, kind, [me, REF.pack(0, 1, 2)])]
+    for first, count in ((0, 2), (4, 1)):
+        (found,) = news(pool, pool.turn, 0, kind, me, REF.pack(0, first, count))
+        assert found[:2] == (0, "RESULT") and PART.unpack(found[2][1]) == (0, first, 0, 0, scoop_lite.EACH, 0)
+
+
+def test_what_watchers_are_told_is_checked(pool):
+    seen = []
+    pool.broker.observe = lambda kind, member, told: seen.append((kind, member.rank, told))
+    counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "sent", "received"), 1)
+    sums = {**counts, **dict.fromkeys(("idle_s", "up_s", "cpu_s"), 1.5), "idle": False, "final": True}
+    pool.turn(1, "STATS", scoop_lite.facts(**sums, spent={"f": [1, 2.0, 3]}))
+    assert [(kind, rank, told["spent"]) for kind, rank, told in seen] == [("STATS", 1, {"f": [1, 2.0, 3]})]
+    for spent in ({"f": [1, 2]}, {"f": [1, 2, 3, 4]}, {"f": [1, 2, "3"]}, {"f": 3}):
+        with pytest.raises(PeerError, match="no sums"):
+            pool.turn(1, "STATS", scoop_lite.facts(**sums, spent=spent))
+    pool.turn(1, "TRACE", b'{"ph": "i"},\n')
+    for lines in (b'{"ph": "i"}', b'"ph": "i"},\n', b""):
+        with pytest.raises(PeerError, match="no lines"):
+            pool.turn(1, "TRACE", lines)
+    assert [kind for kind, _, _ in seen] == ["STATS", "TRACE"]
+    with pytest.raises(PeerError, match="reached the broker"):
+        pool.broker.agent_turn(0, scoop_lite.message("OUTPUT", scoop_lite.AGENT, 0, scoop_lite.facts(), b"text"))
+    with pytest.raises(PeerError, match="malformed FETCH"):
+        pool.turn(1, "FETCH", scoop_lite.facts(number=1, paths=[1], have={}))
+    with pytest.raises(PeerError, match="malformed HUNGRY"):
+        pool.turn(1, "HUNGRY", HUNGER.pack(5000, 9))
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Scheduler
 # ---------------------------------------------------------------------------------------------------------------------
@@ -520,3 +678,365 @@ def test_tasks_given_up_say_what_happened(scheduler, deaths, words):
     job = scoop_lite.Everywhere(len, ("abc",), lambda: None)
     scheduler.give_up(scoop_lite.Block(job, [[job.args]], 2, 2, 3), facts)
     assert "worker 4 on node1" in str(job.results[-3].look()) and "during run_on_all()" in str(job.results[-3].look())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Scheduler: what comes from others, and what goes wrong
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def timed(scheduler):
+    """A scheduler whose clock the test sets."""
+    scheduler.at_s = 10.0
+    scheduler.clock = lambda: scheduler.at_s
+    return scheduler
+
+
+def shipped(scheduler, n=10, lo=0, **how):
+    """A block of this worker's tasks from `lo` on that others have; its chunk's number."""
+    whole = block(n + lo, **how)
+    scheduler.ship(whole.part(lo, lo + n))
+    return whole.job, scheduler.n_chunks - 1
+
+
+def lost(scheduler, chunk, first, count, opened=False, **more):
+    death = dict(rank=4, host="node1", pid=9, how="was killed", **more)  # noqa: C408
+    ref = scoop_lite.LOST_REF.pack(chunk, first, count, opened)
+    scheduler.on_lost([b"", scoop_lite.facts(**death), ref])
+    return [(b.lo, b.hi, b.deaths, b.alone) for b in scheduler.levels[0]]
+
+
+def test_what_a_dead_worker_had_comes_back_to_its_owner_and_is_suspected(scheduler):
+    job, chunk = shipped(scheduler, n=10, lo=5)
+    scheduler.runs_script = False
+    assert lost(scheduler, chunk, 2, 3) == [(7, 10, 1, True)] and scheduler.sent[chunk].left[0] == 7
+    assert lost(scheduler, chunk, 5, 5)[0] == (10, 15, 1, True) and scheduler.sent[chunk].left[0] == 2
+    lost(scheduler, chunk, 0, 2)
+    assert chunk not in scheduler.sent and job.got == []
+
+
+@pytest.mark.parametrize("alone, opened, retired, retries, cut_off, deaths", [
+    (True, False, False, 2, False, 0), (True, True, False, 2, False, 1), (False, False, False, 2, False, 1),
+    (False, False, True, 2, False, 0), (True, True, True, 2, False, 0), (False, False, False, 0, False, 0),
+    (True, False, False, 0, True, 1), (False, True, False, 0, False, 1),
+])  # fmt: skip
+def test_blamed_is_what_was_begun_or_may_have_been(scheduler, alone, opened, retired, retries, cut_off, deaths):
+    scheduler.runs_script, scheduler.retries = False, retries
+    whole = block(1)
+    whole.alone = alone
+    scheduler.ship(whole)
+    given_up = []
+    scheduler.later = given_up.append
+    found = lost(scheduler, 0, 0, 1, opened, retired=retired, cut_off=cut_off)
+    if deaths > retries:
+        assert found == [] and len(given_up) == 1
+    else:
+        assert found == [(0, 1, deaths, alone or bool(deaths))] and given_up == []
+
+
+def test_tasks_that_nobody_wants_are_not_run_again(scheduler):
+    job, chunk = shipped(scheduler)
+    job.is_dropped = True
+    assert lost(scheduler, chunk, 0, 10) == [] and not scheduler.away and scheduler.sent == {}
+
+
+def test_a_task_for_all_whose_worker_died_is_not_tried_elsewhere(scheduler):
+    job = scoop_lite.Everywhere(len, ("abc",), lambda: None)
+    scheduler.run_on_all(job)
+    assert scheduler.sent[0].block.alone and scheduler.sent[0].left == [1]
+    assert scoop_lite.loads(scheduler.last()[3:]) == [[("abc",)]]
+    scheduler.on_spread([b"", REF.pack(0, 0, 3)])
+    lost(scheduler, 0, 2, 1)
+    assert list(job.results) == [-3] and "during run_on_all()" in str(job.results[-3].look())
+
+
+def chunk_of(owner=(3, 1), chunk=5, first=0, n=4, careful=0, depth=0, payload=None):
+    """A chunk of another worker's `len` tasks, as it comes in a batch."""
+    function = scoop_lite.join(scoop_lite.dumps((len, None)))
+    payload = scoop_lite.dumps([[("a" * i,) for i in range(n)]]) if payload is None else payload
+    head = CHUNK.pack(*owner, chunk, first, n, depth, careful, scoop_lite.CALLS, 9, 20, len(payload))
+    return [function, head, *payload]
+
+
+def received(scheduler, **how):
+    function, head, *payload = chunk_of(**how)
+    return scoop_lite.Chunk(CHUNK.unpack(head), function, payload)
+
+
+def test_a_chunk_of_suspected_tasks_is_told_of_before_it_is_opened(scheduler):
+    (opened,) = scheduler.open(received(scheduler, first=7))
+    assert (opened.lo, opened.hi, opened.deaths, opened.alone) == (7, 11, 0, False) and scheduler.messages() == []
+    scheduler.results[3, 1] = [OWNER.pack(3, 1)]
+    (opened,) = scheduler.open(received(scheduler, first=7, careful=3))
+    assert scheduler.messages() == ["RESULT", "OPENED"]  # what is done is not to be lost with it
+    assert scheduler.last()[1:] == [OWNER.pack(3, 1), REF.pack(5, 7, 4)] and opened.deaths == 2 and opened.alone
+    assert (opened.job.place, opened.job.order, opened.job.depth) == (9, 20, 0)
+
+
+def test_a_chunk_that_cannot_be_unpickled_is_asked_for_one_by_one(scheduler):
+    assert scheduler.open(received(scheduler, payload=[b"garbage"])) == []
+    assert scheduler.messages() == ["UNREADABLE"]
+    assert scheduler.last()[1:3] == [OWNER.pack(3, 1), REF.pack(5, 0, 4)]
+    reason = scheduler.last()[3]
+    job, chunk = shipped(scheduler, n=4, lo=3)
+    scheduler.on_unreadable([b"", b"", REF.pack(chunk, 1, 3), reason])
+    assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(4, 7, True)] and scheduler.sent[chunk].left == [1]
+    scheduler.on_unreadable([b"", b"", REF.pack(chunk, 0, 1), reason])
+    ((first, count, (failure,)),) = job.got
+    assert (first, count) == (3, 1) and "worker could not unpickle task len('3')" in str(failure.look())
+    assert chunk not in scheduler.sent
+
+
+def test_a_name_that_workers_lack_travels_by_value_from_then_on(scheduler, monkeypatch):
+    monkeypatch.setattr(in_main, "__module__", "__main__")
+    _, chunk = shipped(scheduler, n=1, func=in_main)
+    reason = scoop_lite.facts(error="no attribute", missing=True, count=1)
+    scheduler.on_unreadable([b"", b"", REF.pack(chunk, 0, 1), reason])
+    assert scheduler.by_value == {"in_main"}
+    assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(0, 1, False)]
+
+
+def test_batches_are_counted_and_the_shortest_wait_is_what_fetching_takes(timed):
+    timed.want()
+    assert (timed.messages(), timed.is_hungry, timed.wanted_s) == (["HUNGRY"], True, 10.0) and not timed.want()
+    assert HUNGER.unpack(timed.last()[1]) == (1, 1)
+    timed.at_s = 10.005
+    timed.on_batch([b"", *chunk_of()])
+    assert timed.fetch_s == pytest.approx(0.005) and (timed.received, timed.is_hungry) == (1, False)
+    timed.want()
+    assert HUNGER.unpack(timed.last()[1]) == (2, 2)
+    timed.at_s = 60.0  # nobody had tasks meanwhile
+    timed.on_batch([b"", *chunk_of()])
+    assert timed.fetch_s == pytest.approx(0.00525)
+    timed.on_batch([b"", *chunk_of()])  # it was on its way when this worker said that it needs none
+    assert (timed.wanted, timed.received, timed.is_hungry) == (3, 3, False)
+
+
+def test_hunger_is_taken_back_when_tasks_are_here_meanwhile(timed):
+    timed.sate()
+    timed.want()
+    timed.sate()  # nothing is here
+    assert timed.messages() == ["HUNGRY"] and timed.is_hungry
+    timed.put(block())
+    timed.sate()
+    assert timed.messages() == ["HUNGRY"] * 2 and not timed.is_hungry and timed.wanted == timed.received == 0
+    assert HUNGER.unpack(timed.last()[1]) == (0, 2)
+
+
+def test_chunks_that_come_home_unopened_are_queued_again_and_others_wait_in_their_depth(scheduler):
+    _, chunk = shipped(scheduler, n=6, lo=2)
+    own = CHUNK.pack(0, 1, chunk, 1, 2, 0, 0, scoop_lite.CALLS, 77, 100, 1)
+    scheduler.on_returned([b"", b"f", own, b"p", *chunk_of(depth=2)[1:]])
+    assert [(b.lo, b.hi) for b in scheduler.levels[0]] == [(3, 5)] and scheduler.sent[chunk].left == [4]
+    assert [type(item) for item in scheduler.levels[2]] == [scoop_lite.Chunk]
+    own = CHUNK.pack(0, 1, chunk, 3, 4, 0, 0, scoop_lite.CALLS, 77, 100, 1)
+    scheduler.on_returned([b"", b"f", own, b"p"])
+    assert [(b.lo, b.hi) for b in scheduler.levels[0]] == [(5, 9), (3, 5)] and scheduler.sent == {}
+
+
+def results(scheduler, chunk, *parts):
+    frames = [b"", b""]
+    for first, values, nanoseconds in parts:
+        form, packed = scoop_lite.pack_outcomes(values) if values else (scoop_lite.EACH, [])
+        frames += [PART.pack(chunk, first, len(values), nanoseconds, form, len(packed)), *packed]
+    scheduler.on_result(frames)
+
+
+def test_results_go_to_their_jobs_and_teach_what_tasks_cost(scheduler):
+    job, chunk = shipped(scheduler, n=6, lo=2)
+    asked = []
+    scheduler.cancelling[chunk, 1] = lambda: asked.append(1)
+    results(scheduler, chunk, (1, [], 0), (0, [10, 11], 4_000_000_000), (9, [], 0), (2, [12], 0))
+    assert job.got == [(2, 2, [10, 11]), (4, 1, [12])] and asked == [1]
+    assert list(scheduler.costs.values()) == [2.0] and scheduler.n_returned == 3 and scheduler.sent[chunk].left == [3]
+    job.is_dropped = True
+    results(scheduler, chunk, (3, [13, 14, 15], 0))
+    assert len(job.got) == 2 and scheduler.sent == {}
+
+
+def answer(scheduler):
+    """The parts of the answer to a cancellation: chunk, first, count; and what is said of each task."""
+    (frames,) = scheduler.answers
+    scheduler.answers.clear()
+    assert NAMES[frames[0][0]] == "RESULT" and frames[1] == OWNER.pack(3, 1)
+    return [PART.unpack(frame)[:3] for frame in frames[2:] if len(frame) == PART.size]
+
+
+def cancel(scheduler, first, count, handler="on_cancel"):
+    getattr(scheduler, handler)([b"", OWNER.pack(3, 1), REF.pack(5, first, count)])
+    return answer(scheduler)
+
+
+def test_a_cancellation_takes_tasks_out_of_chunks_and_blocks_wherever_they_wait(scheduler):
+    scheduler.levels[0].append(received(scheduler, n=6))
+    assert cancel(scheduler, 2, 2) == [(5, 2, 2)]
+    assert not scheduler.levels[0] and [chunk.left for chunk in scheduler.home] == [[(0, 2), (4, 6)]]
+    assert cancel(scheduler, 1, 4) == [(5, 1, 1), (5, 4, 1)]
+    assert cancel(scheduler, 2, 2) == [(5, 2, 0)]  # none
+    assert cancel(scheduler, 0, 9) == [(5, 0, 1), (5, 5, 1)] and not scheduler.home
+    opened = visit(scheduler, n=6)
+    scheduler.levels[0].append(opened)
+    scheduler.levels[0].append(block())
+    assert cancel(scheduler, 2, 2) == [(5, 2, 2)]
+    assert [(b.lo, b.hi) for b in scheduler.levels[0] if b.job is opened.job] == [(0, 2), (4, 6)]
+    assert len(scheduler.levels[0]) == 3  # that of another job is as it was
+
+
+def running(scheduler, one, begun=1):
+    """A slice of a block of which so many tasks have begun; the last of them runs."""
+    it = iter(range(one.hi - one.lo))
+    for _ in range(begun):
+        next(it)
+    piece = scoop_lite.Slice(one, it, scheduler.clock())
+    piece.out.extend([None] * (begun - 1))
+    scheduler.slices.append(piece)
+    return piece
+
+
+def test_a_cancellation_robs_what_runs_of_what_has_not_begun(scheduler):
+    piece = running(scheduler, visit(scheduler, n=6), begun=2)
+    assert cancel(scheduler, 0, 4) == [(5, 2, 2)]
+    assert piece.block.hi == 2 and [(b.lo, b.hi) for b in scheduler.levels[0]] == [(4, 6)]
+
+
+@pytest.mark.parametrize("first, count, interrupted", [(0, 1, False), (1, 1, True), (0, 6, True), (2, 4, False)])
+def test_an_abort_interrupts_the_task_that_runs_if_it_is_meant(scheduler, first, count, interrupted):
+    piece = running(scheduler, visit(scheduler, n=6), begun=2)  # task 1 runs
+    found = []
+    scheduler.interrupt = found.append
+    cancel(scheduler, first, count, "on_abort")
+    assert found == [piece] * interrupted
+    for lo, hi in ((0, 1), (1, 2), (2, 6)):  # what was on its way to a slice meanwhile
+        part = piece.block.part(lo, hi)
+        assert scheduler.was_aborted(part) is (first <= lo and hi <= first + count)
+    assert not scheduler.was_aborted(block())
+
+
+def test_half_of_what_a_slice_has_not_begun_is_taken_if_that_is_worth_it(timed):
+    long = running(timed, block(11))
+    timed.note_cost(len, 1e-6)
+    assert timed.rob() is None  # ten tasks of a microsecond
+    timed.at_s += 1.01 * 2 * scoop_lite.LOCAL_SLICE_S  # but they take longer than was thought
+    taken = timed.rob()
+    assert (taken.lo, taken.hi) == (6, 11) and [(b.lo, b.hi) for b in timed.levels[0]] == [(1, 6)]
+    assert long.block.hi == 1 and timed.rob() is None
+    timed.slices[:] = []
+    timed.levels[0].clear()
+    timed.costs.clear()
+    timed.note_cost(len, 1.01 * 2 * scoop_lite.MIN_CHUNK_S / 4)
+    running(timed, block(5))
+    timed.retries = 0  # each task travels alone
+    taken = timed.rob()
+    assert (taken.lo, taken.hi) == (4, 5) and [(b.lo, b.hi) for b in timed.levels[0]] == [(1, 4)]
+    timed.slices[:] = []
+    running(timed, block(9)).block.job.is_dropped = True
+    timed.at_s += 1
+    assert timed.rob() is None
+
+
+def test_others_tasks_are_passed_on_only_when_what_runs_here_takes_too_long(timed):
+    timed.take()
+    timed.levels[0].append(received(timed))
+    assert timed.late_s == pytest.approx(10.0 + scoop_lite.CHUNK_S) and timed.take_away() is None
+    timed.at_s = timed.late_s
+    assert timed.take_away().head[:3] == (3, 1, 5) and not timed.levels[0]
+
+
+def test_what_waits_for_others_goes_first_and_one_by_one_and_home_when_nobody_is_left(scheduler):
+    scheduler.live = 3
+    scheduler.put(block())
+    scheduler.put_back(block(2, deaths=1))
+    taken = scheduler.take_away()
+    assert (taken.lo, taken.hi, taken.deaths) == (0, 1, 1) and scheduler.away[0].lo == 1
+    scheduler.on_pool([b"", scoop_lite.facts(live=2)])
+    assert scheduler.live == 2 and len(scheduler.away) == 1
+    scheduler.on_pool([b"", scoop_lite.facts(live=1)])
+    assert not scheduler.away and [b.deaths for b in scheduler.levels[0]] == [1, 0]
+
+
+def test_the_deepest_queue_is_found_wherever_the_pump_has_put_something(scheduler):
+    scheduler.level(3)
+    scheduler.top = -1
+    assert scheduler.deepest() is None and scheduler.top == 0
+    scheduler.level(3).append(block(depth=3))  # the pump leaves `top` alone
+    assert scheduler.deepest() is scheduler.levels[3] and scheduler.top == 3
+    scheduler.level(5)
+    assert scheduler.deepest() is scheduler.levels[3]
+
+
+def test_futures_taken_out_of_the_middle_are_swept_out_when_they_are_most(scheduler):
+    futures = add(scheduler, scope(scheduler), n=200)
+    assert scheduler.claim(futures[0]) and scheduler.claim(futures[199]) and len(scheduler.levels[0]) == 198
+    assert not scheduler.claim(futures[0])
+    for future in futures[10:109]:
+        assert scheduler.claim(future)
+    level = scheduler.levels[0]
+    assert len(level) == 198 and level.stale == 99
+    for future in futures[109:150]:
+        assert scheduler.claim(future)
+    assert len(level) == 198 - 100 and level.stale == 40  # swept at the 100th
+    assert [f for f in level if f.state == scoop_lite.PENDING] == futures[1:10] + futures[150:199]
+    assert [scheduler.take() for _ in range(9)] == futures[1:10] and scheduler.take() is futures[150]
+    assert level.stale == 0
+
+
+def test_costs_are_kept_by_what_a_function_is(scheduler):
+    def outer(x):
+        return lambda: x
+
+    class Called:
+        def __call__(self):
+            pass
+
+    key = scoop_lite.cost_key
+    assert key(functools.partial(functools.partial(in_main, 1))) == key(in_main)
+    assert key(len) == "len" and key(Called()) is Called
+    assert key(InMain().method) == key(InMain.method) != key(in_main)
+    assert key(outer(1)) == key(outer(2)) != key(outer)
+
+
+def test_chunks_are_a_guided_share_within_bounds_of_measured_time(scheduler):
+    size = lambda n: scheduler.chunk_size(n, len)  # noqa: E731
+    assert size(1000) == 1  # unknown
+    scheduler.note_cost(len, scoop_lite.CHUNK_S / 10)
+    assert size(1000) in (9, 10) and size(12) == 3 and size(2) == 1  # 12 / (2 * 2 takers)
+    scheduler.live = 3
+    assert size(12) == 2
+    scheduler.costs.clear()
+    scheduler.note_cost(len, scoop_lite.MIN_CHUNK_S / 8)
+    assert size(12) in (7, 8) and size(4) == 4
+    scheduler.max_tasks = 5
+    assert size(12) == 5
+
+
+def test_what_is_measured_short_is_short(scheduler):
+    assert not scheduler.is_short(len)
+    scheduler.note_cost(len, scoop_lite.SHORT_S)
+    assert not scheduler.is_short(len)
+    scheduler.costs.clear()
+    scheduler.note_cost(len, scoop_lite.SHORT_S * 0.99)
+    assert scheduler.is_short(len)
+
+
+def test_a_slice_begins_with_nothing_handed_on(scheduler):
+    piece = scoop_lite.Slice(block(4), iter(range(4)), 0.0)
+    assert (piece.n_handed, piece.scope, piece.scope_index, piece.index()) == (0, None, -1, 0)
+    piece.out.extend("ab")
+    assert piece.index() == 2
+    for _ in range(3):
+        next(piece.it)
+    rest = piece.rob()
+    assert (rest.lo, rest.hi, piece.block.hi) == (3, 4, 3) and piece.rob() is None
+
+
+def test_a_reduction_is_a_tree_of_the_items_numbers():
+    nodes = []
+    for i in range(7):
+        scoop_lite.absorb(lambda a, b: f"({a}{b})", nodes, i, 1, str(i))
+    assert [(index, size, value) for index, size, value in nodes] == [
+        (0, 4, "((01)(23))"), (4, 2, "(45)"), (6, 1, "6")]  # fmt: skip
+    nodes = []
+    for i in (3, 4, 5):  # a run that begins at an odd item joins only what is joined everywhere
+        scoop_lite.absorb(lambda a, b: f"({a}{b})", nodes, i, 1, str(i))
+    assert [(index, size, value) for index, size, value in nodes] == [(3, 1, "3"), (4, 2, "(45)")]
