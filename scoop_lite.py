@@ -3850,7 +3850,6 @@ class Runner(Mailbox):
                 return  # without a glance: it would have all this carved again before it runs here
             item = blocks[0]
         if type(item) is Block:
-            self.prepare(item.job.func, item.hi - item.lo)
             self.run_block(item)
         else:
             self.prepare(item.func, 1)
@@ -3870,8 +3869,8 @@ class Runner(Mailbox):
             pump.kick()
         if empty and PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
             scheduler.want()  # prefetch: the next batch comes while this one runs
-        if pump.deep and (n > 1 or not empty):
-            pump.kick()  # if these are long after all, others shall have what waits here
+        if pump.deep and (n > 1 or scheduler.results or not empty):
+            pump.kick()  # if these are long after all, others shall have what waits here, and what is done
 
     def time_limit(self) -> Optional[float]:
         """Return how long the next task may take at most: the time left of the nearest timed wait.
@@ -4000,6 +3999,8 @@ class Runner(Mailbox):
         if self.recorder is not None:
             self.recorder.begin_block(block, piece.started_s)
         try:
+            self.prepare(job.func, block.hi - block.lo)  # not earlier: the pump must find the slice
+            piece.started_s = now()
             self.run_slice(piece, calls)
         except Stopped:
             if not job.dropped():
@@ -4482,7 +4483,6 @@ class Calls(Parking):
             block = self.scheduler.cut(level, 1)
         self.inline += 1
         try:
-            self.prepare(job.func, 1)
             self.run_block(block)
         finally:
             self.inline -= 1
@@ -4800,7 +4800,7 @@ class Pump:
             watch = not self.idling and self.wanted()
             self.asleep = not watch
             timeout = 0.005 if watch and (scheduler.ordered > scheduler.filled or scheduler.results) else (
-                0.05 if not self.idling and scheduler.slices else None
+                0.05 if not self.idling and (watch or scheduler.slices) else None
             )
             self.deep = not watch and timeout is None
             self.watching = watch

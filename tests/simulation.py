@@ -180,7 +180,7 @@ class SimPump(scoop_lite.Pump):
         watch = not self.idling and self.wanted()
         self.asleep, self.watching = not watch, watch
         timeout = 0.005 if watch and (scheduler.ordered > scheduler.filled or scheduler.results) else (
-            0.05 if not self.idling and scheduler.slices else None
+            0.05 if not self.idling and (watch or scheduler.slices) else None
         )
         self.deep = not watch and timeout is None
         if timeout is not None:

@@ -50,6 +50,14 @@ def fib(n):
     return n if n < 2 else futures.submit(fib, n - 1).result() + fib(n - 2)
 
 
+def wait_for_file(path):
+    """Wait until there is such a file, if a path is given at all; return whether it came in time."""
+    deadline = time.monotonic() + 10
+    while path and not os.path.exists(path) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return not path or os.path.exists(path)
+
+
 def die_once(path):
     """Kill the worker at the first call, return a number at the second."""
     if not os.path.exists(path):
@@ -299,6 +307,18 @@ def test_constants(pool):
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------
+
+
+def test_results_do_not_wait_for_a_task_that_was_believed_to_be_short(tmp_path):
+    for turn in range(3):  # each in a fresh pool: its worker has not been woken for anything yet
+        with Executor(1) as pool:
+            for _ in range(turn):
+                pool.submit(wait_for_file, "").result(30)
+            told = tmp_path / str(turn)
+            results = pool.map(wait_for_file, ["", "", "", str(told)], chunksize=4)
+            assert [next(results) for _ in range(3)] == [True] * 3
+            told.touch()
+            assert next(results), turn
 
 
 def test_a_lost_worker_fails_its_task_alone(pool, tmp_path):
