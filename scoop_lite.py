@@ -3560,21 +3560,21 @@ def answer_to(answers: List[Any], waiter: Waiter, answer: Any = True) -> None:
     waiter()
 
 
-def travelled(by_value: Names, func: Any, args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-    """Return copies that went through pickle (--check), as if the task ran elsewhere.
+def travelled(by_value: Names, **parts: Any) -> Any:
+    """Return copies of a task's parts that went through pickle (--check), as if it ran elsewhere.
 
     Raises:
         Unpicklable: they cannot travel.
     """
     try:
-        return loads(dumps((func, args, kwargs), by_value))
+        return loads(dumps((*parts.values(),), by_value))
     except Exception as error:
-        for name, value in (("func", func), ("args", args), ("kwargs", kwargs)):
+        for name, value in parts.items():
             try:
                 dumps(value, by_value)
             except Exception as problem:
                 raise Unpicklable(f"--check: {explain_unpicklable(value, name, problem)}") from problem
-        raise Unpicklable(f"--check: a task of {func!r} cannot be unpickled: {error!r}") from error
+        raise Unpicklable(f"--check: {brief_call((), parts)} cannot be unpickled: {error!r}") from error
 
 
 class Mailbox:
@@ -3935,7 +3935,7 @@ class Runner(Mailbox):
             else:
                 outcome = future.func(*future.args, **future.kwargs)
             if self.config.check:
-                outcome = travelled(self.scheduler.by_value, None, (outcome,), {})[1][0]
+                outcome = travelled(self.scheduler.by_value, result=outcome)[0]
         except BaseException as error:
             self.scope, self.slice, self.task = saved
             outcome = self.failure(error, future.func)
@@ -4283,7 +4283,7 @@ class Calls(Parking):
         if scope is None:
             scope = self.open_scope()
         if self.config.check:
-            func, args, kwargs = travelled(self.scheduler.by_value, func, args, kwargs)
+            func, args, kwargs = travelled(self.scheduler.by_value, func=func, args=args, kwargs=kwargs)
         future = Future(func, args, kwargs or None, scope, scope.n)
         if self.recorder is not None and func is not self.last_func:  # of short ones, not even the clock is read
             future.born_s = now()
@@ -4429,7 +4429,7 @@ class Calls(Parking):
         """Draw a map's input into the queue, as far as its window allows."""
         block = job.draw()
         if block is not None and self.config.check:
-            rows = [travelled(self.scheduler.by_value, job.func, row, {})[1] for row in zip(*block.rows())]
+            rows = [travelled(self.scheduler.by_value, func=job.func, args=row)[1] for row in zip(*block.rows())]
             block = Block(job, list(zip(*rows)), block.lo, block.lo, block.hi)
         if block is not None:
             if job.columns is not None:

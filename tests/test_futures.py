@@ -1622,3 +1622,101 @@ def test_tasks_may_use_threads_and_processes(facts):
     assert got[:2] == [[3, 6], ["6\n", "8\n"]]
     assert set(got[2]) <= {5, 6}, "in the child of a fork: an error or a right answer, at once"
     assert got[3:] == [[3, 3], [4, 4], True]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Misuse, and what else is refused
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_misuse_is_told_in_words(facts_once):
+    got = facts_once("""
+        import pickle
+
+        def main():
+            task = futures.submit(abs, -1)
+            return {
+                "future": outcome(pickle.dumps, task),
+                "map": outcome(futures.map, 3, [1]),
+                "nothing": outcome(futures.map, abs),
+                "operator": outcome(futures.mapReduce, abs, None, [1]),
+                "when": outcome(futures.wait, [task], return_when="NEVER"),
+                "name": outcome(getattr, scoop_lite, "nonsense"),
+                "shared": outcome(getattr, shared, "nonsense"),
+            }
+    """)
+    words = {"future": "cannot travel", "map": "callable first, not int", "nothing": "at least one iterable",
+             "operator": "callable operator, not NoneType", "when": "not 'NEVER'", "name": "no attribute 'nonsense'",
+             "shared": "'scoop_lite.shared' has no attribute"}  # fmt: skip
+    assert [name for name, text in words.items() if text not in got[name]] == [], got
+
+
+def test_shutdown_may_cancel_what_has_not_started(facts):
+    got = facts("""
+        def main():
+            first = away(abs, -1)
+            tasks = [futures.submit(time.sleep, 0.1) for _ in range(50)]
+            futures.shutdown(cancel_futures=True)
+            return [first.cancelled(), all(task.done() for task in tasks), sum(task.cancelled() for task in tasks),
+                    futures.submit(abs, -2).result()]
+    """)
+    assert got[:2] == [False, True] and got[2] >= 45 and got[3] == 2, got
+
+
+def test_an_input_that_fails_fails_its_reduction(facts):
+    got = facts("""
+        def numbers():
+            yield from range(100)
+            raise OSError("no more input")
+
+        def main():
+            return outcome(futures.mapReduce, abs, max, numbers())
+    """)
+    assert got == "OSError: no more input"
+
+
+def test_map_as_completed_hands_over_exceptions(facts):
+    got = facts("""
+        def root(x):
+            return x ** 0.5 if x >= 0 else 1 / 0
+
+        def main():
+            results = futures.map_as_completed(root, [4, 9, -1, 16])
+            found = []
+            try:
+                for result in results:
+                    found.append(result)
+            except ZeroDivisionError:
+                return [found, list(results)]
+    """)
+    assert set(got[0]) <= {2, 3, 4} and got[1] == []
+
+
+def test_check_sends_all_through_pickle(launch_once):
+    """Even what is run where it was made: so it is a copy, and what cannot travel is named by its path."""
+    got = facts_with(launch_once, """
+        class Odd:
+            def __reduce__(self):
+                return broken, ()
+
+        def broken():
+            raise ValueError("not again")
+
+        def add(words):
+            words.append(1)
+            return words
+
+        def lock(_):
+            return {"the": threading.Lock()}
+
+        def main():
+            words = []
+            own = futures.submit(add, words).result(), *futures.map(add, [words])
+            return [words, own, outcome(lambda: futures.submit(lock, 1).result()),
+                    outcome(lambda: futures.submit(add, threading.Lock()).result()),
+                    outcome(lambda: futures.submit(add, words=Odd()).result())]
+    """, n=1, options=["--check"])  # fmt: skip
+    words, own, of_result, of_argument, of_copy = got
+    assert (words, own) == ([], [[1], [1]])
+    assert "cannot pickle result['the']" in of_result and "cannot pickle args[0]" in of_argument
+    assert "cannot be unpickled: ValueError('not again')" in of_copy
