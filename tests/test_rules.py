@@ -261,6 +261,26 @@ def test_pieces_for_nobody_are_taken_by_the_broker_so_that_their_sender_goes_on(
         assert news(pool, pool.turn, 0, "PIECE", to, scoop_lite.COUNT.pack(1), b"") == []
 
 
+@pytest.mark.parametrize("n_sent, n_credits, right", [(0, 1, False), (2, 3, False), (2, 2, True)])
+def test_nobody_answers_more_pieces_than_came(pool, n_sent, n_credits, right):
+    for _ in range(n_sent):
+        pool.turn(0, "PIECE", OWNER.pack(1, 1), scoop_lite.COUNT.pack(1), b"x")
+    credit = OWNER.pack(0, 1), scoop_lite.COUNT.pack(n_credits)
+    if right:
+        assert news(pool, pool.turn, 1, "CREDIT", *credit) == [(0, "CREDIT", list(credit))]
+    else:
+        with pytest.raises(PeerError, match="malformed CREDIT"):
+            pool.turn(1, "CREDIT", *credit)
+
+
+def test_who_joins_is_the_first_of_its_rank_and_may_run_no_tasks(pool):
+    live = pool.broker.live()
+    client = pool.broker.join(9, 0)
+    assert (client.incarnation, client.host, pool.broker.live()) == (1, -1, live)
+    pool.broker.start(0, [9])
+    assert pool.broker.members[9].incarnation == 2 and pool.broker.live() == live + 1
+
+
 def test_a_death_ends_transfers_on_both_sides(pool):
     number = scoop_lite.COUNT.pack(1)
     pool.turn(1, "PIECE", OWNER.pack(2, 1), number, b"x")  # the dead one was sending to 2
@@ -327,7 +347,8 @@ def test_a_task_for_all_knows_how_many_there_are_from_spread(scheduler):
     assert scheduler.messages() == ["ALL"] and scheduler.n_chunks == 5
     head = CHUNK.unpack(scheduler.last()[2])
     assert head[:5] == (0, 1, 4, 0, 1) and head[-1] == len(scheduler.last()) - 3
-    assert job.n == -1
+    assert job.n == -1 and head[5:10] == (0, 0, scoop_lite.CALLS, 0, 0)
+    assert [(b.base, b.lo, b.hi, b.alone) for b in [scheduler.sent[4].block]] == [(0, 0, 1, True)]
     scheduler.on_spread([b"", REF.pack(4, 0, 3)])
     assert job.n == 3 and scheduler.sent[4].left[0] == scheduler.sent[4].block.hi == 3
     scheduler.on_all([b"", b"", CHUNK.pack(0, 1, 4, 2, 1, 0, 0, 1, 0, 0, 0)])
@@ -873,7 +894,7 @@ def test_a_cancellation_takes_tasks_out_of_chunks_and_blocks_wherever_they_wait(
     assert cancel(scheduler, 2, 2) == [(5, 2, 2)]
     assert not scheduler.levels[0] and [chunk.left for chunk in scheduler.home] == [[(0, 2), (4, 6)]]
     assert cancel(scheduler, 1, 4) == [(5, 1, 1), (5, 4, 1)]
-    assert cancel(scheduler, 2, 2) == [(5, 2, 0)]  # none
+    assert cancel(scheduler, 2, 3) == [(5, 2, 0)]  # none
     assert cancel(scheduler, 0, 9) == [(5, 0, 1), (5, 5, 1)] and not scheduler.home
     opened = visit(scheduler, n=6)
     scheduler.levels[0].append(opened)
