@@ -146,6 +146,7 @@ WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers s
 MAX_WINDOW = 1 << 18
 MAX_INLINE = 32  # tasks run on top of each other on one strand; deeper ones get a strand (and stack) of their own
 MAX_PARKED = {"greenlet": 100_000, "thread": 1_000}  # parked strands from which a worker takes no more foreign tasks
+MAX_DEPTH = 1 << 17  # of nested tasks: a worker has a queue of 700 bytes for each depth below the deepest
 INITIALIZER = "scoop_lite.initializer"  # the name of the constant that an Executor gives its workers first
 AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
 ORIGIN = 0  # the rank of the worker that runs the user's script
@@ -1296,7 +1297,7 @@ class Accounts(Orders):
         while at < len(frames):
             chunk = CHUNK.unpack(frames[at])
             end = at + 1 + chunk[-1]
-            if end > len(frames) or not chunk[4]:
+            if end > len(frames) or not chunk[4] or chunk[5] >= MAX_DEPTH:
                 raise ValueError(chunk)
             owner = self.members.get(chunk[0])
             if owner is not None and owner.incarnation == chunk[1]:
@@ -1408,7 +1409,7 @@ class Accounts(Orders):
     def on_all(self, member: Member, frames: Frames) -> None:
         _, _, head, *payload = frames
         chunk = CHUNK.unpack(head)
-        if chunk[:2] != (member.rank, member.incarnation) or chunk[-1] != len(payload):
+        if chunk[:2] != (member.rank, member.incarnation) or chunk[-1] != len(payload) or chunk[5] >= MAX_DEPTH:
             raise ValueError(chunk)
         self.for_all.append((member, frames))
 
@@ -2798,6 +2799,8 @@ class Queue:
 
     def level(self, depth: int) -> Level:
         """Return the queue for tasks of this nesting depth."""
+        if depth >= MAX_DEPTH:
+            raise MisuseError(f"tasks that wait for tasks that wait for …, {MAX_DEPTH} deep: is there an end to it?")
         while depth >= len(self.levels):
             self.levels.append(Level())
         return self.levels[depth]

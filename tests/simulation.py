@@ -1065,5 +1065,6 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.modules["simulation"] = sys.modules["__main__"]
-    sys.exit(main())
+    import simulation  # this file once more: functions of `__main__` would be pickled whole, most of the time
+
+    sys.exit(simulation.main())

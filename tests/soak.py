@@ -174,7 +174,7 @@ def plan_of(seed: int, combos: Sequence[str], local: bool = False) -> Plan:
     names = [rng.choice(gentle) for _ in range(rng.choice([0, 1, 2, 4]))]
     if rng.random() < 0.25:
         names.append(rng.choice(list(FATAL)))
-    faults = [Fault(name, rng.uniform(0, 0.6)) for name in names]
+    faults = [Fault(name, rng.uniform(0, rng.choice([0.05, 0.2, 0.6]))) for name in names]
     return Plan(seed, engine, strands, workers, hosts, rng.choice([30, 300, 1000]), faults)
 
 
