@@ -768,6 +768,7 @@ class Door:
                     self.admit(rank, incarnation, caller)
 
     def dismiss(self, caller: socket.socket, close: bool = True) -> None:
+        """Stop waiting for a caller; it is let in, or hung up on."""
         del self.callers[caller]
         self.selector.unregister(caller)
         if close:
@@ -840,6 +841,7 @@ class Bell:
         return self.reader.fileno()
 
     def ring(self) -> None:
+        """Wake whoever waits for `fileno`; any thread and signal handlers may call this."""
         try:
             self.writer.send(b"!")
         except BlockingIOError:
@@ -1776,6 +1778,7 @@ class GreenletStrands:
         self.hub.switch(None)
 
     def bear(self, strand: Optional[Strand]) -> None:
+        """Switch to the strand that is to begin, or that one hands over to at its end; the hub's own loop."""
         while True:
             strand = (strand or self.main).impl.switch()
 
@@ -1804,6 +1807,7 @@ class ThreadStrands:
         self.main.ident = threading.get_ident()
 
     def new_strand(self) -> Strand:
+        """Make a strand whose thread sleeps on its lock until somebody hands over to it."""
         strand = Strand(threading.Lock())
         strand.impl.acquire()
         return strand
@@ -1815,6 +1819,7 @@ class ThreadStrands:
         return strand
 
     def run(self, strand: Strand, body: Callable[[], Strand]) -> None:
+        """Run a strand's body in its thread; at its end, hand the baton on."""
         strand.ident = threading.get_ident()
         heir = body()
         if not heir.ident:
@@ -1823,6 +1828,7 @@ class ThreadStrands:
             heir.impl.release()
 
     def begin(self, strand: Strand) -> None:
+        """Start the thread of a strand that has not run yet."""
         body, strand.saved = strand.saved, None
         thread = threading.Thread(target=self.run, args=(strand, body), name="scoop_lite strand", daemon=True)
         try:
@@ -5423,6 +5429,7 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
 
     @property
     def _condition(self) -> threading.Condition:  # type: ignore[override]
+        """Make the condition that the base class waits on, once nobody changes the state without one."""
         attributes = self.__dict__
         made: threading.Condition = attributes.get("_made") or attributes.setdefault("_made", threading.Condition())
         while "_free" not in attributes and self._state != "FINISHED":
@@ -5495,6 +5502,7 @@ class Request(Job):
         self.futures = futures
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        """Settle futures of the pool; one that user code has settled itself stays as it is."""
         for future, outcome in zip(self.futures[first : first + count], outcomes):
             try:
                 if outcome is GONE:
@@ -5669,6 +5677,7 @@ class Client(Runtime):
         self.alert()
 
     def alert(self) -> None:
+        """Have the client's thread look at what was handed in; if it has ended, fail that here."""
         self.asleep = False
         if self.ended:
             self.fail_all()
@@ -5700,6 +5709,7 @@ class Client(Runtime):
         self.end()
 
     def is_busy(self) -> bool:
+        """Return True while tasks are under way, or wait and are still wanted."""
         queues = (*self.scheduler.levels, self.scheduler.away)
         return bool(self.intake or self.later or self.scheduler.sent) or any(
             not item.job.dropped() for q in queues for item in q
@@ -5782,6 +5792,7 @@ class Client(Runtime):
         self.intake.extend(kept)
 
     def on_pool(self, frames: Frames) -> None:
+        """Break the pool when no worker is left to run its tasks."""
         self.scheduler.on_pool(frames)
         if not self.scheduler.live:
             self.broken = self.broken or broken_pool("all workers of the pool have died, too many in a minute")
@@ -5792,6 +5803,7 @@ class Client(Runtime):
         self.broken = broken_pool(f"the initializer failed in a worker:\n{why}")
 
     def on_stop(self, frames: Frames) -> None:
+        """Break the pool: the launcher has gone before it was asked to."""
         reason = self.link.closed or "it was stopped"
         self.broken = self.broken or broken_pool(f"the pool's launcher has ended: {reason}")
 
@@ -6432,6 +6444,7 @@ class ShippedLoader(importlib.machinery.SourceFileLoader):
         self.shipper = shipper
 
     def path_stats(self, path: str) -> Any:
+        """Keep the import system from looking for a .pyc file."""
         raise OSError("no compiled file stands for what came through the link")
 
     def get_data(self, path: str) -> bytes:
@@ -6782,6 +6795,7 @@ class Keeper:
         return text
 
     def kill_all(self) -> None:
+        """End all workers, and what their tasks have started."""
         for child in self.children.values():
             self.kill(child)
             self.kill_group(child)
@@ -6839,6 +6853,7 @@ class Agent(Keeper):
         self.link.drain()
 
     def catch_signals(self) -> None:
+        """Count signals and ring, so that they are acted on between two messages."""
         for number in AGENT_SIGNALS:
             handler = signal.signal(number, self.on_signal)
             self.old_handlers.setdefault(number, handler)
@@ -6861,6 +6876,7 @@ class Agent(Keeper):
                 child.link.watch(self.selector)
 
     def on_signal(self, number: int, frame: Any) -> None:
+        """Count a signal (see `catch_signals`); those that end the agent of another host start its grace."""
         self.signals[number] = self.signals.get(number, 0) + 1
         if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
             self.stop_s = self.stop_s or now() + 3
@@ -6879,6 +6895,7 @@ class Agent(Keeper):
                         child.link.send(frames)
 
     def on_start(self, frames: Frames) -> None:
+        """Start workers, each with its share of the CPUs for libraries that make threads."""
         order = json.loads(bytes(frames[1]))
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
         self.config = self.config._replace(n=order["size"], threads=threads)
@@ -6964,6 +6981,7 @@ class Agent(Keeper):
         self.link.last_heard_s = math.inf
 
     def on_stop(self, frames: Frames) -> None:
+        """Give workers a moment to end by themselves; `run` kills what is left."""
         self.stop_s = now() + STOP_GRACE_S
 
 
@@ -6997,6 +7015,7 @@ class LoopbackAgent(Agent):
         return 0.5 if self.door.callers else super().timeout()
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
+        """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
         life_out, life_in = os.pipe()
         number, how = inheritance(life_out)
         python, *flags, path = own_command()
@@ -7027,6 +7046,7 @@ class LoopbackAgent(Agent):
         self.link.queue(message("STARTED", AGENT, 0, facts(workers=[[rank, incarnation, pid]])))
 
     def reap(self) -> None:
+        """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
         self.door.sweep()
         while self.ended:
             pid, code = self.ended.popleft()
@@ -7703,6 +7723,7 @@ class Writer:
         self.thread: Optional[threading.Thread] = None
 
     def put(self, stream: int, data: bytes) -> None:
+        """Queue bytes for a descriptor; never blocks."""
         self.lines.append((stream, data))
         if self.thread is None:
             self.thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
@@ -7716,6 +7737,7 @@ class Writer:
             time.sleep(0.001)
 
     def run(self) -> None:
+        """Write, in the thread that may block when a terminal is stopped or a reader is slow."""
         while True:
             self.work.acquire()
             stream, data = self.lines[0]
@@ -7762,6 +7784,7 @@ class Links:
             self.writer.put(2, f"scoop_lite: {text}\n".encode())
 
     def send(self, rank: int, frames: Frames) -> None:
+        """Send to a worker: straight, through its agent, or once its link is there."""
         peer = self.peers.get(rank)
         if peer is None:
             member = self.broker.members.get(rank)
@@ -7831,6 +7854,7 @@ class Links:
                 link.queue(frames)
 
     def read_peer(self, rank: int, link: Any) -> None:
+        """Hand a worker's messages to the broker; one whose link is broken is ended."""
         messages = link.receive()
         while messages:
             try:
@@ -7848,6 +7872,7 @@ class Links:
                 self.kill_worker(rank)
 
     def drop_peer(self, rank: int, link: Any) -> None:
+        """Forget a worker's link, unless the rank has a new one already."""
         if rank in self.peers and self.peers[rank] is link:
             link.unwatch(self.selector)
             self.touched.discard(link)
@@ -7921,6 +7946,7 @@ class HostLinks(Links):
             self.join_s = now() + JOIN_S
 
     def fork_agent(self, number: int) -> None:
+        """Fork the agent of this host, before any thread or ØMQ context exists here."""
         ours, theirs = socket.socketpair()
         life_out, life_in = os.pipe()
         flush_output()
@@ -7976,6 +8002,7 @@ class HostLinks(Links):
         self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, host, link))
 
     def read_agent(self, host: int, link: StreamLink) -> None:
+        """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
         messages = link.receive()
         while messages:
             frames = messages.popleft()
@@ -8004,6 +8031,7 @@ class HostLinks(Links):
         self.broker.lose_host(host, link.closed)
 
     def agent_message(self, host: int, link: StreamLink, frames: Frames) -> None:
+        """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
         code, rank, _ = Broker.header(frames)
         name = NAMES.get(code) if rank == AGENT else None
         if name == "OUTPUT":
@@ -8037,6 +8065,7 @@ class HostLinks(Links):
             self.show(starter.name, text)
 
     def show(self, name: str, text: bytes) -> None:
+        """Show the user what a starter has printed, which is none of ours."""
         for line in text.decode(errors="replace").splitlines():
             self.report(f"{name} says: {line}")
 
@@ -8075,6 +8104,7 @@ class HostLinks(Links):
                 self.give_up_s = min(self.give_up_s, now() + 1)
 
     def drop_start(self, number: int) -> None:
+        """Give up a host that is still joining."""
         self.joining.discard(number)
         starter = self.starters[number]
         starter.link.unwatch(self.selector)
@@ -8165,6 +8195,7 @@ class Launcher(HostLinks):
         return ORIGIN + 1
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
+        """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
         due_s = min(self.view.due_s(), self.kill_s, math.inf if self.begun else self.give_up_s)
         if self.joining:
             due_s = min(due_s, self.join_s)
@@ -8462,6 +8493,7 @@ class LogHandler(logging.Handler):
         logger.addHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Send a record on its way; where there is none, as in a forked child, print it as `logging` would."""
         if not self.alive():
             assert logging.lastResort is not None
             logging.lastResort.handle(record)
