@@ -28,7 +28,7 @@ import time
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from faults import processes
-from faults.jobs import Job, order_link, resume, stop
+from faults.jobs import Job, Outcome, order_link, resume, stop
 
 PROGRAM = pathlib.Path(__file__).resolve().parent / "faults" / "inside" / "soak_program.py"
 HANG_S = 60
@@ -210,9 +210,20 @@ def inject(name: str, job: Job, rng: random.Random) -> None:
             raise AssertionError("no victim for %r: %s" % (name, gone)) from gone
 
 
+def finish(job: Job) -> Outcome:
+    """Wait for the end of a run, for as long as it starts tasks: on a busy machine, with many deaths, it may be slow."""
+    while True:
+        begun = len(job.ledger())
+        try:
+            return job.finish(HANG_S)
+        except AssertionError:
+            if len(job.ledger()) == begun:
+                raise
+
+
 def judge(plan: Plan, job: Job, injected: collections.Counter) -> None:
     """Prove that a run ended as it must."""
-    outcome = job.finish(HANG_S)
+    outcome = finish(job)
     job.clean(CLEAN_S)
     fatal = any(injected[name] for name in FATAL)
     assert outcome.status == 0 or fatal, str(job)
@@ -267,6 +278,7 @@ def main() -> int:
     parser.add_argument("-v", "--verbose", action="store_true", help="print each run's plan")
     # The stand-in hosts' python3 is this one: another might lack what a combination needs.
     os.environ["PATH"] = os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"]
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and then launchers rightly do so too
     return 1 if soak(parser.parse_args()) else 0
 
 

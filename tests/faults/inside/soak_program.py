@@ -33,7 +33,7 @@ def make(rng, size, keys):
     """Return a random tree of about so many nodes."""
     key = next(keys)
     if size <= 1:
-        return Node(key, rng.choice(LEAVES), seconds=rng.choice([0.001, 0.01, 0.03, 0.1, 0.1]))
+        return Node(key, rng.choice(LEAVES), seconds=rng.choice([0.001, 0.01, 0.03]))
     count = min(size - 1, rng.choice([1, 2, 3, 8, 30]))
     shares = [max(1, (size - 1) // count)] * count
     return Node(key, rng.choice(WAYS), [make(rng, share, keys) for share in shares])
