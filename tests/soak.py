@@ -211,7 +211,7 @@ def inject(name: str, job: Job, rng: random.Random) -> None:
 
 
 def finish(job: Job) -> Outcome:
-    """Wait for the end of a run, for as long as it starts tasks: on a busy machine, with many deaths, it may be slow."""
+    """Wait for the end of a run, for as long as it starts tasks: on a busy machine, many deaths take long."""
     while True:
         begun = len(job.ledger())
         try:
