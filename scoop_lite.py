@@ -6716,19 +6716,14 @@ class Keeper:
 
     def read_output(self, child: Child, fd: int) -> bool:
         """Pass on whole lines that a worker printed; False when there is no more."""
-        stream, begun = child.outputs[fd]
+        begun = child.outputs[fd][1]
         try:
             data = os.read(fd, 65536)
         except BlockingIOError:
             return False
         begun += data
         whole_lines = data and child.rank != ORIGIN and len(begun) < 1 << 20
-        end = begun.rfind(b"\n") + 1 if whole_lines else len(begun)
-        if end:
-            self.printed += end
-            head = facts(rank=child.rank, stream=stream)
-            self.link.queue(message("OUTPUT", AGENT, 0, head, bytes(begun[:end])))
-            del begun[:end]
+        self.pass_on(child, fd, begun.rfind(b"\n") + 1 if whole_lines else len(begun))
         if not data:
             self.unregister(fd)
             os.close(fd)
@@ -6737,6 +6732,15 @@ class Keeper:
             self.unregister(fd)
             self.paused[fd] = child
         return bool(data)
+
+    def pass_on(self, child: Child, fd: int, end: int) -> None:
+        """Send so many bytes of what a worker printed."""
+        stream, begun = child.outputs[fd]
+        if end:
+            self.printed += end
+            head = facts(rank=child.rank, stream=stream)
+            self.link.queue(message("OUTPUT", AGENT, 0, head, bytes(begun[:end])))
+            del begun[:end]
 
     def on_written(self, frames: Frames) -> None:
         """Go on reading output once the user's terminal has caught up."""
@@ -6768,6 +6772,7 @@ class Keeper:
             while fd in child.outputs and self.read_output(child, fd):
                 pass
             if fd in child.outputs:  # a process that the worker started still holds it
+                self.pass_on(child, fd, len(child.outputs[fd][1]))
                 self.unregister(fd)
                 os.close(fd)
         if child.link is not None:

@@ -1,0 +1,267 @@
+"""An agent on its own, in this process: what it finds out about its host, and what it does with its workers' words.
+
+With processes and faults it is tried in `test_cleanliness.py`, `test_faults.py` and `test_hosts.py`.
+"""
+
+from __future__ import annotations
+
+import builtins
+import io
+import json
+import os
+import signal
+import socket
+import sys
+
+import pytest
+
+import scoop_lite
+from scoop_lite import AGENT, COUNT, NAMES, ORIGIN, Config
+
+
+class Files:
+    """Stands for some files of the system; `None` for one that cannot be opened."""
+
+    def __init__(self, monkeypatch, **found):
+        self.found, self.open = found, builtins.open
+        monkeypatch.setattr(builtins, "open", self)
+
+    def __call__(self, path, *args, **how):
+        name = str(path).strip("/").replace("/", "_").replace(".", "_")
+        if name not in self.found and not str(path).startswith(("/proc", "/sys")):
+            return self.open(path, *args, **how)
+        if self.found.get(name) is None:
+            raise FileNotFoundError(path)
+        return io.StringIO(self.found[name])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Its host
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("files, cpus", [
+    ({}, 8),
+    ({"proc_self_cgroup": "0::/job/task\n"}, 8),
+    ({"proc_self_cgroup": "0::/job/task\n", "sys_fs_cgroup_job_task_cpu_max": "150000 100000\n"}, 2),
+    ({"proc_self_cgroup": "0::/job/task\n", "sys_fs_cgroup_job_cpu_max": "300000 100000\n",
+      "sys_fs_cgroup_job_task_cpu_max": "max 100000\n"}, 3),
+    ({"proc_self_cgroup": "0::/job\n", "sys_fs_cgroup_job_cpu_max": "20000 100000\n"}, 1),
+    ({"proc_self_cgroup": "0::/job\n", "sys_fs_cgroup_job_cpu_max": "nonsense\n"}, 8),
+    ({"proc_self_cgroup": "5:memory:/job\n4:cpu,cpuacct:/job\n",
+      "sys_fs_cgroup_cpu,cpuacct_job_cpu_cfs_quota_us": "-1",
+      "sys_fs_cgroup_cpu,cpuacct_job_cpu_cfs_period_us": "100000"}, 8),
+    ({"proc_self_cgroup": "4:cpu,cpuacct:/job\n", "sys_fs_cgroup_cpu,cpuacct_job_cpu_cfs_quota_us": "400000",
+      "sys_fs_cgroup_cpu,cpuacct_job_cpu_cfs_period_us": "100000"}, 4),
+])  # fmt: skip
+def test_cpus_are_those_that_affinity_and_each_cgroup_above_allow(monkeypatch, files, cpus):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    Files(monkeypatch, **files)
+    assert scoop_lite.usable_cpus() == cpus
+
+
+def test_who_catches_a_signal_is_seen_where_the_system_tells(monkeypatch):
+    handler = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        here = scoop_lite.catches(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert here is os.path.exists("/proc/self/status")
+    bit = 1 << signal.SIGTERM - 1
+    for text, caught in ((f"SigCgt: {bit:016x}\n", True), (f"SigCgt: {bit << 1:016x}\n", False), ("Pid: 7\n", False)):
+        Files(monkeypatch, proc_7_status=f"Name:\tpython\n{text}")
+        assert scoop_lite.catches(7, signal.SIGTERM) is caught
+    assert scoop_lite.catches(8, signal.SIGTERM) is False
+
+
+def test_deaths_for_want_of_memory_are_counted_where_the_system_tells(monkeypatch):
+    for text, n in (("pgfree 7\noom_kill 3\n", 3), ("pgfree 7\n", 0), ("oom_kill x\n", 0), (None, 0)):
+        Files(monkeypatch, proc_vmstat=text)
+        assert scoop_lite.count_oom_kills() == n
+
+
+def test_a_clock_is_shared_by_processes_of_one_kernel(monkeypatch):
+    Files(monkeypatch, proc_sys_kernel_random_boot_id="the kernel\n")
+    assert scoop_lite.boot_id() == "the kernel"
+    Files(monkeypatch, proc_sys_kernel_random_boot_id=None)
+    assert scoop_lite.boot_id() == socket.gethostname()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Its workers
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Held:
+    """An agent whose broker's end of the link is here."""
+
+    def __init__(self, local=True, direct=False):
+        ours, theirs = socket.socketpair()
+        self.link = scoop_lite.StreamLink(ours)
+        self.agent = scoop_lite.Agent(scoop_lite.StreamLink(theirs), Config(n=2), local, direct)
+
+    def child(self, rank=1, link=None):
+        """A worker that prints into the pipe that is returned."""
+        reader, writer = os.pipe()
+        lifeline, _ = os.pipe()
+        os.close(_)
+        os.set_blocking(reader, False)
+        child = scoop_lite.Child(rank, 1, 4_000_000 + rank, lifeline, link)
+        child.outputs[reader] = 1, bytearray()
+        self.agent.children[child.pid] = child
+        self.agent.selector.register(reader, 1, lambda: self.agent.read_output(child, reader))
+        return child, reader, writer
+
+    def told(self):
+        """What has come to the broker since: (kind, frames)."""
+        self.agent.link.flush()
+        self.link.flush()
+        messages = self.link.receive()
+        found = [(NAMES[frames[0][0]], frames[1:]) for frames in messages]
+        messages.clear()
+        return found
+
+
+def output(found):
+    return [(json.loads(bytes(frames[0]))["rank"], bytes(frames[1])) for kind, frames in found if kind == "OUTPUT"]
+
+
+@pytest.fixture
+def held():
+    if not scoop_lite.CAN_FORK:
+        pytest.skip("agents fork here or not at all")
+    return Held()
+
+
+def test_lines_are_passed_on_whole_and_the_rest_at_the_end(held):
+    child, reader, writer = held.child()
+    os.write(writer, b"one\ntwo\nthr")
+    assert held.agent.read_output(child, reader) and output(held.told()) == [(1, b"one\ntwo\n")]
+    assert held.agent.read_output(child, reader) is False  # nothing new
+    os.close(writer)
+    assert held.agent.read_output(child, reader) is False and output(held.told()) == [(1, b"thr")]
+    assert not child.outputs and reader not in held.agent.selector.get_map()
+
+
+def test_what_the_origin_prints_is_passed_on_at_once(held):
+    child, reader, writer = held.child(rank=ORIGIN)
+    os.write(writer, b"a prompt: ")
+    held.agent.read_output(child, reader)
+    assert output(held.told()) == [(0, b"a prompt: ")]
+
+
+def test_output_is_not_read_while_the_terminal_is_behind(held, monkeypatch):
+    monkeypatch.setattr(scoop_lite, "OUTPUT_WINDOW", 100)
+    child, reader, writer = held.child()
+    for _ in range(3):
+        os.write(writer, b"x" * 49 + b"\n")
+        held.agent.read_output(child, reader)
+    assert list(held.agent.paused) == [reader] and reader not in held.agent.selector.get_map()
+    held.agent.on_written([b"", COUNT.pack(100)])  # 50 are left: not less than half
+    assert held.agent.paused
+    held.agent.on_written([b"", COUNT.pack(101)])
+    assert not held.agent.paused and reader in held.agent.selector.get_map()
+
+
+def test_a_pipe_that_ended_while_it_was_paused_is_forgotten(held, monkeypatch):
+    monkeypatch.setattr(scoop_lite, "OUTPUT_WINDOW", 10)
+    child, reader, writer = held.child()
+    os.write(writer, b"a long line\n")
+    held.agent.read_output(child, reader)
+    os.close(writer)
+    held.agent.read_output(child, reader)
+    held.agent.on_written([b"", COUNT.pack(99)])
+    assert not held.agent.paused and reader not in held.agent.selector.get_map()
+
+
+def test_a_death_is_told_after_all_that_the_worker_had_to_say(held):
+    ours, theirs = socket.socketpair()
+    child, reader, writer = held.child(link=scoop_lite.StreamLink(theirs))
+    held.agent.selector.register(theirs, 1, lambda: None)
+    worker = scoop_lite.StreamLink(ours)
+    worker.send(scoop_lite.message("HUNGRY", 1, 1, b"words"))
+    os.write(writer, b"last words")  # and something that it has started holds the pipe
+    held.agent.bury(child, -9)
+    found = held.told()
+    assert [kind for kind, _ in found] == ["OUTPUT", "HUNGRY", "DIED"] and output(found) == [(1, b"last words")]
+    death = json.loads(bytes(found[-1][1][0]))
+    assert (death["rank"], death["incarnation"], death["code"]) == (1, 1, -9) and "SIGKILL" in death["how"]
+    assert not held.agent.children and theirs.fileno() == -1
+
+
+@pytest.mark.parametrize("code, how", [
+    (0, "exited with status 0"), (3, "exited with status 3"), (3221225477, "exited with status 0xc0000005"),
+    (-15, "was killed by SIGTERM"), (-99, "was killed by signal 99"),
+    (-9, "was killed by SIGKILL (somebody with kill -9, or memory ran out)"),
+])  # fmt: skip
+def test_an_end_is_told_in_words(held, code, how):
+    assert held.agent.explain(code) == how
+
+
+def test_a_kill_by_the_kernel_is_told_once_for_each_that_it_counts(held, monkeypatch):
+    held.agent.oom_kills = 4
+    monkeypatch.setattr(scoop_lite, "count_oom_kills", lambda: 5)
+    assert "out of memory, by the kernel's count" in held.agent.explain(-9)
+    assert "somebody with kill -9" in held.agent.explain(-9)
+
+
+def test_what_the_broker_says_reaches_the_worker_that_it_is_for(held):
+    links = {}
+    for rank in (1, 2):
+        ours, theirs = socket.socketpair()
+        held.child(rank, scoop_lite.StreamLink(theirs))
+        links[rank] = scoop_lite.StreamLink(ours)
+    for rank, incarnation in ((1, 1), (2, 2), (3, 1)):  # the second is not the one that runs, and there is no third
+        held.link.send(scoop_lite.message("POOL", rank, incarnation, b"{}"))
+    held.agent.read_broker()
+    assert [(rank, len(link.receive())) for rank, link in links.items()] == [(1, 1), (2, 0)]
+    killed = []
+    held.agent.kill = killed.append
+    held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=2, incarnation=1)))
+    held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=1, incarnation=2)))
+    held.agent.read_broker()
+    assert [child.rank for child in killed] == [2]
+
+
+@pytest.mark.parametrize("local, number, ends", [
+    (True, "SIGTERM", False), (False, "SIGTERM", True), (False, "SIGINT", False), (False, "SIGCHLD", False),
+])  # fmt: skip
+def test_a_scheduler_that_ends_its_job_ends_the_agents_of_other_hosts(local, number, ends):
+    if not hasattr(signal, number) or not scoop_lite.CAN_FORK:
+        pytest.skip(f"no {number} here")
+    agent = Held(local).agent
+    agent.on_signal(getattr(signal, number), None)
+    agent.on_signal(getattr(signal, number), None)
+    assert agent.signals == {getattr(signal, number): 2} and (agent.stop_s is not None) is ends
+    if ends:
+        assert 2 < agent.stop_s - scoop_lite.now() < 3.1 and agent.timeout() <= Config(n=2).heartbeat_s
+
+
+def test_while_the_link_is_behind_workers_are_not_read(held):
+    ours, theirs = socket.socketpair()
+    child, _, _ = held.child(link=scoop_lite.StreamLink(theirs))
+    held.agent.selector.register(held.agent.link.fileno(), 1, lambda: None)
+    held.agent.selector.register(theirs, 1, lambda: None)
+    held.agent.link.queue([b"x" * (scoop_lite.BACKLOG + 30_000_000)])
+    held.agent.flush()
+    assert child.link.held and theirs not in held.agent.selector.get_map()
+    while held.agent.link.out:
+        held.link.receive(1 << 30)
+        held.agent.flush()
+    assert not child.link.held and theirs in held.agent.selector.get_map()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX")
+def test_who_is_tied_to_a_pipe_that_is_closed_already_ends():
+    reader, writer = os.pipe()
+    os.close(writer)
+    pid = os.fork()
+    if not pid:
+        try:
+            scoop_lite.tie_life(reader)
+        finally:
+            os._exit(77)
+    os.close(reader)
+    _, status = os.waitpid(pid, 0)
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL or os.WEXITSTATUS(status) == 1
