@@ -3511,11 +3511,14 @@ def join(frames: Frames) -> bytes:
 
 
 def traceback_text(error: BaseException) -> str:
-    """Format an exception with its causes, without this module's own frames at the top."""
+    """Format an exception with its causes, without this module's own frames at the top; of an import, say where."""
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals is globals() and tb.tb_next is not None:
         tb = tb.tb_next
-    return "".join(traceback.format_exception(type(error), error, tb)).rstrip()
+    text = "".join(traceback.format_exception(type(error), error, tb)).rstrip()
+    if isinstance(error, ImportError) and not isinstance(error.__cause__, RemoteTraceback):  # that one says it
+        text += f"\n(on {socket.gethostname()}, by {sys.executable}; sys.path there: {sys.path})"
+    return text
 
 
 def describe(job: Job, block: Block) -> str:
@@ -6280,7 +6283,7 @@ class MainModule(types.ModuleType):
             self.__dict__["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
             raise ImportError(
                 f"worker {found.rank} on {socket.gethostname()} cannot import {config.program}: "
-                f"{type(error).__name__}: {error} (interpreter there: {sys.executable}, sys.path: {sys.path})"
+                f"{type(error).__name__}: {error}"
             ) from error
         finally:
             _state.update(runtime=found, importing=None)

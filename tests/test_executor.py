@@ -9,6 +9,7 @@ import os
 import pickle
 import re
 import signal
+import socket
 import subprocess
 import sys
 import textwrap
@@ -644,3 +645,15 @@ def test_the_tests_of_mpi4py(tmp_path):
     subprocess.run(["tar", "xzf", *tmp_path.glob("*.tar.gz")], cwd=tmp_path, check=True)
     (tests,) = tmp_path.glob("*/demo/futures/test_futures.py")
     check([sys.executable, str(CHECKOUT / "tests" / "mpi4py_executor.py"), str(tests)])
+
+
+def test_a_module_that_a_pools_workers_cannot_import_is_named_with_host_and_path(pool, tmp_path, monkeypatch):
+    (tmp_path / "late_module.py").write_text("def one():\n    return 1\n")
+    others = pool.submit(eval, "__import__('sys').path").result()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import late_module
+
+    with pytest.raises(BrokenProcessPool) as info:
+        pool.submit(late_module.one).result(10)
+    assert "No module named 'late_module'" in str(info.value)
+    assert str(info.value).endswith(f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: {others})")

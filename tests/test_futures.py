@@ -1720,3 +1720,49 @@ def test_check_sends_all_through_pickle(launch_once):
     assert (words, own) == ([], [[1], [1]])
     assert "cannot pickle result['the']" in of_result and "cannot pickle args[0]" in of_argument
     assert "cannot be unpickled: ValueError('not again')" in of_copy
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a worker cannot import
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_module_that_a_worker_cannot_import_is_named_with_host_interpreter_and_path(facts):
+    by_name, in_task, first, others = facts("""
+        import socket
+
+        def imports():
+            import no_such_module
+
+        def main():
+            others = away(lambda: sys.path).result()
+            os.mkdir("late")
+            with open("late/late_module.py", "w") as file:
+                file.write("def one(): return 1")
+            sys.path.insert(0, "late")  # workers were there before
+            import late_module
+            by_name = str(away(late_module.one).exception())
+            error = away(imports).exception()
+            there = "(on %s, by %s; sys.path there: %s)" % (socket.gethostname(), sys.executable, others)
+            return by_name, str(error.__cause__), str(error), there
+    """)
+    assert "ModuleNotFoundError: No module named 'late_module'" in by_name and by_name.endswith(others), by_name
+    assert first == "No module named 'no_such_module'" and in_task.endswith(f"ModuleNotFoundError: {first}\n{others}")
+    assert in_task.count("sys.path there") == 1
+
+
+def test_a_script_that_a_worker_cannot_import_is_named_with_host_interpreter_and_path(facts):
+    text, where, host = facts("""
+        import socket
+
+        if __name__ != "__main__":
+            raise LookupError("only at home")
+
+        class Argument:
+            pass
+
+        def main():
+            return str(away(repr, Argument()).exception()), __file__, socket.gethostname()
+    """)
+    assert f"ImportError: worker 1 on {host} cannot import " in text and "LookupError: only at home" in text
+    assert f"(on {host}, by " in text and "; sys.path there: [" in text and os.path.basename(where) in text

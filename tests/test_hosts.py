@@ -332,6 +332,17 @@ def test_an_interrupt_while_hosts_join(place):
     assert process.returncode == 130
 
 
+def test_a_module_that_a_host_lacks_is_named_with_the_host_its_interpreter_and_its_path(place):
+    place.write("lacking.py", "from scoop_lite import futures\nimport os\n"
+                              "def task(i):\n    if os.environ['HOST'] == 'b':\n        import no_such_module\n"
+                              "if __name__ == '__main__':\n    list(futures.map(task, range(1000), chunksize=1))\n")
+    done = place.run("--hosts", "a:1", "b:1", "lacking.py")
+    assert done.returncode == 1
+    here = os.uname().nodename
+    assert re.search(rf"No module named 'no_such_module' on {here}, for \S+ there \(nor beside the script\)", done.err)
+    assert re.search(rf"\(on {here}, by \S+; sys.path there: \['", done.err)
+
+
 def test_sixty_four_hosts_are_up_in_time(place):
     hosts = [f"n{i}:1" for i in range(64)]
     begin = time.monotonic()
