@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import os
 import random
+import select
+import selectors
 import socket
 import threading
 import time
@@ -231,10 +235,10 @@ def collect(link, n, limit_s=20.0):
     return plain(found)
 
 
-@pytest.mark.parametrize("family", ("unix", "tcp"))
+@pytest.mark.parametrize("family", ("unix", "tcp", "pipes"))
 def test_two_links_talk(family):
-    a, b = socket.socketpair() if family == "unix" else tcp_pair()
-    one, other = StreamLink(a), StreamLink(b)
+    make = {"unix": socket.socketpair, "tcp": tcp_pair}.get(family)
+    one, other = map(StreamLink, make()) if make else pipe_links()
     batch = [[b"n", bytes(size), b""] for size in SIZES]
     writer = threading.Thread(target=lambda: [one.send(m) for m in batch] and one.drain(20))
     writer.start()
@@ -250,6 +254,109 @@ def tcp_pair():
     with socket.create_server(("127.0.0.1", 0)) as server:
         a = socket.create_connection(server.getsockname())
         return a, server.accept()[0]
+
+
+def pipe_links():
+    """As over a starter: what one writes to its standard output, the other reads from a pipe."""
+    (a, b), (c, d) = os.pipe(), os.pipe()
+    ends = [open(fd, mode, 0) for fd, mode in ((a, "rb"), (d, "wb"), (c, "rb"), (b, "wb"))]
+    return StreamLink(*ends[:2]), StreamLink(*ends[2:])
+
+
+def links(**how):
+    a, b = socket.socketpair()
+    one, other = StreamLink(a), StreamLink(b, **how)
+    for link in (one, other, one):
+        link.flush()
+        link.receive()
+    return one, other
+
+
+@pytest.mark.skipif(not hasattr(socket.socket, "sendmsg"), reason="descriptors are not passed here")
+def test_a_descriptor_comes_with_its_message_and_not_before_earlier_ones():
+    one, other = links(passes_descriptors=True)
+    reader, writer = os.pipe()
+    batch = [[b"big", bytes(3_000_000)], [b"with a descriptor"], [b"last"]]
+    found = []
+    thread = threading.Thread(target=lambda: found.extend(collect(other, 3)))
+    thread.start()
+    one.send(batch[0])
+    one.send_with_descriptor(batch[1], writer)
+    one.send(batch[2])
+    thread.join(20)
+    assert found == batch and len(other.descriptors) == 1
+    os.write(other.descriptors[0], b"it is the same pipe")
+    assert os.read(reader, 99) == b"it is the same pipe"
+    other.close()
+    one.send_with_descriptor(batch[1], writer)
+    assert one.closed and not one.wants_write()
+    for fd in (reader, writer, other.descriptors[0]):
+        os.close(fd)
+
+
+def test_a_silent_link_is_asked_and_then_given_up_but_not_after_a_pause_of_ones_own():
+    one, other = links()
+    beat = functools.partial(one.beat, heartbeat_s=1.0, dead_after_s=5.0)
+    one.last_heard_s = one.beat_s = 100.0
+    beat(100.1)
+    assert list(one.out) == [scoop_lite.PING]
+    beat(101.0)
+    assert list(one.out) == [scoop_lite.PING]  # the first one is on its way
+    one.flush()
+    other.receive()
+    assert other.closed == "" and not one.ready()
+    for at_s in range(102, 106):
+        beat(float(at_s))
+    assert not one.closed
+    beat(105.5)
+    assert one.closed == "nothing was heard for 5 s"
+    one.closed = ""
+    beat(120.0)  # stopped for a quarter of a minute: what came meanwhile is read first
+    assert not one.closed and one.last_heard_s == 120.0
+    one.last_heard_s = float("inf")  # as after SUSPEND
+    beat(500.0)
+    assert one.last_heard_s == float("inf") and not one.closed
+
+
+@pytest.mark.parametrize("make", (links, pipe_links))
+def test_a_selector_watches_what_is_left_to_do(make):
+    one, other = make()
+    with selectors.DefaultSelector() as selector:
+        selector.register(one.reader, selectors.EVENT_READ, "data")
+        assert one.watch(selector) and one.backlog() == 0
+        one.queue([bytes(30_000_000)])
+        assert not one.watch(selector) and 0 < one.backlog() <= 30_000_100
+        watched = {key.fd: key.events for key in selector.get_map().values()}
+        if one.reader is one.writer:
+            assert watched == {one.fileno(): selectors.EVENT_READ | selectors.EVENT_WRITE}
+            one.held = True
+            one.watch(selector)
+            assert {key.fd: key.events for key in selector.get_map().values()} == {one.fileno(): selectors.EVENT_WRITE}
+        else:
+            assert watched == {one.fileno(): selectors.EVENT_READ, one.writer.fileno(): selectors.EVENT_WRITE}
+        while not one.watch(selector):
+            other.receive(1 << 30)
+        if one.held:
+            assert not selector.get_map()
+            one.held = False
+            assert one.watch(selector)
+        assert {key.fd: key.events for key in selector.get_map().values()} == {one.fileno(): selectors.EVENT_READ}
+        assert selector.get_key(one.reader).data == "data"
+        one.unwatch(selector)
+        assert not selector.get_map()
+    one.close()
+    other.close()
+
+
+def test_a_bell_rings_once_however_often_it_is_rung_and_may_be_silent():
+    bell = scoop_lite.Bell()
+    bell.clear()
+    for _ in range(100_000):  # more than its buffer holds
+        bell.ring()
+    assert select.select([bell], [], [], 0)[0]
+    while select.select([bell], [], [], 0)[0]:
+        bell.clear()
+    bell.clear()
 
 
 def test_a_link_that_gets_garbage_closes_and_says_what_it_got():

@@ -96,6 +96,8 @@ def test_the_origins_end_is_the_jobs_and_without_bye_no_success(pool, said_bye, 
         pool.turn(0, "BYE", scoop_lite.facts(code="0"))
     found = die(pool, ORIGIN, code=code)
     assert pool.broker.status == status and (1, "STOP") in kinds(found)
+    words = "the origin (pid 100) was killed before its script had ended"
+    assert pool.said == [words] * (not said_bye)
 
 
 @pytest.mark.parametrize("restarts", (0, 1, 100))
@@ -130,6 +132,18 @@ def test_a_task_for_all_that_is_not_its_senders_or_lacks_frames_is_refused(pool,
     with pytest.raises(PeerError):
         pool.turn(0, "ALL", b"f", CHUNK.pack(*owner, 9, 0, 1, 0, 0, 1, 0, 0, n), b"payload")
     assert pool.broker.for_all == []
+
+
+@pytest.mark.parametrize("how", ("starts", "retires"))
+def test_a_task_for_all_waits_for_those_that_start_and_for_the_successors_of_those_that_retire(pool, how):
+    die(pool, 1)
+    if how == "retires":
+        pool.turn(2, "BYE", scoop_lite.facts(tasks=5))
+    pool.turn(0, "ALL", b"f", CHUNK.pack(0, 1, 9, 0, 1, 0, 0, 1, 0, 0, 1), b"payload")
+    assert news(pool, pool.broker.end_turn, 3.0) == []
+    pool.broker.turn(1, scoop_lite.message("HELLO", 1, 2, scoop_lite.facts(pid=1)))
+    found = news(pool, pool.broker.end_turn, 4.0)
+    assert [kind for _, kind, _ in found] == (["SPREAD"] + ["ALL"] * 3) * (how == "starts")
 
 
 def test_a_constant_is_echoed_to_all_and_refused_the_second_time(pool):
@@ -634,6 +648,10 @@ def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
     assert scheduler.local_size(block()) in (7, 8)
     assert scheduler.local_size(block(fold=max)) in (999, 1000)
     assert scheduler.local_size(block(deaths=1)) == 1
+    scheduler.note_cost(len, 1.0)
+    assert scheduler.local_size(block()) == 1
+    scheduler.costs.clear()
+    scheduler.note_cost(len, scoop_lite.LOCAL_SLICE_S / 8)
     scheduler.max_tasks, scheduler.n_visits = 10, 7
     assert scheduler.local_size(block()) == 3
     scheduler.n_visits = 12
@@ -1049,6 +1067,15 @@ def test_a_slice_begins_with_nothing_handed_on(scheduler):
         next(piece.it)
     rest = piece.rob()
     assert (rest.lo, rest.hi, piece.block.hi) == (3, 4, 3) and piece.rob() is None
+
+
+def test_what_runs_tells_where_it_was_made(scheduler):
+    where = scope(scheduler)
+    (future,) = add(scheduler, where)
+    job = scoop_lite.MapJob(len, (["a"],), where, None, None)
+    own = scoop_lite.Slice(scoop_lite.Block(job, [["a"]], 0, 0, 1), iter("a"), 0.0)
+    others = scoop_lite.Slice(visit(scheduler), iter("a"), 0.0)
+    assert [scoop_lite.scope_of(runs) for runs in (future, own, others, None)] == [where, where, None, None]
 
 
 def test_a_reduction_is_a_tree_of_the_items_numbers():
