@@ -300,7 +300,7 @@ def test_a_silent_link_is_asked_and_then_given_up_but_not_after_a_pause_of_ones_
     one.last_heard_s = one.beat_s = 100.0
     beat(100.1)
     assert list(one.out) == [scoop_lite.PING]
-    beat(101.0)
+    beat(101.2)
     assert list(one.out) == [scoop_lite.PING]  # the first one is on its way
     one.flush()
     other.receive()
