@@ -7085,14 +7085,14 @@ p.serve_worker(int(sys.argv[2]))"""
 
 def inheritance(fd: int) -> Tuple[int, Dict[str, Any]]:
     """Return the number by which a child will know a pipe of ours, and the keywords for Popen that bring it there."""
-    if os.name != "nt":
-        return fd, {"pass_fds": [fd]}
-    import msvcrt
+    if os.name == "nt":
+        import msvcrt
 
-    handle = msvcrt.get_osfhandle(fd)  # type: ignore[attr-defined]
-    os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined]
-    info = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})  # type: ignore[attr-defined]
-    return handle, {"startupinfo": info, "stdin": 0, "stdout": 1, "stderr": 2}  # no others would be inherited beside it
+        handle = msvcrt.get_osfhandle(fd)  # type: ignore[attr-defined]
+        os.set_handle_inheritable(handle, True)  # type: ignore[attr-defined]
+        info = subprocess.STARTUPINFO(lpAttributeList={"handle_list": [handle]})  # type: ignore[attr-defined]
+        return handle, {"startupinfo": info, "stdin": 0, "stdout": 1, "stderr": 2}  # else no others would be inherited
+    return fd, {"pass_fds": [fd]}
 
 
 def serve_worker(number: int) -> None:
