@@ -50,6 +50,7 @@ EQUAL = {  # a part of a mutant's line: why no test can notice
     "1e-09  ->": "keeps a cost of 0 from being divided by; its size is nobody's business",
     "self.clock() < self.late_s": "at the very moment, either will do",
     "recent[0] < self.now_s - 60": "likewise",
+    "start_s, chunk_id =": "what only the recorder of traces reads",
     "on_unreadable: constant: 0": "a key that is looked at only if there is an owner, and then is another",
 }
 

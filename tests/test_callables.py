@@ -6,6 +6,7 @@ Every round trip goes through a fresh interpreter that has seen nothing of the s
 from __future__ import annotations
 
 import abc
+import collections
 import dataclasses
 import enum
 import functools
@@ -715,6 +716,8 @@ UNPICKLABLE = {
     "args[0].lock": cyclic,
     "args.__self__.side": lambda: Shape(lock).area,
     "args.args[0]": lambda: functools.partial(twice, lock),
+    "args[1]": lambda: collections.deque([0, lock]),
+    "args['key']": lambda: collections.OrderedDict(other=0, key=lock),
     "args[99999]": lambda: list(range(99_999)) + [lock],
     "args.__wrapped__.__closure__['x']": lambda: functools.lru_cache()(closing_over(lock)),
     "args.method.__closure__['x']": lambda: type("Local", (), {"method": closing_over(lock)}),

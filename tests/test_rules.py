@@ -1032,6 +1032,11 @@ def test_costs_are_kept_by_what_a_function_is(scheduler):
     assert key(functools.partial(functools.partial(in_main, 1))) == key(in_main)
     assert key(len) == "len" and key(Called()) is Called
     assert key(InMain().method) == key(InMain.method) != key(in_main)
+
+    def decorated(func):
+        return functools.wraps(func)(lambda: func())
+
+    assert key(decorated(in_main)) != key(decorated(outer))  # although they have one and the same code
     assert key(outer(1)) == key(outer(2)) != key(outer)
 
 
@@ -1047,6 +1052,12 @@ def test_chunks_are_a_guided_share_within_bounds_of_measured_time(scheduler):
     assert size(12) in (7, 8) and size(4) == 4
     scheduler.max_tasks = 5
     assert size(12) == 5
+    scheduler.max_tasks, scheduler.live = 0, 1
+    scheduler.costs.clear()
+    scheduler.note_cost(len, scoop_lite.CHUNK_S / 10)
+    assert scheduler.block_chunk(block(1000)) in (9, 10)
+    assert 150 < scheduler.block_chunk(block(1000, fold=max)) <= 10 * scoop_lite.FOLD_CHUNK_S / scoop_lite.CHUNK_S
+    assert scheduler.block_chunk(block(1000, deaths=1)) == 1
 
 
 def test_what_is_measured_short_is_short(scheduler):
