@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -210,3 +211,29 @@ def test_an_idle_pool_uses_no_processor(launch):
     seconds = used() - before
     assert run.finish().returncode == 0
     assert seconds <= 0.03
+
+
+SPOILED = {
+    "a message that is not a worker's": 'runtime.emit(scoop_lite.message("KILL", runtime.rank, 1, b"{}"))',
+    "a message cut short": 'runtime.emit(scoop_lite.message("HUNGRY", runtime.rank, 1, b"!"))',
+}
+
+
+@pytest.mark.parametrize("what", SPOILED)
+def test_a_worker_that_breaks_the_protocol_is_ended_and_its_task_runs_elsewhere(launch, what, tmp_path):
+    outcome = launch(program("""
+        def spoil(marker):
+            runtime = scoop_lite._state["runtime"]
+            if runtime.rank and not os.path.exists(marker):
+                open(marker, "w").close()
+                SPOIL
+                time.sleep(60)
+            return runtime.rank
+
+        def main():
+            marker = sys.argv[1]
+            ranks = [away(spoil, marker).result() for _ in range(3)]
+            return [os.path.exists(marker), ranks]
+    """.replace("SPOIL", SPOILED[what])), n=3, args=[tmp_path / "spoiled"])
+    assert outcome.returncode == 0 and outcome.facts[0], outcome
+    assert re.search(r"worker [12] broke the protocol: ", outcome.stderr) and "starting another" in outcome.stderr
