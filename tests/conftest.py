@@ -30,6 +30,11 @@ COMBOS = ("own-greenlet", "own-thread", "zmq-greenlet", "zmq-thread")
 QUICK = ("own-greenlet", "zmq-thread")  # each engine and each kind of strand once
 PACKAGES = {"zmq": "pyzmq", "greenlet": "greenlet"}
 
+# What a shell ignores for a job in the background, or nohup, would be ignored by all that tests start, too.
+for _number, _default in (("SIGINT", signal.default_int_handler), ("SIGHUP", signal.SIG_DFL)):
+    if hasattr(signal, _number) and signal.getsignal(getattr(signal, _number)) is signal.SIG_IGN:
+        signal.signal(getattr(signal, _number), _default)
+
 #: In the environment of every process that a test starts: so all of them can be found, whatever session they moved to.
 MARKER = "SCOOP_LITE_TEST_RUN"
 
