@@ -2738,7 +2738,9 @@ class Slice:
         return self.block.lo + len(self.out)
 
     def rob(self) -> Optional[Block]:
-        """Take away all tasks that have not begun (lock held)."""
+        """Take away all tasks that have not begun (lock held); of a slice that has not, none: the first is its own."""
+        if self.it.__length_hint__() >= self.block.hi - self.block.lo - len(self.out):  # type: ignore[attr-defined]
+            return None
         n = len(list(self.it))
         if not n:
             return None

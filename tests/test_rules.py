@@ -1099,3 +1099,14 @@ def test_a_reduction_is_a_tree_of_the_items_numbers():
     for i in (3, 4, 5):  # a run that begins at an odd item joins only what is joined everywhere
         scoop_lite.absorb(lambda a, b: f"({a}{b})", nodes, i, 1, str(i))
     assert [(index, size, value) for index, size, value in nodes] == [(3, 1, "3"), (4, 2, "(45)")]
+
+
+def test_a_slice_that_has_not_begun_keeps_its_tasks():
+    """Its first one was taken out of the queue to be run here; whoever took it too would run it again, or lose it."""
+    for n in (1, 4):
+        rows = iter(range(n))
+        piece = scoop_lite.Slice(scoop_lite.Block(scoop_lite.Job(len, 0, 0, 0, 0), [range(n)], 0, 0, n), rows, 0.0)
+        assert piece.rob() is None and rows.__length_hint__() == n
+        next(rows)  # now the first one runs
+        rest = piece.rob()
+        assert (rest is None) if n == 1 else (rest.lo, rest.hi, piece.block.hi) == (1, 4, 1)
