@@ -137,6 +137,7 @@ PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next b
 FLUSH_S = 0.002  # results wait this long for company, while short tasks run
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
+SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
 MAX_FRAME = 1 << 33  # bytes; a length above it is a broken or hostile peer, never ours
 MAX_FRAMES = 1 << 21  # of one message; likewise
 BIG_STEP = 1 << 26  # bytes of a big frame's buffer until that many have come; more is doubled as it fills
@@ -261,7 +262,7 @@ _ROWS = [
     ("TRACE", "worker > broker", "lines", "events for --trace", ""),
     ("LOG", "worker > broker", "facts", "a log record for the user", ""),
     ("ABORT", "worker > broker > worker", "to, ref", "like CANCEL, and end what runs: the user's interrupt", "RESULT"),
-    ("PIECE", "worker > broker > worker", "to, number, bytes", "a part of a big frame, ahead of its message", "CREDIT"),
+    ("PIECE", "worker > broker > worker", "to, number, bytes", "a part of a big message, ahead of the rest", "CREDIT"),
     ("CREDIT", "worker > broker > worker", "to, count", "so many pieces have arrived", "PIECE"),
     ("SUSPEND", "broker > agent", "", "Ctrl-Z stops the launcher: until it speaks again, its silence is no death", ""),
 ]
@@ -862,14 +863,14 @@ class Bell:
 
 
 class Outbox:
-    """The sending half of one end of the protocol: big frames travel ahead of their message, in pieces.
+    """The sending half of one end of the protocol: a big message's frames travel ahead of it, in pieces.
 
     So relays (agents, the broker, libzmq) hold little of them, and route and account for small messages only. No more
     than PIECES_AHEAD of them are under way: the receiver, who never stops reading, answers each with a CREDIT. That one
     waits for nothing, nor does OPENED: a task that will kill this process must be known by then. All else that is to
-    be sent after them waits here, in order. The message has a REFERENCE in the place of each such frame; a piece
-    without bytes behind it ends the transfer, up to its frame. No other frame is both so long and so begun: pickles
-    begin with 0x80, and no text with 0xFF.
+    be sent after them waits here, in order. Only frames below SMALL_FRAME stay; others make heaps, of a piece's size or
+    one frame. The message has a REFERENCE in the place of each, and a piece without bytes behind it ends the transfer,
+    up to its heap. No other frame is both so long and so begun: pickles begin with 0x80, and no text with 0xFF.
 
     Args:
         source: OWNER of this end. relayed: the broker finds the receiver; else this is the broker's own.
@@ -879,7 +880,7 @@ class Outbox:
         self.source, self.relayed = source, relayed
         self.waiting: Deque[Frames] = collections.deque()
         self.credit = PIECES_AHEAD
-        self.n_frames = 0
+        self.n_heaps = 0
 
     def put(self, frames: Frames) -> Sequence[Frames]:
         """Take in a message; return what may be sent now."""
@@ -897,25 +898,34 @@ class Outbox:
         return found
 
     def cut(self, frames: Frames) -> None:
-        """Append the pieces of a message's big frames, the message, and the end of the transfer."""
+        """Append the pieces of a message, if it is big; then the message, and the end of the transfer."""
         kind, rank, incarnation = HEADER.unpack(frames[0])
         to = self.source
         if self.relayed:
             to = {"BATCH": ANYBODY, "RESULT": frames[1]}.get(NAMES[kind], BROKER)
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
-        small = list(frames)
-        for i, frame in enumerate(frames if sum(map(len, frames)) > PIECE else ()):
-            if len(frame) >= BIG_BUFFER:
-                self.n_frames += 1
-                view, number = memoryview(frame), COUNT.pack(self.n_frames)
-                self.waiting.extend(piece(number, view[at : at + PIECE]) for at in range(0, len(view), PIECE))
-                small[i] = REFERENCE.pack(REFERENCE_MARK, self.source, self.n_frames, len(frame))
+        small, left = list(frames), PIECE
+        heaps: List[List[Any]] = []  # frames that travel together, the last one first
+        for i in range(len(frames) - 1, -1, -1) if sum(map(len, frames)) > PIECE else ():
+            size = len(frames[i])
+            if size >= SMALL_FRAME:
+                if left + size > PIECE:
+                    heaps.append([])
+                    left = 0
+                heaps[-1].append(frames[i])
+                left += size
+                small[i] = REFERENCE.pack(REFERENCE_MARK, self.source, self.n_heaps + len(heaps), left, size)
+        for heap in heaps:
+            self.n_heaps += 1
+            view, number = memoryview(heap[0] if len(heap) == 1 else b"".join(heap[::-1])), COUNT.pack(self.n_heaps)
+            self.waiting.extend(piece(number, view[at : at + PIECE]) for at in range(0, len(view), PIECE))
         self.waiting.append(small)
-        if small != frames:
-            self.waiting.append(piece(COUNT.pack(self.n_frames), b""))
+        if heaps:
+            self.waiting.append(piece(COUNT.pack(self.n_heaps), b""))
 
 
-REFERENCE = struct.Struct("!7s8sQQ")  # its mark, the source of the pieces, the number of the frame there, its length
+# Its mark, the source of the pieces, the number of the heap there, bytes from here to its end, bytes of the frame.
+REFERENCE = struct.Struct("!7s8sQQQ")
 REFERENCE_MARK = b"\xffpieces"
 PROMPT = (CODES["CREDIT"], CODES["OPENED"])  # what an Outbox sends at once
 ALL_FRAMES = COUNT.pack((1 << 64) - 1)
@@ -931,19 +941,19 @@ class Inbox:
     """The receiving half of one end of the protocol: puts together what an Outbox has cut."""
 
     def __init__(self) -> None:
-        self.frames: Dict[Tuple[bytes, int], bytearray] = {}  # by source and number
+        self.heaps: Dict[Tuple[bytes, int], bytearray] = {}  # by source and number: what no message has taken yet
 
     def on_piece(self, source: bytes, frames: Frames) -> bool:
         """Take in a PIECE; return True if a CREDIT is due. The end of a transfer drops what no message has used."""
         (number,) = COUNT.unpack(frames[2])
         if is_piece(frames):
-            self.frames.setdefault((source, number), bytearray()).extend(frames[3])
+            self.heaps.setdefault((source, number), bytearray()).extend(frames[3])
             return True
-        self.frames = {key: frame for key, frame in self.frames.items() if key[0] != source or key[1] > number}
+        self.heaps = {key: heap for key, heap in self.heaps.items() if key[0] != source or key[1] > number}
         return False
 
     def mend(self, frames: Frames) -> Frames:
-        """Put frames in the place of their references.
+        """Put frames in the place of their references, in the order in which they lie in their heaps.
 
         Raises:
             PeerError: not all of a frame has come.
@@ -951,10 +961,18 @@ class Inbox:
         return [self.find(f) if len(f) == REFERENCE.size and f[:7] == REFERENCE_MARK else f for f in frames]
 
     def find(self, reference: Any) -> Any:
-        _, source, number, length = REFERENCE.unpack(reference)
-        frame = self.frames.pop((source, number), reference)
-        if frame is not reference and len(frame) != length:
-            raise PeerError(f"{len(frame)} bytes of a frame of {length}")
+        """Take a frame out of its heap, and drop what lies before it: of parts that the broker has refused."""
+        _, source, number, left, size = REFERENCE.unpack(reference)
+        heap = self.heaps.get((source, number))
+        if heap is None:
+            return reference
+        if not size <= left <= len(heap):
+            raise PeerError(f"{len(heap)} bytes of a heap, {left} wanted")
+        del heap[: len(heap) - left]
+        if left == size:  # not copied: a big frame, or the last of a heap
+            return self.heaps.pop((source, number))
+        frame = heap[:size]
+        del heap[:size]
         return frame
 
 
@@ -1538,7 +1556,7 @@ class Broker(Transfers):
         if member is None or sender != rank or incarnation != member.incarnation:
             logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
             return
-        if member.inbox.frames and code != CODES["PIECE"]:
+        if member.inbox.heaps and code != CODES["PIECE"]:
             frames = member.inbox.mend(frames)
         self.obey(self.worker_handlers, code, member, frames)
 
@@ -3716,7 +3734,7 @@ class Mailbox:
             while arrived:
                 frames = arrived.popleft()
                 code = frames[0][0]
-                if self.arriving.frames and code != CODES["PIECE"]:
+                if self.arriving.heaps and code != CODES["PIECE"]:
                     frames = self.arriving.mend(frames)
                 handler = self.urgent.get(code)
                 if handler is not None:

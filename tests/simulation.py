@@ -44,7 +44,8 @@ TINY_S = 100e-6  # a worker's computing below this is added up before it costs a
 HAS_WORK_MIN = 2  # tasks that a worker must have to count as one that could give some away
 
 
-SIZES = scoop_lite.PIECE, scoop_lite.BIG_BUFFER
+SIZES = scoop_lite.PIECE, scoop_lite.BIG_BUFFER, scoop_lite.SMALL_FRAME
+SMALL_SIZES = (130, 90, 49), (30, 49, 49)  # nearly all messages go in pieces then; from 49 on, as the broker reads 48
 
 
 class Violation(Exception):
@@ -396,7 +397,7 @@ class Simulation:
     def __init__(self, seed, workers=100, events=20_000, faults=None, full=False, pieces=None):
         self.seed, self.rng = seed, random.Random(seed)
         pieces = seed % 7 == 6 if pieces is None else pieces
-        scoop_lite.PIECE, scoop_lite.BIG_BUFFER = (30, 49) if pieces else SIZES
+        self.set_sizes(*SMALL_SIZES[seed // 7 % 2] if pieces else SIZES)
         rng = self.rng
         self.faults = seed % 2 == 1 if faults is None else faults
         self.n = workers if full else max(1, int(workers ** rng.random() * rng.choice((1, 1, 0.3))))
@@ -425,6 +426,10 @@ class Simulation:
         self.broker = SimBroker(self.from_broker, self.to_agent, lambda text: None, restarts, {"size": self.n})
         self.n_hosts = min(self.n, rng.choice((1, 1, 2, 5, 20)))
         self.dead_hosts = set()
+
+    @staticmethod
+    def set_sizes(piece, big, small):
+        scoop_lite.PIECE, scoop_lite.BIG_BUFFER, scoop_lite.SMALL_FRAME = piece, big, small
 
     # -- time ----------------------------------------------------------------------------------------------------------
 
@@ -585,7 +590,7 @@ class Simulation:
             for worker in self.workers.values():
                 worker.unwind()
             scoop_lite.now, scoop_lite.time, scoop_lite._state["runtime"] = saved
-            scoop_lite.PIECE, scoop_lite.BIG_BUFFER = SIZES  # other tests of this process need them
+            self.set_sizes(*SIZES)  # other tests of this process need them
             gc.enable()
         return self.violations
 
@@ -734,7 +739,7 @@ class Simulation:
         """No transfer is left half-way, and all credit is back."""
         member, runtime = self.broker.members[worker.rank], worker.runtime
         for outbox, inbox in (runtime.outbox, runtime.arriving), (member.outbox, member.inbox):
-            left = outbox.waiting or inbox.frames or scoop_lite.PIECES_AHEAD - outbox.credit
+            left = outbox.waiting or inbox.heaps or scoop_lite.PIECES_AHEAD - outbox.credit
             self.expect(not left, "rank %s still has pieces: %.300s", worker.rank, left)
         self.expect(not any(member.unread.values()), "rank %s has not taken all pieces", worker.rank)
         self.expect(member.taker is member.target is None, "rank %s has a receiver for nothing", worker.rank)

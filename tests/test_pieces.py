@@ -5,6 +5,8 @@ What happens to transfers when somebody dies is tried in `test_simulation.py`, w
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 import scoop_lite
@@ -38,14 +40,36 @@ def test_there_and_back(sizes):
     frames = scoop_lite.message("RESULT", 1, 1, OWNED, *(bytes([i + 1]) * size for i, size in enumerate(sizes)))
     outbox, inbox = Outbox(SOURCE), Inbox()
     arrived, pieces = transfer(outbox, frames, inbox)
-    assert arrived == [frames] and not inbox.frames and outbox.credit == PIECES_AHEAD
+    assert arrived == [frames] and not inbox.heaps and outbox.credit == PIECES_AHEAD
     assert all(len(piece[3]) <= PIECE and piece[1] == OWNED for piece in pieces)
 
 
-def test_small_messages_are_left_alone_and_so_are_many_small_frames():
-    for frames in (SMALL, scoop_lite.message("BATCH", 1, 1, *[bytes(1000)] * 5000)):
+def test_small_messages_are_left_alone_and_so_are_many_tiny_frames():
+    for frames in (SMALL, scoop_lite.message("BATCH", 1, 1, *[bytes(200)] * 10_000)):
         (sent,) = Outbox(SOURCE).put(frames)
         assert sent == frames
+
+
+def test_many_frames_share_pieces_and_what_the_broker_reads_stays():
+    parts = itertools.chain(*((bytes([i % 256]) * 29, bytes([i % 256]) * (i % 5 * 15_000)) for i in range(5000)))
+    frames = scoop_lite.message("RESULT", 1, 1, OWNED, *parts)
+    outbox, inbox = Outbox(SOURCE), Inbox()
+    n_pieces = len(list(itertools.chain(outbox.put(frames), outbox.waiting))) - 2
+    assert sum(map(len, frames)) / PIECE < n_pieces < 1.1 * sum(map(len, frames)) / PIECE + 2
+    message = outbox.waiting[-2]
+    assert max(map(len, message)) < scoop_lite.SMALL_FRAME and message[2::2] == frames[2::2]
+    arrived, pieces = transfer(Outbox(SOURCE), frames, inbox)
+    assert arrived == [frames] and not inbox.heaps and len(pieces) == n_pieces < len(frames) / 8
+
+
+def test_frames_that_the_broker_has_left_out_are_skipped_and_none_is_taken_twice():
+    whole = scoop_lite.message("RESULT", 1, 1, OWNED, *(bytes([i]) * 60_000 for i in range(1, 18)), bytes(40_000))
+    (piece, second, sent, _), inbox = Outbox(SOURCE).put(whole), Inbox()
+    inbox.on_piece(SOURCE, piece)
+    inbox.on_piece(SOURCE, second)
+    references = sent[2:]
+    assert inbox.mend(references[1:2] + references[4:]) == whole[3:4] + whole[6:]
+    assert inbox.mend(references[1:]) == references[1:]
 
 
 def test_what_is_sent_before_the_message_is_small():
@@ -76,14 +100,14 @@ def test_the_end_of_a_transfer_drops_what_nobody_asked_for_but_not_what_follows(
     first, second = ([sent for sent in outbox.put(big(size=PIECE + 1)) if len(sent) == 4] for _ in range(2))
     for sent in first[:2] + second[:1] + first[2:]:
         inbox.on_piece(SOURCE, sent)
-    assert list(inbox.frames) == [(SOURCE, 2)]
+    assert list(inbox.heaps) == [(SOURCE, 2)]
 
 
 def test_half_a_frame_is_refused():
     inbox = Inbox()
     piece, _, message, _ = Outbox(SOURCE).put(big(size=PIECE + 1))
     inbox.on_piece(SOURCE, piece)
-    with pytest.raises(scoop_lite.PeerError, match="of a frame of"):
+    with pytest.raises(scoop_lite.PeerError, match="of a heap"):
         inbox.mend(message)
 
 
