@@ -5722,7 +5722,8 @@ class Client(Runtime):
                 self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
                 self.asleep = may_carve = self.scheduler.ordered > self.scheduler.filled
-                if not (self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()):
+                busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
+                if not (busy or self.broken):  # nobody may be left to wake us
                     self.wait_link(None)
                 self.asleep = False
                 self.receive()
@@ -5813,6 +5814,11 @@ class Client(Runtime):
                 job.arrived.put((-1, CancelledError()))
                 self.abandon(job)
         self.intake.extend(kept)
+
+    def on_welcome(self, frames: Frames) -> None:
+        """Learn from the launcher what its options, which it alone has read, say of our tasks."""
+        super().on_welcome(frames)
+        self.scheduler.retries = json.loads(bytes(frames[1]))["retries"]
 
     def on_pool(self, frames: Frames) -> None:
         """Break the pool when no worker is left to run its tasks."""
@@ -7792,7 +7798,8 @@ class Links:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.selector = selectors.DefaultSelector()
-        self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, {"size": config.n})
+        welcome = {"size": config.n, "retries": config.retries}
+        self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
         self.agents: Dict[int, StreamLink] = {}
         self.peers: Dict[int, Any] = {}  # workers' own links, by rank
         self.early: Dict[int, List[Frames]] = {}  # for workers whose link is not here yet

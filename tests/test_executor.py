@@ -174,6 +174,80 @@ def test_bad_sizes_are_refused(pool, size):
         Executor(-1)
     with pytest.raises(TypeError, match="no option 'colour'"):
         Executor(1, colour="red")
+    with pytest.raises(ValueError, match="chunksize must be >= 1"):
+        pool.map(abs, [1], chunksize=0)
+
+
+@pytest.mark.parametrize("how, error, text", [
+    ({"initializer": 3}, TypeError, "initializer must be a callable"),
+    ({"max_tasks_per_child": "x"}, TypeError, "max_tasks_per_child must be an integer"),
+    ({"max_tasks_per_child": -1}, ValueError, "max_tasks_per_child must be >= 1"),
+])  # fmt: skip
+def test_misuse_is_refused_before_a_process_starts(how, error, text):
+    with pytest.raises(error, match=text):
+        Executor(1, **how)
+
+
+def test_a_result_that_is_late_ends_its_map_and_leaves_the_pool_usable(pool, tmp_path):
+    assert pool.submit(abs, -1).result(20) == 1  # it is up
+    results = pool.map(wait_for_file, [str(tmp_path / "go")], timeout=1)
+    with pytest.raises(concurrent.futures.TimeoutError, match="was not there in time"):
+        next(results)
+    (tmp_path / "go").touch()
+    assert pool.submit(abs, -1).result(20) == 1
+
+
+def test_a_map_raises_where_the_serial_map_would(pool):
+    def numbers():
+        yield 1
+        raise OSError("no more input")
+
+    results = pool.map(divmod, [1, 2, 3], [1, 0, 3])
+    assert next(results) == (1, 0)
+    with pytest.raises(ZeroDivisionError):
+        next(results)
+    with pytest.raises(OSError, match="no more input"):  # all is drawn at once
+        pool.map(abs, numbers())
+    results = pool.map(abs, numbers(), buffersize=1)
+    assert next(results) == 1
+    with pytest.raises(OSError, match="no more input"):
+        next(results)
+
+
+def test_shutdown_may_cancel_what_no_worker_has(tmp_path):
+    pool = Executor(1, quiet=True)
+    running = pool.submit(wait_for_file, str(tmp_path / "go"))
+    while not running.running():
+        time.sleep(0.01)
+    waiting = [pool.submit(abs, -i) for i in range(50)]
+    results = pool.map(wait_for_file, [str(tmp_path / "go")] * 50)
+    pool.shutdown(wait=False, cancel_futures=True)
+    (tmp_path / "go").touch()
+    with pytest.raises(concurrent.futures.CancelledError):
+        list(results)
+    pool.shutdown()
+    assert running.result(20) and sum(future.cancelled() for future in waiting) >= 40
+    assert all(future.done() for future in waiting)
+
+
+def test_a_future_that_the_user_has_settled_stays_so(pool, tmp_path):
+    future = pool.submit(wait_for_file, str(tmp_path / "go"))
+    while not future.running():
+        time.sleep(0.01)
+    future.set_result("mine")
+    (tmp_path / "go").touch()
+    assert pool.submit(abs, -1).result(20) == 1 and set(pool.run_on_all(len, "abc").values()) == {3}
+    assert future.result() == "mine"
+
+
+def test_what_is_for_all_workers_fails_its_caller_alone(pool):
+    with pytest.raises(TypeError, match="pickle"):
+        pool.run_on_all(len, threading.Lock())
+    with pytest.raises(TypeError, match="pickle"):
+        pool.set_const(a_lock=threading.Lock())
+    with pytest.raises(Odd, match="no"):
+        pool.run_on_all(fail_oddly)
+    assert set(pool.run_on_all(len, "abc").values()) == {3}
 
 
 def test_what_cannot_be_pickled_fails_its_own_future(pool):
@@ -320,6 +394,47 @@ def test_results_do_not_wait_for_a_task_that_was_believed_to_be_short(tmp_path):
             assert [next(results) for _ in range(3)] == [True] * 3
             told.touch()
             assert next(results), turn
+
+
+def test_a_pool_without_workers_is_broken():
+    """Those who wait for it are told, and those who come later."""
+    pool = Executor(2, quiet=True, restarts=0, retries=0)
+    tasks = [pool.submit(os._exit, 3) for _ in range(20)]
+    results = pool.map(os._exit, [3] * 20)
+    for future in tasks:
+        with pytest.raises(BrokenProcessPool):
+            future.result(20)
+    with pytest.raises(BrokenProcessPool):
+        list(results)
+    with pytest.raises(BrokenProcessPool):
+        pool.run_on_all(abs, -1)
+    with pytest.raises(BrokenProcessPool, match="all workers of the pool have died"):
+        pool.submit(abs, -1)
+    assert "all workers of the pool have died" in pool._broken
+    pool.shutdown()
+
+
+def count_and_die(path):
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, b"!")
+    os._exit(3)
+
+
+@pytest.mark.parametrize("retries", (0, 1))
+def test_a_task_runs_no_more_often_than_retries_allow(tmp_path, retries):
+    with Executor(2, quiet=True, retries=retries) as pool:
+        tasks = [pool.submit(count_and_die, str(tmp_path / str(i))) for i in range(6)]
+        for future in tasks:
+            with pytest.raises(scoop_lite.WorkerLost, match=rf"\(--retries {retries}\)"):
+                future.result(20)
+    runs = [len(path.read_text()) for path in tmp_path.iterdir()]
+    assert len(runs) == 6 and max(runs) == retries + 1  # of a chunk, some were only present
+
+
+def test_an_initializer_that_cannot_travel_breaks_the_pool():
+    with Executor(1, quiet=True, initializer=print, initargs=(threading.Lock(),)) as pool:
+        with pytest.raises(BrokenProcessPool, match="the initializer cannot be pickled: .*lock"):
+            pool.submit(abs, -1).result(20)
 
 
 def test_a_lost_worker_fails_its_task_alone(pool, tmp_path):
