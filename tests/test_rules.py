@@ -253,6 +253,14 @@ def test_a_taker_whose_batch_will_not_come_is_hungry_again(pool):
     assert 2 in pool.broker.hungry and 2 not in pool.broker.suppliers and pool.broker.need == 1
 
 
+def test_a_taker_that_has_found_tasks_meanwhile_needs_no_other_batch(pool):
+    pool.turn(2, "HUNGRY", HUNGER.pack(1, 1))
+    big_batch(pool, 0)
+    pool.turn(2, "HUNGRY", HUNGER.pack(0, 2))
+    news(pool, pool.turn, 0, "BATCH", b"f")
+    assert 2 not in pool.broker.hungry and 2 in pool.broker.suppliers and pool.broker.need == 0
+
+
 def test_pieces_go_to_one_taker_until_the_end_of_their_transfer(pool):
     for rank in (1, 2):
         pool.turn(rank, "HUNGRY", HUNGER.pack(pool.broker.members[rank].given + 1, 9))
