@@ -52,6 +52,7 @@ EQUAL = {  # a part of a mutant's line: why no test can notice
     "recent[0] < self.now_s - 60": "likewise",
     "start_s, chunk_id =": "what only the recorder of traces reads",
     "self.big_flags = self.big_size": "a declaration; who begins a big frame sets both",
+    "Codec.__init__: constant: 0": "likewise",
     "on_credit: constant: 3": "the end of a slice, and of the message",
     "on_unreadable: constant: 0": "a key that is looked at only if there is an owner, and then is another",
 }

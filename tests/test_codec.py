@@ -102,6 +102,14 @@ def test_one_cut_at_every_place_near_big_frames():
         assert decode([data[:cut], data[cut:]]) == batch
 
 
+def test_a_greeting_is_known_at_its_last_byte():
+    codec = Codec()
+    codec.feed(scoop_lite.GREETING[:-1])
+    assert not codec.greeted
+    codec.feed(scoop_lite.GREETING[-1:])
+    assert codec.greeted and codec.rest == b""
+
+
 def test_pings_are_answered_with_their_context():
     codec = Codec()
     codec.feed(HELLO + scoop_lite.command(b"PING", b"\0\x0acontext 16 bytes") + scoop_lite.command(b"PING", b"\0\x0a"))

@@ -179,7 +179,45 @@ def test_a_death_is_told_with_the_process_that_the_worker_was(pool, heard):
     found = news(pool, pool.broker.lose_host, 1, "its link broke")
     (death,) = [json.loads(bytes(frames[0])) for to, kind, frames in found if kind == "LOST" and to == 2]
     assert (death["rank"], death["pid"], death["host"]) == (1, {"HELLO": 101, "STARTED": 55}[heard], "there")
+    assert death["cut_off"] is True  # so that tasks which must not run twice are not: OPENED may be lost
     assert "is lost with its host: its link broke; 2 left" in pool.said[-1] and 1 not in pool.broker.members
+
+
+def test_a_worker_is_started_with_its_invitation(pool):
+    pool.broker.invite = lambda rank, incarnation: [f"key {rank} {incarnation}"]
+    ((_, _, frames),) = news(pool, pool.broker.start, 0, [7, 8])
+    start = json.loads(bytes(frames[0]))
+    assert start["workers"] == [[7, 1], [8, 1]] and start["invitations"] == {"7": ["key 7 1"], "8": ["key 8 1"]}
+
+
+def test_a_death_may_come_before_anything_else():
+    sent, said = [], []
+    broker = scoop_lite.Broker(lambda *_: None, lambda host, frames: sent.append(NAMES[frames[0][0]]), said.append)
+    broker.host_names[0] = "here"
+    broker.start(0, [1])
+    broker.join(0, 0)
+    broker.agent_turn(0, death(1))
+    assert sent == ["START", "START"] and broker.members[1].incarnation == 2 and "starting another" in said[0]
+
+
+def test_the_tasks_of_a_dead_owner_are_forgotten_in_all_books(pool):
+    pool.turn(1, "OPENED", OWNER.pack(2, 1), REF.pack(0, 0, 4))
+    assert pool.broker.members[1].opened == {(2, 1, 0): 0}
+    assert (1, "PURGE", [OWNER.pack(2, 1)]) in die(pool, 2)
+    member = pool.broker.members[1]
+    assert not member.opened and set(member.holds) == {(0, 1, 0)} and set(pool.broker.chunks) == {(0, 1, 0)}
+
+
+def test_big_frames_for_the_broker_itself_are_put_together(pool):
+    payload = bytes(range(256)) * 8192
+    outbox = scoop_lite.Outbox(OWNER.pack(1, 1))
+    big = scoop_lite.message("CONST", 1, 1, OWNER.pack(1, 1), scoop_lite.COUNT.pack(7), b"name", payload)
+    ready = list(outbox.put(big))
+    while ready:
+        pool.broker.turn(1, ready.pop(0))
+        outbox.credit = 1
+        ready += outbox.take()
+    assert [bytes(frame) for frame in pool.broker.constants[b"name"][2:]] == [b"name", payload]
 
 
 def ordered(found):
@@ -209,6 +247,13 @@ def test_orders_are_powers_of_two_and_change_only_when_they_are_far_off(pool):
     for serial, (hungry, wanted) in enumerate([(3, 4), (4, None), (2, None), (1, 1), (5, 8)], 2):
         pool.turn(1, "HUNGRY", HUNGER.pack(given + hungry, serial))
         assert ordered(news(pool, pool.broker.end_turn, 2.0)).get(0) == (wanted and filled + wanted), hungry
+
+
+def test_an_order_that_stands_is_not_repeated(pool):
+    member = pool.broker.members[0]
+    assert ordered(news(pool, pool.broker.order, member, 3)) == {0: member.filled + 3}
+    assert news(pool, pool.broker.order, member, 3) == []
+    assert ordered(news(pool, pool.broker.order, member, 0)) == {0: member.filled}
 
 
 def big_batch(pool, sender, *owners):
@@ -376,6 +421,9 @@ def test_a_task_for_all_knows_how_many_there_are_from_spread(scheduler):
     scheduler.on_all([b"", b"", CHUNK.pack(0, 1, 4, 2, 1, 0, 0, 1, 0, 0, 0)])
     assert [(block.job, block.lo, block.hi) for block in scheduler.home] == [(job, 2, 3)]
     assert scheduler.sent[4].left[0] == 2
+    scheduler.home.clear()
+    scheduler.on_all([b"", *chunk_of(first=1, n=1)])  # another worker's
+    assert [(b.job.key, b.rows(), b.lo, b.hi) for b in scheduler.home] == [((3, 1, 5), [[("",)]], 1, 2)]
 
 
 def test_what_a_task_costs_is_believed_quickly_if_longer_and_slowly_if_shorter(scheduler):
@@ -692,6 +740,7 @@ def test_what_is_queued_counts_if_somebody_wants_it(scheduler):
 def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
     function = scoop_lite.join(scoop_lite.dumps((len, None)))
     of_dead, of_other = visit(scheduler), visit(scheduler, owner=(3, 2))
+    runs, runs_on = running(scheduler, visit(scheduler)), running(scheduler, visit(scheduler, owner=(3, 2)))
     heads = [(*owner, 6, 0, 4, 0, 0, scoop_lite.CALLS, 0, 0, 1) for owner in ((3, 1), (4, 1))]
     chunks = [scoop_lite.Chunk(head, function, [b""]) for head in heads]
     for item in (of_dead, of_other, *chunks):
@@ -701,6 +750,7 @@ def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
     scheduler.on_purge([b"", OWNER.pack(3, 1)])
     assert list(scheduler.levels[0]) == [of_other, chunks[1]] and not scheduler.home and scheduler.results == {}
     assert of_dead.job.purged and not of_other.job.purged
+    assert runs.block.job.purged and runs.block.hi == 1 and not runs_on.block.job.purged and runs_on.block.hi == 4
 
 
 def test_suspected_tasks_are_kept_from_the_origin_while_others_live(scheduler):
@@ -845,6 +895,7 @@ def test_a_name_that_workers_lack_travels_by_value_from_then_on(scheduler, monke
 
 
 def test_batches_are_counted_and_the_shortest_wait_is_what_fetching_takes(timed):
+    assert not timed.is_hungry
     timed.want()
     assert (timed.messages(), timed.is_hungry, timed.wanted_s) == (["HUNGRY"], True, 10.0) and not timed.want()
     assert HUNGER.unpack(timed.last()[1]) == (1, 1)
@@ -1010,6 +1061,11 @@ def test_the_deepest_queue_is_found_wherever_the_pump_has_put_something(schedule
     assert scheduler.deepest() is scheduler.levels[3] and scheduler.top == 3
     scheduler.level(5)
     assert scheduler.deepest() is scheduler.levels[3]
+    scheduler.levels[3].clear()
+    for depth in (0, 2, 4):
+        scheduler.top = -1
+        scheduler.level(depth).append(block(depth=depth))
+        assert scheduler.deepest() is scheduler.levels[depth] and scheduler.top == depth
 
 
 def test_futures_taken_out_of_the_middle_are_swept_out_when_they_are_most(scheduler):
