@@ -4895,9 +4895,10 @@ def serial_runtime() -> Runtime:
             "futures were used while a worker imports the script: put what starts the work under "
             "`if __name__ == '__main__':`, as every worker imports the script to find its functions"
         )
+    ours = itertools.takewhile(lambda found: found[0].f_globals is globals(), traceback.walk_stack(sys._getframe()))
     warnings.warn(
         "scoop_lite runs everything serially: this program was not started by its launcher "
-        "(python scoop_lite.py -n 4 script.py)", RuntimeWarning, stacklevel=4,
+        "(python scoop_lite.py -n 4 script.py)", RuntimeWarning, stacklevel=1 + len(list(ours)),
     )  # fmt: skip
     return Runtime(Config(n=1))
 

@@ -841,6 +841,20 @@ def test_without_the_launcher_all_runs_serially_after_one_warning(launch_once):
     assert len(warnings) == 1 and "scoop_lite" in warnings[0] and "program.py" in warnings[0], outcome
 
 
+@pytest.mark.parametrize("call", [
+    "futures.submit(abs, -1)", "list(futures.map(abs, [-1]))", "futures.mapScan(abs, max, [-1])",
+    "futures.map_as_completed(abs, [-1])", "shared.setConst(a=1)", "futures.task_seed()",
+])  # fmt: skip
+def test_the_warning_shows_the_users_own_line(launch_once, call):
+    outcome = launch_once.serial(f"""
+        from scoop_lite import futures, shared
+
+        {call}  # this line
+    """)
+    assert "program.py:4: RuntimeWarning: scoop_lite runs everything serially" in outcome.stderr, outcome
+    assert f"{call}  # this line" in outcome.stderr
+
+
 def test_serial_results_equal_parallel_ones(launch_once):
     source = program("""
         def draw(i):
