@@ -8235,12 +8235,8 @@ class Launcher(HostLinks):
         due_s = min(self.view.due_s(), self.kill_s, math.inf if self.begun else self.give_up_s)
         if self.joining:
             due_s = min(due_s, self.join_s)
-        if delay is None:
-            delay = self.config.heartbeat_s if self.starters else math.inf
-        elif self.starters:
-            delay = min(delay, self.config.heartbeat_s)
-        if due_s < math.inf:
-            delay = min(delay, max(0.0, due_s - now()))
+        beat_s = self.config.heartbeat_s / 2 if self.starters else math.inf  # so late, at most, a silence is noticed
+        delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
 
     def tell_written(self) -> None:

@@ -39,14 +39,16 @@ def limit(seconds: int) -> Callable:
 
 
 class Pace(NamedTuple):
-    """How long liveness takes: the options, and the time after which a silent host is dead."""
+    """How long liveness takes: options, the time after which a silent host is dead, and until its work runs again."""
 
     options: Sequence[str]
     dead_after_s: float
+    rerun_after_s: float
 
 
 #: The suite's own pace, and the default one, which only the soak has the time for.
-PACES = [pytest.param(Pace(QUICK, DEAD_AFTER_S), id="quick"), pytest.param(Pace((), 5.0), id="full", marks=soak)]
+PACES = [pytest.param(Pace(QUICK, DEAD_AFTER_S, 1.5 * DEAD_AFTER_S), id="quick"),
+         pytest.param(Pace((), 5.0, 6.0), id="full", marks=soak)]
 
 
 @pytest.fixture(name="engine", params=[as_parameter(combo) for combo in ENGINES])
