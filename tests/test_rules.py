@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pickle
+import sys
 import threading
 
 import pytest
@@ -1174,3 +1175,56 @@ def test_a_slice_that_has_not_begun_keeps_its_tasks():
         next(rows)  # now the first one runs
         rest = piece.rob()
         assert (rest is None) if n == 1 else (rest.lo, rest.hi, piece.block.hi) == (1, 4, 1)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Strands
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def test_without_greenlet_strands_are_threads_unless_greenlets_were_asked_for(monkeypatch):
+    monkeypatch.setitem(sys.modules, "greenlet", None)
+    assert scoop_lite.new_strands("auto").name == scoop_lite.new_strands("thread").name == "thread"
+    with pytest.raises(scoop_lite.MisuseError, match="pip install greenlet"):
+        scoop_lite.new_strands("greenlet")
+
+
+def test_a_strand_for_which_there_is_no_thread_says_what_to_do(monkeypatch):
+    strands = scoop_lite.ThreadStrands()
+    strand = strands.new(lambda: strands.main)
+
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(scoop_lite.ScoopError, match="can't start new thread; install greenlet"):
+        strands.switch(strands.main, strand)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What tasks are called, and what comes back of exceptions
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Silent:
+    def __repr__(self):
+        raise LookupError
+
+
+def test_tasks_are_described_in_short_whatever_their_arguments_are():
+    def call(*args, **kwargs):
+        job = scoop_lite.Job(len, scoop_lite.KWCALLS, 0, 0, 0)
+        return scoop_lite.describe(job, scoop_lite.Block(job, [[(args, kwargs)]], 0, 0, 1))
+
+    assert call(1, "a", key=None) == "task len(1, 'a', key=None)"
+    assert call(Silent()) == "task len(<LookupError in repr>)"
+    assert call("x" * 200) == f"task len('{'x' * 79}…)"
+
+
+def test_an_exception_that_cannot_be_unpickled_arrives_as_its_text():
+    frames = scoop_lite.pack_outcomes([raised(KeyError("k"))])[1]
+    frames[-1] = b"garbage"
+    (failure,) = scoop_lite.unpack_outcomes(scoop_lite.EACH, frames)
+    error = failure.look()
+    assert type(error) is scoop_lite.ScoopError and "a task raised KeyError: 'k'" in str(error)
+    assert "in raised\n" in str(error.__cause__)

@@ -773,3 +773,68 @@ def test_arguments_are_short_and_nobodys_repr_is_called():
     assert brief((1, 2.5, "x"), None) == "(1, 2.5, 'x')"
     assert brief((Loud(), [Loud()] * 9, 10**1000), {"key": None}) == "(Loud, list of 9, int, key=None)"
     assert len(brief(("a" * 99, b"b" * 99, 1j, "c" * 99), None)) <= 43
+
+
+def test_functions_are_named_for_people():
+    import functools
+
+    class Called:
+        pass
+
+    names = [scoop_lite.name_of(f) for f in (len, functools.partial(functools.partial(len)), scoop_lite.Future.result)]
+    assert names == ["len", "len", "Future.result"] and scoop_lite.name_of(Called()).endswith("Called")
+
+
+@pytest.mark.parametrize("kind, frames, words", [
+    ("HUNGRY", [scoop_lite.HUNGER.pack(3, 9)], "it can take in one more batch, or not any more (3 wanted so far)"),
+    ("ORDER", [scoop_lite.COUNT.pack(4)], "takers wait (4 so far)"),
+    ("CANCEL", [scoop_lite.OWNER.pack(1, 1), scoop_lite.REF.pack(5, 2, 3)],
+     "the owner gave up these tasks: tasks of chunk 5 from 2 on, 3 of them"),
+    ("POOL", [scoop_lite.facts(live=2)], "the number of workers changed: live: 2"),
+    ("CONST", [b"", b"", b"name", b"secret"], "setConst; echoed to the setter too: name"),
+    ("STOP", [], "the job is over"),
+    ("NEWS", [], "no message of the table"),
+])  # fmt: skip
+def test_a_message_is_told_in_words(kind, frames, words):
+    header = scoop_lite.HEADER.pack(scoop_lite.CODES.get(kind, 255), 1, 1)
+    assert scoop_lite.in_words(kind, [header, *frames]) == words
+
+
+def test_the_line_leaves_a_terminal_alone_that_is_anothers(monkeypatch):
+    shown = []
+    line = scoop_lite.StatusLine(shown.append, 7)
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((80, 24)))
+    monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp() + 1, raising=False)
+    line.draw(["10 tasks"])
+    assert shown == []
+    monkeypatch.setattr(os, "tcgetpgrp", lambda fd: os.getpgrp(), raising=False)
+    line.draw(["10 tasks"])
+    line.draw(["10 tasks"])  # nothing new
+    assert len(shown) == 1 and b"10 tasks" in shown[0]
+    line.erase()
+    line.erase()
+    assert len(shown) == 2
+
+    def closed(fd):
+        raise OSError("it is none")
+
+    monkeypatch.setattr(os, "get_terminal_size", closed)
+    line.draw(["11 tasks"])
+    assert len(shown) == 2
+
+
+def test_a_child_that_the_script_forks_logs_to_standard_error_itself(launch_once):
+    outcome = launch_once("""
+        import logging, os
+
+        if __name__ == "__main__":
+            logger = logging.getLogger("scoop_lite.mine")
+            pid = os.fork()
+            if not pid:
+                logger.warning("from the child")
+                os._exit(0)
+            os.waitpid(pid, 0)
+            logger.warning("from the script")
+    """, n=2)  # fmt: skip
+    assert outcome.returncode == 0 and outcome.stderr.count("from the child") == 1, outcome
+    assert outcome.stderr.count("from the script") == 1
