@@ -3097,6 +3097,10 @@ class Carver(Queue):
                     return rest.part(middle, rest.hi)
         return None
 
+    def has_rest(self) -> bool:
+        """Return True while a slice runs that has tasks to give away, or to hand in before it ends."""
+        return any(piece.block.hi - piece.block.lo > 1 for piece in self.slices[:])
+
     def withdraw(self, key: ChunkKey, first: int, end: int) -> Ranges:
         """Take tasks [first, end) of a chunk out of all queues; return what was found."""
         found: Ranges = []
@@ -3217,16 +3221,9 @@ class Scheduler(Carver):
     """
 
     def __init__(
-        self,
-        rank: int,
-        incarnation: int,
-        emit: Callable[[Frames], None],
-        later: Callable[[Callable[[], None]], None],
-        lock: Any,
-        live: int = 1,
-        retries: int = 2,
-        clock: Callable[[], float] = now,
-    ) -> None:
+        self, rank: int, incarnation: int, emit: Callable[[Frames], None], later: Callable[[Callable[[], None]], None],
+        lock: Any, live: int = 1, retries: int = 2, clock: Callable[[], float] = now,
+    ) -> None:  # fmt: skip
         super().__init__(rank, incarnation, emit, retries, lock, live, clock)
         self.later, self.runs_script = later, rank == ORIGIN
         self.aborted: Deque[Tuple[ChunkKey, int, int]] = collections.deque(maxlen=64)  # of late
@@ -3247,6 +3244,7 @@ class Scheduler(Carver):
         """
         self.fetch_s = min(self.clock() - self.wanted_s, self.fetch_s * 1.05)
         self.received += 1
+        self.late_s = self.late_s or self.clock() + CHUNK_S  # it came to be run here, not to be passed on
         self.wanted = max(self.wanted, self.received)  # it may have crossed what `sate` said
         self.is_hungry = self.wanted > self.received
         self.on_returned(frames)
@@ -3653,6 +3651,7 @@ class Mailbox:
         if link is not None:
             self.bell = Bell()
             self.waits = Waits(link.fileno(), self.bell.fileno())
+            self.waits_for_pump = Waits(self.bell.fileno())
 
     def emit(self, frames: Frames) -> None:
         """Send a message to the broker; any thread."""
@@ -3812,7 +3811,8 @@ class Mailbox:
             if self.link.ready():
                 return
         start_s = now()
-        if self.bell.fileno() in self.waits.wait(self.link.wants_write(), timeout):
+        waits = self.waits if self.pump is None or not self.pump.reads() else self.waits_for_pump
+        if self.bell.fileno() in waits.wait(self.link.wants_write(), timeout):
             self.bell.clear()
         self.idle_s += now() - start_s
         if self.recorder is not None:
@@ -3901,8 +3901,8 @@ class Runner(Mailbox):
             pump.kick()
         if empty and PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
             scheduler.want()  # prefetch: the next batch comes while this one runs
-        if pump.deep and (n > 1 or scheduler.results or not empty):
-            pump.kick()  # if these are long after all, others shall have what waits here, and what is done
+        if pump.asleep and not empty or pump.patient and (n > 1 or scheduler.results):
+            pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
 
     def time_limit(self) -> Optional[float]:
         """Return how long the next task may take at most: the time left of the nearest timed wait.
@@ -4022,7 +4022,7 @@ class Runner(Mailbox):
         else:
             calls = itertools.starmap(job.func if job.mode == CALLS else functools.partial(call_with, job.func), it)
         saved, epoch = (self.scope, self.slice, self.task), self.epoch
-        piece = Slice(block, it, now(), self.current)
+        piece = Slice(block, iter(()), now(), self.current)  # from which nobody can take anything, before it begins
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
             self.scheduler.slices.append(piece)
@@ -4032,7 +4032,7 @@ class Runner(Mailbox):
             self.recorder.begin_block(block, piece.started_s)
         try:
             self.prepare(job.func, block.hi - block.lo)  # not earlier: the pump must find the slice
-            piece.started_s = now()
+            piece.it, piece.started_s = it, now()
             self.run_slice(piece, calls)
         except Stopped:
             if not job.dropped():
@@ -4167,9 +4167,10 @@ class Parking(Runner):
 
     def hand_in(self, piece: Slice) -> None:
         """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
-        job, first = piece.block.job, piece.block.lo
+        job = piece.block.job
         with self.lock:
-            done = piece.out[:] if job.fold is None else []
+            first, running = piece.block.lo, piece in self.scheduler.slices
+            done = piece.out[:] if running and job.fold is None else []
             del piece.out[: len(done)]
             piece.block.lo += len(done)
             piece.n_handed += len(done)
@@ -4786,18 +4787,22 @@ class Pump:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.asleep = self.deep = True
+        self.asleep = True  # `kick` wakes it
+        self.patient = True  # it waits without a time limit
         self.idling = False  # the scheduler waits on the link itself
         self.watching = False  # this thread waits on the link
         self.long_task = False  # the running task is not known to be short: orders, cancellations … may come meanwhile
         self.thread: Optional[threading.Thread] = None
         self.bell = Bell()
 
-    def kick(self) -> None:
-        """Wake the pump: there is something to carve. Scheduler's thread."""
-        if not self.asleep:
+    def kick(self, soon: bool = False) -> None:
+        """Wake the pump: there is something to carve, or will be `soon`, unless it looks soon anyway.
+
+        Scheduler's thread.
+        """
+        if not (self.asleep or soon and self.patient):
             return
-        self.asleep = self.deep = False
+        self.asleep = self.patient = False
         if self.thread is None:
             self.thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
             self.thread.start()
@@ -4810,11 +4815,19 @@ class Pump:
             self.bell.ring()
 
     def rest(self) -> None:
-        """Let the pump sleep: the scheduler is going to wait on the link itself."""
+        """Let the pump sleep, unless it `reads`: the scheduler is going to wait on the link itself."""
         self.idling = True
-        if self.watching:
+        if self.watching and not self.long_task:
             self.watching = False
             self.bell.ring()
+
+    def reads(self) -> bool:
+        """Return True while this thread reads the link even while the scheduler idles.
+
+        Between long tasks it does: to wake it when each begins, and to send it to sleep again, costs more than the
+        moment longer that a message takes to reach the scheduler.
+        """
+        return self.long_task and self.thread is not None
 
     def wanted(self) -> bool:
         scheduler = self.runtime.scheduler
@@ -4823,37 +4836,52 @@ class Pump:
             or any(scheduler.levels)
         )
 
+    def plan(self) -> Tuple[bool, Optional[float]]:
+        """Decide whether to watch the link, and how long to wait at most: who submits kicks us, time passes silently."""
+        scheduler = self.runtime.scheduler
+        self.asleep = self.patient = True  # from here on `kick` rings; only then look
+        watch = self.wanted() if not self.idling else self.reads()
+        queued, rest = bool(scheduler.away or any(scheduler.levels)), not self.idling and scheduler.has_rest()
+        ordered = scheduler.ordered > scheduler.filled
+        timeout = 0.05 if rest else None
+        if watch and (scheduler.results or ordered and (queued or rest)):
+            timeout = 0.005
+        self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
+        return watch, timeout
+
     def run(self) -> None:
-        runtime, scheduler = self.runtime, self.runtime.scheduler
+        runtime = self.runtime
         sleep, watching = Waits(self.bell.fileno()), None
         for link in iter(lambda: runtime.link, None):
             watching = watching or Waits(self.bell.fileno(), link.fileno())
-            self.asleep = True  # from here on `kick` rings; only then look
-            watch = not self.idling and self.wanted()
-            self.asleep = not watch
-            timeout = 0.005 if watch and (scheduler.ordered > scheduler.filled or scheduler.results) else (
-                0.05 if not self.idling and (watch or scheduler.slices) else None
-            )
-            self.deep = not watch and timeout is None
-            self.watching = watch
+            watch, timeout = self.plan()
             woken: List[int] = []
             if not watch:
                 woken = sleep.wait(None, timeout)
-            elif not (link.edge and runtime.receive()):
+            elif not (link.edge and self.read()):
                 woken = watching.wait(link.wants_write(), timeout)
             self.watching = self.asleep = False
-            if self.bell.fileno() in woken:
+            kicked = self.bell.fileno() in woken
+            if kicked:
                 self.bell.clear()
-            if not self.idling:
+            if self.idling and watch:
+                self.read()
+            elif not self.idling:
                 self.work()
-                if not self.wanted():
+                if kicked and not any(runtime.scheduler.levels):
                     time.sleep(0.001)  # a program that submits and waits in turns must not wake us each time
+
+    def read(self) -> int:
+        """Read the link; if the scheduler idles, have it look at what came."""
+        n = self.runtime.receive()
+        if n and self.idling:
+            self.runtime.wake()
+        return n
 
     def work(self) -> None:
         """Read, carve, flush; end slices that take far longer than measured, so that their rest can be given away."""
         runtime, scheduler = self.runtime, self.runtime.scheduler
-        if runtime.receive() and self.idling:
-            runtime.wake()
+        self.read()
         if scheduler.wanted > scheduler.received:
             scheduler.sate()
         if scheduler.ordered > scheduler.filled:
@@ -4863,7 +4891,7 @@ class Pump:
         for piece in scheduler.slices[:]:
             if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
                 with runtime.lock:
-                    rest = piece.rob()
+                    rest = piece.rob() if piece in scheduler.slices else None
                     if rest is not None:
                         scheduler.put_back(rest)
                 if piece.out and type(piece.block.job) is Visit:

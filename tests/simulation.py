@@ -143,9 +143,10 @@ class SimPump(scoop_lite.Pump):
 
     def __init__(self, worker):
         self.worker, self.runtime = worker, worker.runtime
-        self.asleep = self.deep = True
+        self.asleep = self.patient = True
         self.long_task = False
         self.idling = self.watching = self.running = False
+        self.thread = None  # so the scheduler itself reads the link while it idles
         self.ticket = 0  # only the latest appointment counts
 
     def appoint(self, delay_s):
@@ -156,9 +157,9 @@ class SimPump(scoop_lite.Pump):
         if ticket == self.ticket and self.worker.alive:
             self.worker.sim.inside(self.worker, self.iterate)
 
-    def kick(self):
-        if self.asleep:
-            self.asleep = self.deep = False
+    def kick(self, soon=False):
+        if self.asleep or soon and self.patient:
+            self.asleep = self.patient = False
             self.appoint(self.worker.sim.rng.random() * 1e-3)
 
     def nudge(self):
@@ -177,13 +178,7 @@ class SimPump(scoop_lite.Pump):
                 self.work()
         finally:
             self.running = False
-        scheduler = self.runtime.scheduler
-        watch = not self.idling and self.wanted()
-        self.asleep, self.watching = not watch, watch
-        timeout = 0.005 if watch and (scheduler.ordered > scheduler.filled or scheduler.results) else (
-            0.05 if not self.idling and (watch or scheduler.slices) else None
-        )
-        self.deep = not watch and timeout is None
+        _, timeout = self.plan()
         if timeout is not None:
             self.appoint(timeout)
 

@@ -704,6 +704,7 @@ def key_forms(key: bytes):
 def test_keys_are_in_no_command_line_no_environment_and_no_file(run_zmq, hosts):
     job = run_zmq(KEYS, "-n", "4", *(["--external-hostname", "127.0.0.1"] if hosts else []), hosts=hosts)
     job.reached("told")
+    wait_until(lambda: job.output("out").endswith("\n"), 10, lambda: "what it printed: %s" % job)
     keys = [bytes.fromhex(key) for key in json.loads(job.output("out"))]
     assert len(keys) >= 3, "a worker has its own pair of keys and the broker's public one: %s" % job
     places = {path: path.read_bytes() for path in job.directory.rglob("*") if path.is_file() and path.name != "out"}

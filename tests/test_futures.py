@@ -1766,3 +1766,17 @@ def test_a_script_that_a_worker_cannot_import_is_named_with_host_interpreter_and
     """)
     assert f"ImportError: worker 1 on {host} cannot import " in text and "LookupError: only at home" in text
     assert f"(on {host}, by " in text and "; sys.path there: [" in text and os.path.basename(where) in text
+
+
+def test_what_is_for_each_worker_is_passed_on_to_no_other(launch):
+    """Though hungry workers wait for tasks, and the worker that has it is only about to begin."""
+    outcome = launch("""
+        import os
+        from scoop_lite import futures, SIZE
+        if __name__ == "__main__":
+            for _ in range(100):
+                found = futures.run_on_all(os.getpid)
+                assert len(set(found.values())) == SIZE == len(found), found
+            print("each its own")
+        """, n=8)  # fmt: skip
+    assert outcome.stdout == "each its own\n", outcome
