@@ -4022,7 +4022,7 @@ class Runner(Mailbox):
         else:
             calls = itertools.starmap(job.func if job.mode == CALLS else functools.partial(call_with, job.func), it)
         saved, epoch = (self.scope, self.slice, self.task), self.epoch
-        piece = Slice(block, iter(()), now(), self.current)  # from which nobody can take anything, before it begins
+        piece = Slice(block, it, now(), self.current)
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
             self.scheduler.slices.append(piece)
@@ -4032,7 +4032,7 @@ class Runner(Mailbox):
             self.recorder.begin_block(block, piece.started_s)
         try:
             self.prepare(job.func, block.hi - block.lo)  # not earlier: the pump must find the slice
-            piece.it, piece.started_s = it, now()
+            piece.started_s = now()
             self.run_slice(piece, calls)
         except Stopped:
             if not job.dropped():
@@ -4837,7 +4837,7 @@ class Pump:
         )
 
     def plan(self) -> Tuple[bool, Optional[float]]:
-        """Decide whether to watch the link, and how long to wait at most: who submits kicks us, time passes silently."""
+        """Decide whether to watch the link, and how long to wait at most: who submits kicks us; time does not."""
         scheduler = self.runtime.scheduler
         self.asleep = self.patient = True  # from here on `kick` rings; only then look
         watch = self.wanted() if not self.idling else self.reads()
