@@ -437,6 +437,31 @@ def test_a_huge_argument_and_result_pass_a_small_broker(run, size, memory):
         job.clean()
 
 
+MANY = """
+    def listed(size):
+        note("run", size)
+        return [bytes(size)]
+
+    if __name__ == "__main__":
+        reach("ready")
+        await_sign("go")
+        results = futures.map(listed, [60000] * 5000, chunksize=5000)
+        time.sleep(2)  # a worker that nobody waits for sends many of them at once
+        print(sum(len(result[0]) for result in results))
+"""
+
+
+@root
+@limit(90)
+def test_many_results_that_are_not_big_pass_a_small_broker_too(run):
+    with system.memory_group(32 << 20) as members:
+        job = run(MANY, "-n", "2")
+        job.reached("ready")
+        members.write_text(str(job.launcher))
+        job.give("go")
+        job.right(5000 * 60000, 80)
+
+
 DRAW = """
     drawn = 0
 

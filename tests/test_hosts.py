@@ -333,9 +333,10 @@ def test_an_interrupt_while_hosts_join(place):
 
 
 def test_a_module_that_a_host_lacks_is_named_with_the_host_its_interpreter_and_its_path(place):
-    place.write("lacking.py", "from scoop_lite import futures\nimport os\n"
+    place.write("lacking.py", "from scoop_lite import futures\nimport os, time\n"
                               "def task(i):\n    if os.environ['HOST'] == 'b':\n        import no_such_module\n"
-                              "if __name__ == '__main__':\n    list(futures.map(task, range(1000), chunksize=1))\n")
+                              "    time.sleep(0.02)\n"
+                              "if __name__ == '__main__':\n    list(futures.map(task, range(1000)))\n")
     done = place.run("--hosts", "a:1", "b:1", "lacking.py")
     assert done.returncode == 1
     here = os.uname().nodename
