@@ -420,7 +420,7 @@ def test_a_task_for_all_knows_how_many_there_are_from_spread(scheduler):
     scheduler.on_spread([b"", REF.pack(4, 0, 3)])
     assert job.n == 3 and scheduler.sent[4].left[0] == scheduler.sent[4].block.hi == 3
     scheduler.on_all([b"", b"", CHUNK.pack(0, 1, 4, 2, 1, 0, 0, 1, 0, 0, 0)])
-    assert [(block.job, block.lo, block.hi) for block in scheduler.home] == [(job, 2, 3)]
+    assert [(block.job, block.base, block.lo, block.hi) for block in scheduler.home] == [(job, 2, 2, 3)]
     assert scheduler.sent[4].left[0] == 2
     scheduler.home.clear()
     scheduler.on_all([b"", *chunk_of(first=1, n=1)])  # another worker's
