@@ -1941,6 +1941,18 @@ def loads(frames: Frames) -> Any:
     return pickle.loads(frames[0], buffers=frames[1:])
 
 
+def finds_by_name(obj: Any, by_value_names: Names) -> bool:
+    """Whether the receiver will get this very object from `module.qualname`."""
+    module = getattr(obj, "__module__", None)
+    parts = getattr(obj, "__qualname__", getattr(obj, "__name__", "")).split(".")
+    if module in ("__main__", "__mp_main__") and by_value_names & {"*", parts[0]}:
+        return False
+    found: Any = sys.modules.get(str(module))
+    for part in parts:
+        found = getattr(found, part, None)
+    return found is obj
+
+
 class _Pickler(pickle.Pickler):
     """The C pickler, asking `reducer_override` about all that is not a builtin value."""
 
@@ -1963,7 +1975,7 @@ class _Pickler(pickle.Pickler):
             return self.reduce_class(obj)
         if issubclass(kind, BaseException) and _has_own_init(kind):
             return _make_exception, (kind, obj.args), obj.__dict__ or None
-        if kind.__name__ == "TypeVar" and not self.finds_by_name(obj):
+        if kind.__name__ == "TypeVar" and not finds_by_name(obj, self.by_value_names):
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
         if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
@@ -1972,20 +1984,9 @@ class _Pickler(pickle.Pickler):
             return (getattr, (module, names[0])) if names else NotImplemented
         return NotImplemented
 
-    def finds_by_name(self, obj: Any) -> bool:
-        """Whether the receiver will get this very object from `module.qualname`."""
-        module = getattr(obj, "__module__", None)
-        parts = getattr(obj, "__qualname__", getattr(obj, "__name__", "")).split(".")
-        if module in ("__main__", "__mp_main__") and self.by_value_names & {"*", parts[0]}:
-            return False
-        found: Any = sys.modules.get(str(module))
-        for part in parts:
-            found = getattr(found, part, None)
-        return found is obj
-
     def reduce_function(self, func: types.FunctionType) -> Reduction:
         """Take a function apart: its code, the globals it uses, its closure, its attributes."""
-        if self.finds_by_name(func):
+        if finds_by_name(func, self.by_value_names):
             return NotImplemented
         code, global_names, all_names = _code_facts(func.__code__)
         scope = func.__globals__
@@ -2006,7 +2007,8 @@ class _Pickler(pickle.Pickler):
         """Take a class apart: token, bases, and what making it over there does not make anyway."""
         if cls in _TYPE_NAMES:
             return getattr, (types, _TYPE_NAMES[cls])
-        if self.finds_by_name(cls) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:  # DEAP's metaclass is there
+        in_table = type(cls) in copyreg.dispatch_table  # DEAP's metaclass is there
+        if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or in_table:
             return NotImplemented
         token = _class_tokens.setdefault(cls, os.urandom(16))
         _classes_by_token.setdefault(token, cls)
@@ -2020,7 +2022,7 @@ class _Pickler(pickle.Pickler):
 
     def reduce_lru_cache(self, cached: Any) -> Reduction:
         """Take a cached function apart; what it remembers stays here."""
-        if self.finds_by_name(cached):
+        if finds_by_name(cached, self.by_value_names):
             return NotImplemented
         typed = cached.cache_parameters()["typed"] if hasattr(cached, "cache_parameters") else False  # Python >= 3.9
         state = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
@@ -3017,6 +3019,7 @@ class Carver(Queue):
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
+        self.packed: Tuple[Any, bytes] = None, b""  # the last function that was sent by name
         self.n_carved = 0  # tasks
         self.recorder: Optional[Recorder] = None
 
@@ -3143,16 +3146,29 @@ class Carver(Queue):
     def pack(self, block: Block) -> Frames:
         """Pickle a block as a BATCH of one chunk."""
         job, n = block.job, block.hi - block.lo
-        payload = dumps(block.rows(), self.by_value)
+        rows = block.rows()
+        plain = n == 1 and job.mode == CALLS and PLAIN.issuperset(map(type, rows[0][0]))  # as C alone can pickle
+        payload = [pickle.dumps(rows, 5)] if plain else dumps(rows, self.by_value)
         if isinstance(job, Visit):
             function, key, first = job.function, job.key, block.lo
         else:
-            function = join(dumps((job.func, job.fold), self.by_value))
+            function = self.pack_function(job)
             key, first = (self.rank, self.incarnation, self.n_chunks), 0
         order = job.order + block.lo - first
         careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
         head = CHUNK.pack(*key, first, n, job.depth, careful, job.mode, job.place, order, len(payload))
         return self.message("BATCH", function, head, *payload)
+
+    def pack_function(self, job: Job) -> bytes:
+        """Pickle a job's function; one that travels by name, only if it is another than the last one."""
+        func, functions = job.func, (types.FunctionType, types.BuiltinFunctionType)
+        by_name = job.fold is None and isinstance(func, functions) and finds_by_name(func, self.by_value)
+        if by_name and func is self.packed[0]:
+            return self.packed[1]
+        packed = join(dumps((func, job.fold), self.by_value))
+        if by_name:
+            self.packed = func, packed
+        return packed
 
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
@@ -3805,18 +3821,20 @@ class Mailbox:
                 Waits(self.link.fileno()).wait(None, 0.02)  # the pump may read it in our place
         return self.modules.pop(number)
 
-    def wait_link(self, timeout: Optional[float]) -> None:
-        """Wait until the link has something to read or to go on writing, or somebody wakes us."""
+    def wait_link(self, timeout: Optional[float]) -> bool:
+        """Wait until the link has something to read or to go on writing, or somebody wakes us; False if only that."""
         with self.lock:
             if self.link.ready():
-                return
+                return True
         start_s = now()
         waits = self.waits if self.pump is None or not self.pump.reads() else self.waits_for_pump
-        if self.bell.fileno() in waits.wait(self.link.wants_write(), timeout):
+        woken, bell = waits.wait(self.link.wants_write(), timeout), self.bell.fileno()
+        if bell in woken:
             self.bell.clear()
         self.idle_s += now() - start_s
         if self.recorder is not None:
             self.recorder.wait(start_s)
+        return woken != [bell]
 
     def wake(self) -> None:
         """End `wait_link`; may be called by any thread and by signal handlers."""
@@ -4997,6 +5015,13 @@ class MapResults(itertools.chain):  # type: ignore[type-arg]
 
     runs: Any = None
 
+    @classmethod
+    def over(cls, runs: Iterator[Iterable[Any]]) -> MapResults:
+        """Chain runs of results."""
+        results: Any = cls.from_iterable(runs)
+        results.runs = runs
+        return results  # type: ignore[no-any-return]
+
     def close(self) -> None:
         """Cancel what has not started; the iterator then ends."""
         self.runs.close()
@@ -5030,10 +5055,7 @@ def map_(
         [1, 4, 9]
     """
     job = new_map(func, iterables, chunksize, buffersize)
-    runs = runs_in_order(runtime(), job, deadline_in(timeout))
-    results: Any = MapResults.from_iterable(runs)
-    results.runs = runs
-    return results  # type: ignore[no-any-return]
+    return MapResults.over(runs_in_order(runtime(), job, deadline_in(timeout)))
 
 
 @public(futures, "map_as_completed", "mapAsCompleted")
@@ -5752,10 +5774,9 @@ class Client(Runtime):
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
                 self.asleep = may_carve = self.scheduler.ordered > self.scheduler.filled
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
-                if not (busy or self.broken):  # nobody may be left to wake us
-                    self.wait_link(None)
+                if busy or self.broken or self.wait_link(None):  # broken: nobody may be left to wake us
+                    self.receive()
                 self.asleep = False
-                self.receive()
         except BaseException as error:
             self.broken = broken_pool(f"the pool's client failed: {error!r}")
             self.broken.__cause__ = error
@@ -6133,7 +6154,7 @@ class Executor(concurrent.futures.Executor):
             client = self._ready()
             if block is not None:
                 client.hand_in_task(None, job, block)
-        return pool_results(client, job, deadline)
+        return MapResults.over(pool_results(client, job, deadline))
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
         """Call a function once on each worker; wait for all.
@@ -6220,11 +6241,15 @@ class Executor(concurrent.futures.Executor):
         raise TypeError("an Executor cannot travel; its tasks submit others with scoop_lite.futures")
 
 
-def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Iterator[Any]:
-    """Yield a map's results; drop what has not started when nobody wants more."""
+def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Iterator[Iterable[Any]]:
+    """Yield a map's results in runs that let go of each as it is taken; drop what has not started at the end."""
     try:
         while job.length is None or job.done < job.length:
             outcomes = job.next_run(deadline)
+            if not job.fixed and Failure not in set(map(type, outcomes)):
+                job.done += len(outcomes)
+                yield map(list.pop, itertools.repeat(outcomes, len(outcomes)))
+                continue
             while outcomes:
                 job.done += 1
                 block = job.draw() if job.fixed else None
@@ -6232,7 +6257,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
                     client.call(client.scheduler.put, block)
                 if type(outcomes[-1]) is Failure:
                     raise pool_failure(outcomes.pop())
-                yield outcomes.pop()
+                yield (outcomes.pop(),)
         if job.input_error is not None:
             raise job.input_error
     finally:
