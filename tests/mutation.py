@@ -53,6 +53,7 @@ EQUAL = {  # a part of a mutant's line: why no test can notice
     "start_s, chunk_id =": "what only the recorder of traces reads",
     "self.big_flags = self.big_size": "a declaration; who begins a big frame sets both",
     "Codec.__init__: constant: 0": "likewise",
+    "self.runs_script = False": "a declaration; the scheduler sets it",
     "on_credit: constant: 3": "the end of a slice, and of the message",
     "on_unreadable: constant: 0": "a key that is looked at only if there is an owner, and then is another",
 }

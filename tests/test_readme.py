@@ -90,7 +90,7 @@ def test_options_that_the_text_names_are_ours_or_of_a_tool_that_it_runs():
     ours = {flag for action in scoop_lite.parser()._actions for flag in action.option_strings}
     inline = " ".join(re.findall(r"`(-[^`]*)`", readme()))
     tools = "".join(path.read_text(encoding="utf-8") for path in (CHECKOUT / "tests").rglob("*.py"))
-    theirs = {"-p", "-J", *re.findall(r'add(?:_argument|option)\("(--[a-z-]+)"', tools)}  # of ssh; of our tests' tools
+    theirs = {"-p", "-J", *re.findall(r'add(?:_argument|option)?\("(--[a-z-]+)"', tools)}  # of ssh; of our tests' tools
     assert words_of(inline) - ours <= theirs
 
 
