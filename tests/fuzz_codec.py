@@ -349,7 +349,7 @@ def spoil(rng, data):
         elif action == 2:
             spoiled[at:at] = spoiled[at : at + size]
         else:
-            spoiled[at:at] = rng.randbytes(size) if size < 60 else bytes(size)
+            spoiled[at:at] = bytes(rng.getrandbits(8) for _ in range(size * (size < 60))) or bytes(size)
     return bytes(spoiled)
 
 
