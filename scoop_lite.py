@@ -4799,8 +4799,8 @@ class Waits:
 class Pump:
     """A daemon thread that serves the broker's orders while user code computes.
 
-    It sleeps while there is nothing to carve, flush or expect, and while the scheduler itself waits on the link; else
-    it waits on the link. It never runs user code, except what pickling calls.
+    It sleeps while there is nothing to carve, flush or expect, and while the scheduler itself waits on the link, but
+    for `reads`; else it waits on the link. It never runs user code, except what pickling calls.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -4890,9 +4890,9 @@ class Pump:
                     time.sleep(0.001)  # a program that submits and waits in turns must not wake us each time
 
     def read(self) -> int:
-        """Read the link; if the scheduler idles, have it look at what came."""
+        """Read the link; if the scheduler idles, have it look at what came, be it only that the link has ended."""
         n = self.runtime.receive()
-        if n and self.idling:
+        if self.idling and (n or self.runtime.inbox):
             self.runtime.wake()
         return n
 

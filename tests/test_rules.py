@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 from test_protocol import Pool
@@ -1228,3 +1229,18 @@ def test_an_exception_that_cannot_be_unpickled_arrives_as_its_text():
     error = failure.look()
     assert type(error) is scoop_lite.ScoopError and "a task raised KeyError: 'k'" in str(error)
     assert "in raised\n" in str(error.__cause__)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Pump
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n, inbox, idling, wakes", [
+    (1, [], True, 1), (0, ["STOP"], True, 1), (0, [], True, 0), (1, ["STOP"], False, 0),
+])  # fmt: skip
+def test_the_pump_tells_an_idle_scheduler_what_came_and_that_the_link_has_ended(n, inbox, idling, wakes):
+    woken = []
+    pump = scoop_lite.Pump(SimpleNamespace(receive=lambda: n, inbox=inbox, wake=lambda: woken.append(1)))
+    pump.idling = idling
+    assert pump.read() == n and len(woken) == wakes
