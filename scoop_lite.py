@@ -5698,6 +5698,7 @@ class Client(Runtime):
 
     def __init__(self, owner: Executor, options: Sequence[str], n: int, max_tasks: int) -> None:
         program = program_facts()
+        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # as workers name what they import of it
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
         words = [*own_command(), "-n", str(n), *options, "--serve"]
         self.scheduler: ClientScheduler
@@ -6246,18 +6247,18 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
     try:
         while job.length is None or job.done < job.length:
             outcomes = job.next_run(deadline)
-            if not job.fixed and Failure not in set(map(type, outcomes)):
+            if job.window == sys.maxsize and Failure not in set(map(type, outcomes)):
                 job.done += len(outcomes)
                 yield map(list.pop, itertools.repeat(outcomes, len(outcomes)))
                 continue
             while outcomes:
                 job.done += 1
-                block = job.draw() if job.fixed else None
+                block = job.draw()
                 if block is not None:
                     client.call(client.scheduler.put, block)
                 if type(outcomes[-1]) is Failure:
                     raise pool_failure(outcomes.pop())
-                yield (outcomes.pop(),)
+                yield map(list.pop, itertools.repeat(outcomes, 1))
         if job.input_error is not None:
             raise job.input_error
     finally:

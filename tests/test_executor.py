@@ -658,6 +658,35 @@ def test_without_the_launcher_scoop_is_scoop():
 # -- what README says to write instead --------------------------------------------------------------------------------
 
 
+def test_map_keeps_no_reference_to_what_it_has_handed_out(pool):
+    for options in ({}, {"buffersize": 3}):
+        for item in pool.map(bytearray, range(1, 50), **options):
+            assert sys.getrefcount(item) == 2, options
+
+
+def test_results_are_of_the_programs_own_classes(tmp_path):
+    """Though the program has not imported multiprocessing, which gives `__main__` its second name."""
+    program = tmp_path / "program.py"
+    program.write_text(textwrap.dedent("""
+        import sys
+        import scoop_lite
+
+        class Own:
+            pass
+
+        def make(_):
+            return Own()
+
+        if __name__ == "__main__":
+            assert "multiprocessing" not in sys.modules
+            with scoop_lite.Executor(2) as pool:
+                print(type(pool.submit(make, 1).result()) is Own, {type(x) for x in pool.map(make, range(9))} == {Own})
+        """))
+    done = subprocess.run([sys.executable, str(program)], stdout=subprocess.PIPE, text=True, timeout=60,
+                          env={**os.environ, "PYTHONPATH": str(Path(scoop_lite.__file__).parent)})  # fmt: skip
+    assert done.stdout == "True True\n"
+
+
 @pytest.mark.parametrize("launch", [True, False])
 def test_rows_of_the_table_coming_from_other_tools(launch, tmp_path):
     """Each row's left side by the tool itself, its right side by us; `pool` too, where README offers both."""
