@@ -1450,7 +1450,7 @@ class Accounts(Orders):
 
 
 class Transfers(Accounts):
-    """Big frames pass in pieces, ahead of their messages: no more of them at a time than their receiver takes in."""
+    """Big messages pass in pieces, ahead of themselves: no more of them at a time than their receiver takes in."""
 
     def on_piece(self, member: Member, frames: Frames) -> None:
         """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
@@ -3100,7 +3100,7 @@ class Carver(Queue):
                     return rest.part(middle, rest.hi)
         return None
 
-    def has_rest(self) -> bool:
+    def is_divisible(self) -> bool:
         """Return True while a slice runs that has tasks to give away, or to hand in before it ends."""
         return any(piece.block.hi - piece.block.lo > 1 for piece in self.slices[:])
 
@@ -4859,11 +4859,11 @@ class Pump:
         scheduler = self.runtime.scheduler
         self.asleep = self.patient = True  # from here on `kick` rings; only then look
         watch = self.wanted() if not self.idling else self.reads()
-        queued, rest = bool(scheduler.away or any(scheduler.levels)), not self.idling and scheduler.has_rest()
+        queued, divisible = bool(scheduler.away or any(scheduler.levels)), not self.idling and scheduler.is_divisible()
         ordered = scheduler.ordered > scheduler.filled
-        timeout = 0.05 if rest else None
-        if watch and (scheduler.results or ordered and (queued or rest)):
-            timeout = 0.005
+        timeout = 0.05 if divisible else None  # to look whether a slice takes longer than it should
+        if watch and (scheduler.results or ordered and (queued or divisible)):
+            timeout = 0.005  # results to be flushed; or an order, and tasks that may only be given away a moment later
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
         return watch, timeout
 
@@ -5665,6 +5665,7 @@ class PoolMap(MapJob):
         import queue
 
         super().__init__(func, iterables, Scope(0, 0, Level()), window, chunk)
+        self.fixed = window < sys.maxsize  # else all input has been drawn at once
         self.arrived: queue.SimpleQueue[Tuple[int, Any]] = queue.SimpleQueue()
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
@@ -6247,7 +6248,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
     try:
         while job.length is None or job.done < job.length:
             outcomes = job.next_run(deadline)
-            if job.window == sys.maxsize and Failure not in set(map(type, outcomes)):
+            if not job.fixed and Failure not in set(map(type, outcomes)):
                 job.done += len(outcomes)
                 yield map(list.pop, itertools.repeat(outcomes, len(outcomes)))
                 continue
