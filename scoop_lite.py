@@ -1770,7 +1770,7 @@ class Strand:
         ready: it is in the runtime's `ready` queue. error: to be raised where it waits.
     """
 
-    __slots__ = ("impl", "saved", "ready", "error", "ident", "owners", "__weakref__")
+    __slots__ = ("impl", "saved", "ready", "error", "ident", "__weakref__")
 
     def __init__(self, impl: Any = None) -> None:
         self.impl = impl
@@ -1821,32 +1821,26 @@ class ThreadStrands:
     name = "thread"
 
     def __init__(self) -> None:
-        self.main = self.new_strand()
+        self.main = self.new(None)
         self.main.ident = threading.get_ident()
 
-    def new_strand(self) -> Strand:
-        """Make a strand whose thread sleeps on its lock until somebody hands over to it."""
-        strand = Strand(threading.Lock())
-        strand.impl.acquire()
-        return strand
-
-    def new(self, body: Callable[[], Strand]) -> Strand:
+    def new(self, body: Optional[Callable[[], Strand]]) -> Strand:
         """Make a strand that will run `body`, which returns the strand to go on with at its end."""
-        strand = self.new_strand()
+        strand = Strand(threading.Lock())
+        strand.impl.acquire()  # its thread sleeps on this until somebody hands over to it
         strand.saved = body
         return strand
 
     def run(self, strand: Strand, body: Callable[[], Strand]) -> None:
         """Run a strand's body in its thread; at its end, hand the baton on."""
         strand.ident = threading.get_ident()
-        heir = body()
-        if not heir.ident:
-            self.begin(heir)
-        else:
-            heir.impl.release()
+        self.hand_to(body())
 
-    def begin(self, strand: Strand) -> None:
-        """Start the thread of a strand that has not run yet."""
+    def hand_to(self, strand: Strand) -> None:
+        """Let a strand go on, in a new thread if it has not run yet."""
+        if strand.ident:
+            strand.impl.release()
+            return
         body, strand.saved = strand.saved, None
         thread = threading.Thread(target=self.run, args=(strand, body), name="scoop_lite strand", daemon=True)
         try:
@@ -1859,10 +1853,7 @@ class ThreadStrands:
 
     def switch(self, me: Strand, to: Strand) -> None:
         """Run `to`; return when somebody switches back to `me`."""
-        if to.ident:
-            to.impl.release()
-        else:
-            self.begin(to)
+        self.hand_to(to)
         me.impl.acquire()
 
 
@@ -1974,7 +1965,7 @@ class _Pickler(pickle.Pickler):
         if issubclass(kind, type):
             return self.reduce_class(obj)
         if issubclass(kind, BaseException) and _has_own_init(kind):
-            return _make_exception, (kind, obj.args), obj.__dict__ or None
+            return copyreg.__newobj__, (kind, *obj.args), obj.__dict__ or None  # type: ignore[attr-defined]
         if kind.__name__ == "TypeVar" and not finds_by_name(obj, self.by_value_names):
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
@@ -2153,11 +2144,6 @@ def _has_own_init(kind: Any) -> bool:
     return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
             and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__new__ is base.__new__
             and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
-
-
-def _make_exception(kind: Any, args: Tuple[Any, ...]) -> Any:
-    """Make an exception without calling its class's own `__init__`."""
-    return kind.__new__(kind, *args)
 
 
 def _make_lru_cache(func: Callable[..., Any], maxsize: Optional[int], typed: bool) -> Any:
@@ -3586,9 +3572,9 @@ class Waiter:
 
     __slots__ = ("runtime", "strand")
 
-    def __init__(self, runtime: Mailbox, strand: Strand) -> None:
+    def __init__(self, runtime: Mailbox, strand: Optional[Strand]) -> None:
         self.runtime = runtime
-        self.strand: Optional[Strand] = strand
+        self.strand = strand
 
     def __call__(self, _: Any = None) -> None:
         if self.strand is not None and not self.strand.ready:
@@ -5055,7 +5041,7 @@ def map_(
         [1, 4, 9]
     """
     job = new_map(func, iterables, chunksize, buffersize)
-    return MapResults.over(runs_in_order(runtime(), job, deadline_in(timeout)))
+    return MapResults.over(runs_of(runtime(), job, deadline_in(timeout)))
 
 
 @public(futures, "map_as_completed", "mapAsCompleted")
@@ -5078,7 +5064,7 @@ def map_as_completed(
         [2, 3]
     """
     job = new_map(func, iterables, in_order=False)
-    return runs_in_order(runtime(), job, deadline_in(timeout), flat=True)
+    return MapResults.over(runs_of(runtime(), job, deadline_in(timeout)))
 
 
 def new_map(
@@ -5118,25 +5104,18 @@ def time_left(deadline: Optional[float]) -> Optional[float]:
     return None if deadline is None else max(0.0, deadline - now())
 
 
-def runs_in_order(found: Runtime, job: MapJob, deadline: Optional[float], flat: bool = False) -> Iterator[Any]:
-    """Yield a map's results in runs (lists), in order; or, `flat`, one by one as they come."""
+def runs_of(found: Runtime, job: MapJob, deadline: Optional[float]) -> Iterator[List[Any]]:
+    """Yield a map's results in runs (lists of neighbours), in order or as they come, as its job was made."""
     try:
         while found.await_run(job, deadline):
             outcomes = job.pop_run()
             if not job.fixed:
                 found.feed(job)
             if Failure in set(map(type, outcomes)):
-                for i, outcome in enumerate(outcomes):
-                    if type(outcome) is Failure:
-                        if not flat:
-                            yield outcomes[:i]
-                        raise outcome.look()
-                    if flat:
-                        yield outcome
-            elif flat:
-                yield from outcomes
-            else:
-                yield outcomes
+                i = list(map(type, outcomes)).index(Failure)
+                yield outcomes[:i]
+                raise outcomes[i].look()
+            yield outcomes
         if job.input_error is not None:
             raise job.input_error
     finally:
@@ -5173,19 +5152,12 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
         raise TypeError(f"mapReduce() needs a callable operator, not {type(reduction_op).__name__}")
     job = new_map(map_func, iterables, fold=reduction_op)
     nodes: List[Tuple[int, int, Any]] = []
-    found = runtime()
+    results = MapResults.over(runs_of(runtime(), job, None))
     try:
-        while found.await_run(job, None):
-            (outcome,) = job.pop_run()
-            found.feed(job)
-            if type(outcome) is Failure:
-                raise outcome.look()
-            for node in outcome:
-                absorb(reduction_op, nodes, *node)
-        if job.input_error is not None:
-            raise job.input_error
+        for node in itertools.chain.from_iterable(results):
+            absorb(reduction_op, nodes, *node)
     finally:
-        found.abandon(job)
+        results.close()
     if not nodes:
         raise TypeError("mapReduce() of no items has no value")
     return functools.reduce(lambda right, left: reduction_op(left, right), [v for _, _, v in reversed(nodes)])
@@ -5240,17 +5212,18 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
 def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[float]) -> Iterator[Future]:
     """Yield futures as they are done; what `as_completed` does once it has looked at its arguments."""
     done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
-    waiter = Waiter(found, found.current)
+    waiter = Waiter(found, None)
     for future in waiting:
         if future.state < CANCELLED:
             future.when_done(done.append)
             future.when_done(waiter)
     try:
         for _ in range(len(waiting)):
-            waiter.strand = found.current
-            if not done and not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
-                raise FutureTimeout("some futures were not done in time")
-            waiter.strand = None
+            if not done:
+                waiter.strand = found.current
+                if not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
+                    raise FutureTimeout("some futures were not done in time")
+                waiter.strand = None
             yield done.popleft()
     finally:
         waiter.strand = None
@@ -5285,25 +5258,13 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
     """
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
-    found, waiting = runtime(), set(fs)
-    waiter = Waiter(found, found.current)
-    n_left = [sum(f.state < CANCELLED for f in waiting)]
-    stop = [return_when == FIRST_COMPLETED and n_left[0] < len(waiting) or
-            return_when == FIRST_EXCEPTION and any(f.state == FAILED for f in waiting)]
-
-    def note(future: Future) -> None:
-        n_left[0] -= 1
-        stop[0] = stop[0] or return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED
-        if stop[0] or not n_left[0]:
-            waiter()
-
-    for future in waiting:
-        if future.state < CANCELLED:
-            future.when_done(note)
+    waiting = set(fs)
     try:
-        found.wait_until(lambda: stop[0] or not n_left[0], None if timeout == -1 else timeout, waiter)
-    finally:
-        waiter.strand = None
+        for future in as_completed(waiting, timeout):
+            if return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED:
+                break
+    except FutureTimeout:
+        pass
     done = {f for f in waiting if f.state >= CANCELLED}
     return DoneAndNotDone(done, waiting - done)
 
@@ -6352,21 +6313,18 @@ class MainModule(types.ModuleType):
         self.__dict__["scoop_lite_config"] = config
 
     def __getattr__(self, name: str) -> Any:
-        config = self.__dict__.pop("scoop_lite_config", None)
-        if name.startswith("__") and name.endswith("__") or config is None:
-            if config is not None:
-                self.__dict__["scoop_lite_config"] = config
+        config = self.__dict__.get("scoop_lite_config")
+        if config is None or name.startswith("__") and name.endswith("__"):
             raise AttributeError(f"module '__main__' (of {self.__dict__.get('__file__')}) has no attribute {name!r}")
-        found, _state["runtime"] = _state["runtime"], None
-        _state["importing"] = found
+        del self.__dict__["scoop_lite_config"]
+        found = _state["runtime"]
+        _state.update(runtime=None, importing=found)
         try:
             run_program(config, self)
         except BaseException as error:
             self.__dict__["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
-            raise ImportError(
-                f"worker {found.rank} on {socket.gethostname()} cannot import {config.program}: "
-                f"{type(error).__name__}: {error}"
-            ) from error
+            where = f"worker {found.rank} on {socket.gethostname()}"
+            raise ImportError(f"{where} cannot import {config.program}: {type(error).__name__}: {error}") from error
         finally:
             _state.update(runtime=found, importing=None)
         return getattr(self, name)
@@ -6377,30 +6335,30 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     spec: Any
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
+    shipper = _state.get("shipper")
     if config.kind in ("code", "prompt"):
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
         code = compile(config.program, "<string>", "exec")
-    elif config.kind == "module":
-        import runpy
+    elif config.kind == "module" or config.is_archive:
+        if config.kind == "module":
+            import runpy
 
-        try:
-            details: Any = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
-            _, spec, code = details
-        except ImportError as error:
-            sys.exit(f"{sys.executable}: {error}")
+            try:
+                details: Any = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
+                _, spec, code = details
+            except ImportError as error:
+                sys.exit(f"{sys.executable}: {error}")
+            if module.__name__ == "__main__":
+                sys.argv[0] = spec.origin
+        else:
+            finder: Any = shipper or importlib.machinery.PathFinder
+            spec = finder.find_spec("__main__", None if shipper else sys.path[:1])
+            code = spec.loader.get_code("__main__")
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
-        if module.__name__ == "__main__":
-            sys.argv[0] = spec.origin
-    elif config.is_archive:
-        finder: Any = _state.get("shipper") or importlib.machinery.PathFinder
-        spec = finder.find_spec("__main__", None if "shipper" in _state else sys.path[:1])
-        namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__="")
-        code = spec.loader.get_code("__main__")
     else:
         path = config.program
         if sys.version_info >= (3, 9):
             path = os.path.join(config.directory, path)  # not normalized, as python does it
-        shipper = _state.get("shipper")
         loader = shipper.loader if shipper else importlib.machinery.SourceFileLoader
         namespace.update(__file__=path, __loader__=loader(module.__name__, path), __cached__=None)
         source = namespace["__loader__"].get_data(path)
@@ -6609,7 +6567,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         pipe: to the broker, or to the agent that relays. invitation: to the ØMQ engine.
     """
     origin = rank == ORIGIN
-    apply_limits(config, origin)
+    apply_limits(config)
     link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
     found = _state["runtime"] = Runtime(config, rank, incarnation, link)
     found.pipe = pipe
@@ -6688,20 +6646,15 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
     return None
 
 
-def apply_limits(config: Config, origin: bool) -> None:
+def apply_limits(config: Config) -> None:
     """Apply --nice, and one share of the CPUs for libraries that start threads; the user's setting wins."""
     if config.nice and hasattr(os, "nice"):
         os.nice(config.nice)
     threads = config.threads or max(1, usable_cpus() // max(1, config.n))
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(threads))
-    if CAN_FORK:
-        os.register_at_fork(after_in_child=forget_runtime)
-
-
-def forget_runtime() -> None:
-    """In a child that user code forked: it is no worker, and must not touch the parent's link."""
-    _state["runtime"] = None
+    if CAN_FORK:  # a child that user code forks is no worker, and must not touch our link
+        os.register_at_fork(after_in_child=lambda: _state.update(runtime=None))
 
 
 def start_profile(config: Config, found: Runtime) -> None:
@@ -6725,35 +6678,20 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 def usable_cpus() -> int:
     """Return the CPUs that this process may really use: affinity and cgroup quota, not the machine's number."""
     n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        with open("/proc/self/cgroup") as file:
-            groups = [line.rstrip("\n").split(":", 2) for line in file]
-    except OSError:
-        return n
-    quotas = [quota for _, controllers, path in groups for quota in cgroup_quotas(controllers, path)]
-    return max(1, min([n, *(math.ceil(q) for q in quotas)]))
+    groups = os.fsdecode(read_if_there("/proc/self/cgroup") or b"").splitlines()
+    quotas = [quota for group in groups for quota in cgroup_quotas(*group.split(":", 2)[1:])]
+    return max(1, min([n, *map(math.ceil, quotas)]))
 
 
 def cgroup_quotas(controllers: str, path: str) -> Iterator[float]:
     """Yield the CPU quotas (in CPUs) of a cgroup and its ancestors, versions 1 and 2."""
+    names = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if controllers else ("cpu.max",)
     parts = path.strip("/").split("/")
     for depth in range(len(parts) + 1):
-        below = "/".join(parts[:depth])
-        try:
-            if not controllers:
-                with open(f"/sys/fs/cgroup/{below}/cpu.max") as file:
-                    quota, period = file.read().split()
-            elif "cpu" in controllers.split(","):
-                with open(f"/sys/fs/cgroup/{controllers}/{below}/cpu.cfs_quota_us") as file:
-                    quota = file.read()
-                with open(f"/sys/fs/cgroup/{controllers}/{below}/cpu.cfs_period_us") as file:
-                    period = file.read()
-            else:
-                continue
-            if quota.strip() != "max" and int(quota) > 0:
-                yield int(quota) / int(period)
-        except (OSError, ValueError):
-            continue
+        place = os.path.join("/sys/fs/cgroup", controllers, *parts[:depth])
+        words = b" ".join(read_if_there(os.path.join(place, name)) or b"" for name in names).split()
+        if len(words) == 2 and words[0].isdigit():  # not "max", nor -1
+            yield int(words[0]) / int(words[1])
 
 
 # ======================================================================================================================

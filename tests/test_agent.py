@@ -32,7 +32,8 @@ class Files:
             return self.open(path, *args, **how)
         if self.found.get(name) is None:
             raise FileNotFoundError(path)
-        return io.StringIO(self.found[name])
+        content = self.found[name]
+        return io.BytesIO(content.encode()) if "rb" in args else io.StringIO(content)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
