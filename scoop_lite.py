@@ -252,7 +252,7 @@ _ROWS = [
     ("STARTED", "agent > broker", "facts", "a worker runs (its link follows as a descriptor)", ""),
     ("DIED", "agent > broker", "facts", "a worker has ended, and how", "START"),
     ("KILL", "broker > agent", "facts", "end this worker", "DIED"),
-    ("OUTPUT", "agent > broker", "facts, bytes", "what a worker printed, whole lines", ""),
+    ("OUTPUT", "agent > launcher", "facts, bytes", "what a worker printed, whole lines", ""),
     ("WRITTEN", "broker > agent", "count", "bytes of OUTPUT that have reached the user so far", ""),
     ("BROKEN", "worker > broker > worker", "facts", "an initializer failed: nobody can run anything", ""),
     ("ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
@@ -1175,6 +1175,7 @@ class Member:
         self.taker: Optional[Member] = None  # the same, while it is the next BATCH that they belong to
         self.unread: Dict[Member, int] = {}  # pieces on their way to it, by who sends them
         self.death: Optional[Dict[str, Any]] = None
+        self.address = OWNER.pack(rank, incarnation)
 
 
 class Members:
@@ -1255,6 +1256,13 @@ class Orders(Members):
         else:
             self.hungry.pop(member.rank, None)
             self.suppliers[member.rank] = None
+
+    def dismiss(self, member: Member) -> None:
+        """Neither feed a worker any more nor ask it for tasks."""
+        self.need -= max(0, member.wants - member.given)
+        member.wants = member.given
+        for ranks in (self.hungry, self.suppliers):
+            ranks.pop(member.rank, None)
 
     def order(self, member: Member, n: int) -> None:
         """Tell a supplier how many takers wait for it now; a cumulative count makes crossing messages harmless."""
@@ -1400,24 +1408,21 @@ class Accounts(Orders):
         owner = self.owner_of(frames[1])
         chunk_id, first, count = REF.unpack(frames[2])
         read_facts(frames[3], error=str, missing=bool)
-        key = (owner.rank, owner.incarnation, chunk_id) if owner else (0, 0, 0)
-        if owner and count and self.release(key, member, first, first + count) == count:
-            self.to(owner, "UNREADABLE", *frames[1:4])
+        if owner and count:
+            if self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
+                self.to(owner, "UNREADABLE", *frames[1:4])
 
-    def on_abort(self, member: Member, frames: Frames) -> None:
-        self.on_cancel(member, frames, "ABORT")
-
-    def on_cancel(self, member: Member, frames: Frames, kind: str = "CANCEL") -> None:
-        """Pass a cancellation to everyone who has tasks of the chunk."""
+    def on_cancel(self, member: Member, frames: Frames) -> None:
+        """Pass a cancellation (CANCEL or ABORT) to everyone who has tasks of the chunk."""
         chunk_id, first, count = REF.unpack(frames[2])
-        asked = 0
-        for rank, ranges in self.chunks.get((member.rank, member.incarnation, chunk_id), {}).items():
-            if subtract(ranges, first, first + count)[1]:
-                asked += 1
-                self.to(self.members[rank], kind, OWNER.pack(member.rank, member.incarnation), frames[2])
+        holders = self.chunks.get((member.rank, member.incarnation, chunk_id), {})
+        asked = [rank for rank, ranges in holders.items() if subtract(ranges, first, first + count)[1]]
+        for rank in asked:
+            self.to(self.members[rank], NAMES[frames[0][0]], member.address, frames[2])
         if not asked:  # they are on their way home: nobody will answer
-            none = PART.pack(chunk_id, first, 0, 0, EACH, 0)
-            self.to(member, "RESULT", OWNER.pack(member.rank, member.incarnation), none)
+            self.to(member, "RESULT", member.address, PART.pack(chunk_id, first, 0, 0, EACH, 0))
+
+    on_abort = on_cancel
 
     def on_opened(self, member: Member, frames: Frames) -> None:
         """Note that a suspected task has begun: if the worker dies now, it is to blame."""
@@ -1455,7 +1460,7 @@ class Transfers(Accounts):
     def on_piece(self, member: Member, frames: Frames) -> None:
         """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
         _, to, number, piece = frames
-        source = OWNER.pack(member.rank, member.incarnation)
+        source = member.address
         if bytes(to) == BROKER:
             target, taken = None, member.inbox.on_piece(source, frames)
         else:
@@ -1501,7 +1506,7 @@ class Transfers(Accounts):
         member.death = death
         self.give_back(member.taker, member)
         if member.target is not None and self.lives(member.target):
-            self.to(member.target, "PIECE", OWNER.pack(member.rank, member.incarnation), ALL_FRAMES, b"")
+            self.to(member.target, "PIECE", member.address, ALL_FRAMES, b"")
         for sender, n in member.unread.items():
             if n and self.lives(sender):
                 self.to(sender, "CREDIT", BROKER, COUNT.pack(n))
@@ -1656,10 +1661,7 @@ class Broker(Transfers):
             self.said_bye = True
         else:
             member.retires = True
-            self.need -= max(0, member.wants - member.given)
-            member.wants = member.given
-            for ranks in (self.hungry, self.suppliers):
-                ranks.pop(member.rank, None)
+            self.dismiss(member)
 
     def on_started(self, host: int, frames: Frames) -> None:
         for worker in read_facts(frames[1], workers=list)["workers"]:
@@ -1668,9 +1670,6 @@ class Broker(Transfers):
             rank, incarnation, pid = worker
             if rank in self.members and self.members[rank].incarnation == incarnation:
                 self.members[rank].pid = pid
-
-    def on_output(self, host: int, frames: Frames) -> None:
-        raise PeerError("OUTPUT reached the broker")  # the launcher takes it before
 
     def on_died(self, host: int, frames: Frames) -> None:
         """Judge a death that an agent reports."""
@@ -1687,12 +1686,10 @@ class Broker(Transfers):
         """
         rank = member.rank
         del self.members[rank]
-        self.need -= max(0, member.wants - member.given)
-        for ranks in (self.hungry, self.suppliers):
-            ranks.pop(rank, None)
+        self.dismiss(member)
         self.end_transfers(member, death)
         for holder in {r for key in member.owns for r in self.chunks.get(key, ())}:
-            self.to(self.members[holder], "PURGE", OWNER.pack(rank, member.incarnation))
+            self.to(self.members[holder], "PURGE", member.address)
         for key in member.owns:
             for holder in self.chunks.pop(key, ()):
                 if holder != rank:

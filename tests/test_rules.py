@@ -387,7 +387,7 @@ def test_what_watchers_are_told_is_checked(pool):
         with pytest.raises(PeerError, match="no lines"):
             pool.turn(1, "TRACE", lines)
     assert [kind for kind, _, _ in seen] == ["STATS", "TRACE"]
-    with pytest.raises(PeerError, match="reached the broker"):
+    with pytest.raises(PeerError, match="no business here"):
         pool.broker.agent_turn(0, scoop_lite.message("OUTPUT", scoop_lite.AGENT, 0, scoop_lite.facts(), b"text"))
     with pytest.raises(PeerError, match="malformed FETCH"):
         pool.turn(1, "FETCH", scoop_lite.facts(number=1, paths=[1], have={}))
