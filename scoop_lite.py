@@ -494,12 +494,10 @@ class StreamLink:
         self.ping_s = 0.0  # when to send the next PING
 
     def fileno(self) -> int:
-        """Return the descriptor to read from."""
-        fd: int = self.reader.fileno()
-        return fd
+        return self.reader.fileno()  # type: ignore[no-any-return]
 
     def send(self, frames: Frames) -> None:
-        """Send one message, as far as it goes now; see `flush`."""
+        """Send one message, as far as it goes now."""
         self.queue(frames)
         self.flush()
 
@@ -512,6 +510,10 @@ class StreamLink:
         """Return True when something was read that `receive` has not returned."""
         return bool(self.codec.messages)
 
+    def backlog(self) -> int:
+        """Return how many bytes wait to be written."""
+        return sum(map(len, self.out))
+
     def wants_write(self) -> Optional[int]:
         """Return the descriptor to wait on for going on with writing, or None when all is written."""
         return self.writer.fileno() if self.out else None
@@ -519,9 +521,8 @@ class StreamLink:
     def send_with_descriptor(self, frames: Frames, fd: int) -> None:
         """Send one message and pass an open descriptor along with its first byte (local sockets only)."""
         assert self.sock is not None
-        while self.out and not self.closed:  # the descriptor must not overtake earlier messages
-            select.select([], [self.sock], [], 1.0)
-            self.flush()
+        while not self.flush():  # the descriptor must not overtake earlier messages
+            select.select([], [self.sock], [])
         data = b"".join(encode(frames))
         self.sock.setblocking(True)
         try:
@@ -571,12 +572,6 @@ class StreamLink:
                 self.descriptors.extend(struct.unpack(f"{whole // 4}i", payload[:whole]))
         return data
 
-    def read_big(self, buffer: memoryview) -> int:
-        """Read straight into the buffer of a big frame; return the number of bytes, 0 at end-of-file."""
-        if self.sock is None:
-            return os.readv(self.reader.fileno(), [buffer])
-        return self.sock.recv_into(buffer)
-
     def receive(self, budget: int = 1 << 20) -> Deque[Frames]:
         """Read what is there, up to about `budget` bytes; return complete messages. Sets `closed` at the end.
 
@@ -587,7 +582,7 @@ class StreamLink:
             while budget > 0 and not self.closed:
                 if codec.big is not None:
                     full = len(codec.big)
-                    n = self.read_big(codec.big)
+                    n = self.sock.recv_into(codec.big) if self.sock else os.readv(self.fileno(), [codec.big])
                     if n:
                         codec.filled(n)
                 else:
@@ -604,9 +599,7 @@ class StreamLink:
                     break
         except BlockingIOError:
             pass
-        except PeerError as error:
-            self.closed = str(error)
-        except OSError as error:
+        except OSError as error:  # a PeerError is one, too
             self.closed = self.closed or str(error)
         if codec.replies:
             self.out += codec.replies
@@ -632,12 +625,7 @@ class StreamLink:
                 selector.register(self.writer, selectors.EVENT_WRITE, lambda: None)
         return done
 
-    def backlog(self) -> int:
-        """Return how many bytes wait to be written."""
-        return sum(map(len, self.out))
-
     def unwatch(self, selector: selectors.BaseSelector) -> None:
-        """Have a selector forget this link."""
         for end in {self.reader, self.writer}:
             try:
                 selector.unregister(end)
@@ -763,10 +751,9 @@ class Door:
                 try:
                     caller.send(self.prove(key, b"door", who, nonce, theirs))
                 except OSError:
-                    caller.close()  # it has just died, as others will report
-                else:
-                    rank, incarnation = OWNER.unpack(who)
-                    self.admit(rank, incarnation, caller)
+                    pass  # it has just died, as its link will tell
+                rank, incarnation = OWNER.unpack(who)
+                self.admit(rank, incarnation, caller)
 
     def dismiss(self, caller: socket.socket, close: bool = True) -> None:
         """Stop waiting for a caller; it is let in, or hung up on."""
@@ -828,13 +815,10 @@ def receive_exactly(sock: socket.socket, size: int) -> bytes:
 
 
 class Bell:
-    """Wakes whoever waits for its descriptor; any thread and any signal handler may ring.
-
-    A socketpair, not a pipe: `select` on Windows knows nothing else.
-    """
+    """Wakes whoever waits for its descriptor; any thread and any signal handler may ring."""
 
     def __init__(self) -> None:
-        self.reader, self.writer = socket.socketpair()
+        self.reader, self.writer = socket.socketpair()  # not a pipe, of which `select` on Windows knows nothing
         self.reader.setblocking(False)
         self.writer.setblocking(False)
 
@@ -842,14 +826,12 @@ class Bell:
         return self.reader.fileno()
 
     def ring(self) -> None:
-        """Wake whoever waits for `fileno`; any thread and signal handlers may call this."""
         try:
             self.writer.send(b"!")
         except BlockingIOError:
             pass  # it is ringing
 
     def clear(self) -> None:
-        """Forget that it rang."""
         try:
             self.reader.recv(4096)
         except BlockingIOError:
@@ -884,9 +866,10 @@ class Outbox:
 
     def put(self, frames: Frames) -> Sequence[Frames]:
         """Take in a message; return what may be sent now."""
-        if not self.waiting and sum(map(len, frames)) <= PIECE or frames[0][0] in PROMPT:
+        big = sum(map(len, frames)) > PIECE
+        if not self.waiting and not big or frames[0][0] in PROMPT:
             return (frames,)
-        self.cut(frames)
+        self.waiting.extend(self.cut(frames) if big else (frames,))
         return self.take()
 
     def take(self) -> Sequence[Frames]:
@@ -897,8 +880,8 @@ class Outbox:
             found.append(self.waiting.popleft())
         return found
 
-    def cut(self, frames: Frames) -> None:
-        """Append the pieces of a message, if it is big; then the message, and the end of the transfer."""
+    def cut(self, frames: Frames) -> Iterator[Frames]:
+        """Yield the pieces of a big message; then the message, and the end of the transfer."""
         kind, rank, incarnation = HEADER.unpack(frames[0])
         to = self.source
         if self.relayed:
@@ -906,7 +889,7 @@ class Outbox:
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
         small, left = list(frames), PIECE
         heaps: List[List[Any]] = []  # frames that travel together, the last one first
-        for i in range(len(frames) - 1, -1, -1) if sum(map(len, frames)) > PIECE else ():
+        for i in range(len(frames) - 1, -1, -1):
             size = len(frames[i])
             if size >= SMALL_FRAME:
                 if left + size > PIECE:
@@ -918,10 +901,10 @@ class Outbox:
         for heap in heaps:
             self.n_heaps += 1
             view, number = memoryview(heap[0] if len(heap) == 1 else b"".join(heap[::-1])), COUNT.pack(self.n_heaps)
-            self.waiting.extend(piece(number, view[at : at + PIECE]) for at in range(0, len(view), PIECE))
-        self.waiting.append(small)
+            yield from (piece(number, view[at : at + PIECE]) for at in range(0, len(view), PIECE))
+        yield small
         if heaps:
-            self.waiting.append(piece(COUNT.pack(self.n_heaps), b""))
+            yield piece(COUNT.pack(self.n_heaps), b"")
 
 
 # Its mark, the source of the pieces, the number of the heap there, bytes from here to its end, bytes of the frame.
@@ -995,10 +978,8 @@ class ZmqLink:
         self.zmq: Any = zmq
         self.context = zmq.Context()
         self.socket: Any = self.context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.SNDHWM, 0)  # past a limit libzmq would block or drop; orders bound what is under way
-        self.socket.setsockopt(zmq.RCVHWM, 0)
-        self.socket.setsockopt(zmq.LINGER, 2000)
-        self.socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        self.socket.set_hwm(0)  # past a limit libzmq would block or drop; orders bound what is under way
+        self.socket.linger, self.socket.ipv6 = 2000, "[" in endpoint
         self.socket.curve_serverkey = server_key.encode()
         self.socket.curve_publickey, self.socket.curve_secretkey = public.encode(), secret.encode()
         self.socket.connect(endpoint)
@@ -1041,10 +1022,7 @@ class ZmqLink:
 
 
 class ZmqPeer:
-    """The broker's way to one worker through the ROUTER; written at once, so `flush` has nothing to do."""
-
-    events = selectors.EVENT_READ
-    closed = ""
+    """The broker's way to one worker through the ROUTER; what is queued is written at once."""
 
     def __init__(self, router: ZmqRouter, identity: bytes) -> None:
         self.router, self.identity = router, identity
@@ -6619,10 +6597,10 @@ def prompt(module: types.ModuleType) -> None:
         readline.parse_and_bind("tab: complete")
     except ImportError:
         pass
-    workers = "worker" if _state["runtime"].config.n == 1 else "workers"
-    banner = f"Python {sys.version.split()[0]}, scoop_lite {__version__} with {_state['runtime'].config.n} {workers}"
+    pool = f"scoop_lite {__version__} with {plural(_state['runtime'].config.n, 'worker')}"
+    banner = f"Python {sys.version.split()[0]}, {pool}; futures and shared are there"
     module.__dict__.update(futures=futures, shared=shared)
-    code.interact(banner + "; futures and shared are there", local=module.__dict__, exitmsg="")
+    code.interact(banner, local=module.__dict__, exitmsg="")
 
 
 def hello(rank: int, incarnation: int) -> Frames:
