@@ -1144,8 +1144,6 @@ class Member:
         self.wants = self.given = 0  # batches it ever wanted, and got
         self.said_hungry = 0  # serial number of the message that said so
         self.ordered = self.filled = 0  # batches ever ordered from it, and received
-        self.holds: Dict[ChunkKey, None] = {}  # chunks of which it has tasks, in the order of their coming
-        self.owns: Dict[ChunkKey, None] = {}  # its own chunks that others have
         self.opened: Dict[ChunkKey, int] = {}  # of chunks that are run carefully: the task that has begun
         self.retires = False  # it said BYE after as many tasks as --max-tasks-per-child allows
         self.outbox, self.inbox = Outbox(BROKER, relayed=False), Inbox()
@@ -1347,8 +1345,6 @@ class Accounts(Orders):
         if key[0] != taker.rank:
             holders = self.chunks.setdefault(key, {})
             holders[taker.rank] = holders.get(taker.rank, []) + [(first, end)]
-            taker.holds[key] = None
-            self.members[key[0]].owns[key] = None
 
     def release(self, key: ChunkKey, member: Member, first: int, end: int) -> int:
         """Take [first, end) of a chunk off a worker's account; return how many tasks it had of them."""
@@ -1360,11 +1356,10 @@ class Accounts(Orders):
         if left:
             holders[member.rank] = left
         else:
-            del holders[member.rank], member.holds[key]
+            del holders[member.rank]
             member.opened.pop(key, None)
             if not holders:
                 del self.chunks[key]
-                self.members[key[0]].owns.pop(key, None)
         return n
 
     def on_result(self, member: Member, frames: Frames) -> None:
@@ -1406,7 +1401,7 @@ class Accounts(Orders):
         """Note that a suspected task has begun: if the worker dies now, it is to blame."""
         chunk_id, first, _ = REF.unpack(frames[2])
         key = (*OWNER.unpack(frames[1]), chunk_id)
-        if key in member.holds:  # else its owner has died meanwhile
+        if member.rank in self.chunks.get(key, ()):  # else its owner has died meanwhile
             member.opened[key] = first
 
     def on_all(self, member: Member, frames: Frames) -> None:
@@ -1666,21 +1661,21 @@ class Broker(Transfers):
         del self.members[rank]
         self.dismiss(member)
         self.end_transfers(member, death)
-        for holder in {r for key in member.owns for r in self.chunks.get(key, ())}:
-            self.to(self.members[holder], "PURGE", member.address)
-        for key in member.owns:
-            for holder in self.chunks.pop(key, ()):
-                if holder != rank:
-                    del self.members[holder].holds[key]
-                    self.members[holder].opened.pop(key, None)
+        own: Set[int] = set()  # ranks that have tasks of the dead one
         lost: Dict[int, List[bytes]] = {}
-        for key in member.holds:
-            for first, end in self.chunks[key].pop(rank):
+        for key, holders in list(self.chunks.items()):
+            if key[0] == rank:
+                own.update(holders)
+                for holder in holders:
+                    self.members[holder].opened.pop(key, None)
+                holders.clear()
+            for first, end in holders.pop(rank, ()):
                 opened = member.opened.get(key) == first
                 lost.setdefault(key[0], []).append(LOST_REF.pack(key[2], first, end - first, opened))
-            if not self.chunks[key]:
+            if not holders:
                 del self.chunks[key]
-                self.members[key[0]].owns.pop(key, None)
+        for holder in own:
+            self.to(self.members[holder], "PURGE", member.address)
         if rank == ORIGIN:
             self.end(death["code"] if self.said_bye else death["code"] or 1, death)
         elif self.status is None:
