@@ -94,24 +94,10 @@ import warnings
 import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import (
-    AbstractSet,
-    Any,
-    Callable,
-    Deque,
-    Dict,
-    FrozenSet,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Set,
-    Tuple,
-    Union,
-)  # fmt: skip
+from typing import AbstractSet, Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple
+
+# isort: split
+from typing import Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
@@ -312,11 +298,11 @@ def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[.
     Returns:
         Handlers by message code.
     """
-    reaching = [row for row in MESSAGES if any(d in row.direction for d in directions)]
     handlers = {}
-    for row in reaching:
-        owner = next((o for o in owners if hasattr(o, "on_" + row.name.lower())), owners[0])
-        handlers[row.code] = getattr(owner, "on_" + row.name.lower())
+    for row in MESSAGES:
+        if any(direction in row.direction for direction in directions):
+            name = "on_" + row.name.lower()
+            handlers[row.code] = getattr(next((o for o in owners if hasattr(o, name)), owners[0]), name)
     return handlers
 
 
@@ -657,19 +643,17 @@ class StreamLink:
     def finish(self, timeout_s: float = 5.0) -> None:
         """Close when all is written; over TCP when the other end has read it: it may be lost with this process else."""
         self.drain(timeout_s)
-        deadline = now() + timeout_s
         try:
             if self.sock is not None and self.sock.family == socket.AF_INET and not self.closed:
                 self.sock.shutdown(socket.SHUT_WR)
-                waits = Waits(self.fileno())
-                while waits.wait(None, max(0.0, deadline - now())) and self.sock.recv(1 << 16):
+                self.sock.settimeout(timeout_s)
+                while self.sock.recv(1 << 16):
                     pass
         except OSError:
-            pass  # the other end is gone
+            pass  # the other end is gone, or does not close
         self.close()
 
     def close(self) -> None:
-        """Close both directions."""
         self.closed = self.closed or "closed here"
         self.reader.close()
         self.writer.close()
@@ -1009,7 +993,6 @@ class ZmqLink:
             return self.messages
 
     def ready(self) -> bool:
-        """Return True when there is something to receive."""
         return bool(self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN)
 
     def wants_write(self) -> None:
@@ -1645,7 +1628,6 @@ class Broker(Transfers):
                 self.members[rank].pid = pid
 
     def on_died(self, host: int, frames: Frames) -> None:
-        """Judge a death that an agent reports."""
         death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
         member = self.members.get(death["rank"])
         if member is not None and member.incarnation == death["incarnation"]:
