@@ -57,6 +57,7 @@ import atexit
 import builtins
 import collections
 import concurrent.futures
+import contextlib
 import copyreg
 import enum
 import functools
@@ -6659,6 +6660,13 @@ class Child:
         self.outputs: Dict[int, Tuple[int, bytearray]] = {}  # pipe -> (1 or 2, the beginning of a line)
         self.process: Any = None  # if it is an interpreter of its own
 
+    def close(self) -> None:
+        """Let go of all that leads to it."""
+        for fd in (self.lifeline, *self.outputs):
+            os.close(fd)
+        if self.link is not None:
+            self.link.close()
+
 
 class Keeper:
     """Watches the workers of one host: passes on what they say and print, and reports their deaths.
@@ -6668,7 +6676,7 @@ class Keeper:
 
     def __init__(self, link: StreamLink, config: Config) -> None:
         self.link, self.config = link, config
-        self.children: Dict[int, Child] = {}  # by pid
+        self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
         self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
@@ -6681,41 +6689,33 @@ class Keeper:
         while messages:
             self.link.queue(messages.popleft())
         if child.link.closed:
-            self.unregister(child.link.fileno())
+            child.link.unwatch(self.selector)
 
-    def unregister(self, fd: int) -> None:
-        try:
-            self.selector.unregister(fd)
-        except KeyError:
-            pass
-
-    def read_output(self, child: Child, fd: int) -> bool:
-        """Pass on whole lines that a worker printed; False when there is no more."""
-        begun = child.outputs[fd][1]
+    def read_output(self, child: Child, fd: int, dead: bool = False) -> bool:
+        """Pass on whole lines that a worker printed, and the rest at its end; False when there is no more."""
+        stream, begun = child.outputs[fd]
         try:
             data = os.read(fd, 65536)
         except BlockingIOError:
-            return False
+            if not dead:
+                return False
+            data = b""  # a process that the worker started still holds the pipe
         begun += data
         whole_lines = data and child.rank != ORIGIN and len(begun) < 1 << 20
-        self.pass_on(child, fd, begun.rfind(b"\n") + 1 if whole_lines else len(begun))
-        if not data:
-            self.unregister(fd)
-            os.close(fd)
-            del child.outputs[fd]
-        elif self.printed - self.written > OUTPUT_WINDOW:
-            self.unregister(fd)
-            self.paused[fd] = child
-        return bool(data)
-
-    def pass_on(self, child: Child, fd: int, end: int) -> None:
-        """Send so many bytes of what a worker printed."""
-        stream, begun = child.outputs[fd]
+        end = begun.rfind(b"\n") + 1 if whole_lines else len(begun)
         if end:
             self.printed += end
             head = facts(rank=child.rank, stream=stream)
             self.link.queue(message("OUTPUT", AGENT, 0, head, bytes(begun[:end])))
             del begun[:end]
+        if not data or self.printed - self.written > OUTPUT_WINDOW:
+            with contextlib.suppress(KeyError):  # it was paused already
+                self.selector.unregister(fd)
+            self.paused[fd] = child
+        if not data:
+            del self.paused[fd], child.outputs[fd]
+            os.close(fd)
+        return bool(data)
 
     def on_written(self, frames: Frames) -> None:
         """Go on reading output once the user's terminal has caught up."""
@@ -6723,38 +6723,27 @@ class Keeper:
         if self.printed - self.written < OUTPUT_WINDOW // 2:
             paused, self.paused = self.paused, {}
             for fd, child in paused.items():
-                if fd in child.outputs:
-                    self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
+                self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
 
     def reap(self) -> None:
         """Report workers that have ended, with all they had printed."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            child = self.children.get(pid)
-            if child is not None:  # else it is an orphan that the system handed to us
-                self.bury(child, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status))
+        with contextlib.suppress(ChildProcessError):  # there are none
+            for pid, status in iter(lambda: os.waitpid(-1, os.WNOHANG), (0, 0)):
+                child = next((child for child in self.children.values() if child.pid == pid), None)
+                if child is not None:  # else it is an orphan that the system handed to us
+                    self.bury(child, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status))
 
     def bury(self, child: Child, code: int) -> None:
         """Report a worker that has ended, after all that it had printed and sent."""
-        del self.children[child.pid]
+        del self.children[child.rank, child.incarnation]
         self.kill_group(child)
         for fd in list(child.outputs):
-            while fd in child.outputs and self.read_output(child, fd):
+            while self.read_output(child, fd, dead=True):
                 pass
-            if fd in child.outputs:  # a process that the worker started still holds it
-                self.pass_on(child, fd, len(child.outputs[fd][1]))
-                self.unregister(fd)
-                os.close(fd)
         if child.link is not None:
             self.read_worker(child)
-            self.unregister(child.link.fileno())
-            child.link.close()
-        os.close(child.lifeline)
+            child.link.unwatch(self.selector)
+        child.close()
         death = facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid, code=code, how=self.explain(code))
         self.link.send(message("DIED", AGENT, 0, death))
 
@@ -6788,10 +6777,8 @@ class Keeper:
     def kill_group(child: Child) -> None:
         """End the processes that a worker had started; those of the script's own (the origin) are the user's."""
         if child.rank != ORIGIN and hasattr(os, "killpg"):
-            try:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # there are none
                 os.killpg(child.pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass  # there are none
 
 
 class Agent(Keeper):
@@ -6867,16 +6854,15 @@ class Agent(Keeper):
         while messages:
             frames = messages.popleft()
             code, rank, incarnation = HEADER.unpack(frames[0])
+            child = self.children.get((rank, incarnation))
             if rank == AGENT:
                 self.handlers[code](frames)
-            else:
-                for child in self.children.values():
-                    if child.rank == rank and child.incarnation == incarnation and child.link is not None:
-                        child.link.send(frames)
+            elif child is not None and child.link is not None:
+                child.link.send(frames)
 
     def on_start(self, frames: Frames) -> None:
         """Start workers, each with its share of the CPUs for libraries that make threads."""
-        order = json.loads(bytes(frames[1]))
+        order = read_facts(frames[1], workers=list, size=int)
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
         self.config = self.config._replace(n=order["size"], threads=threads)
         if self.config.strands != "thread" and importlib.util.find_spec("greenlet"):
@@ -6897,14 +6883,14 @@ class Agent(Keeper):
             self.forget(rank)
             tie_life(life_out)
             if pipes:
-                redirect_output([w for _, w in pipes], [r for r, _ in pipes])
+                redirect_output(pipes)
             link = StreamLink(theirs)
             invitation = order.get("invitations", {}).get(str(rank))
             raise Become(functools.partial(work, self.config, rank, incarnation, link, invitation))
         theirs.close()
         os.close(life_out)
         child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
-        self.children[pid] = child
+        self.children[rank, incarnation] = child
         for stream, (r, w) in enumerate(pipes, 1):
             os.close(w)
             os.set_blocking(r, False)
@@ -6930,26 +6916,22 @@ class Agent(Keeper):
         self.bell.close()
         self.link.close()
         for child in self.children.values():
-            os.close(child.lifeline)
-            for fd in child.outputs:
-                os.close(fd)
-            if child.link is not None:
-                child.link.close()
+            child.close()
         if rank != ORIGIN:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_kill(self, frames: Frames) -> None:
-        order = json.loads(bytes(frames[1]))
-        for child in self.children.values():
-            if child.rank == order["rank"] and child.incarnation == order["incarnation"]:
-                self.kill(child)
+        order = read_facts(frames[1], rank=int, incarnation=int)
+        child = self.children.get((order["rank"], order["incarnation"]))
+        if child is not None:
+            self.kill(child)
 
     def on_interrupt(self, frames: Frames) -> None:
         """Interrupt the origin as the launcher was, unless the whole foreground group was: then it knows.
 
         SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
         """
-        order = json.loads(bytes(frames[1]))
+        order = read_facts(frames[1], signal=int, count=int)
         if self.signals.get(order["signal"], 0) < order["count"]:
             self.signals[order["signal"]] = order["count"]
             for child in self.children.values():
@@ -6979,7 +6961,7 @@ class LoopbackAgent(Agent):
         super().__init__(link, config, local=True, direct=True)
         self.passed = passed
         self.door = Door(self.selector, self.admit)
-        self.ended: Deque[Tuple[int, int]] = collections.deque()  # process and exit status
+        self.ended: Deque[Tuple[Child, int]] = collections.deque()  # and the exit status
 
     def run(self) -> None:
         try:
@@ -7004,34 +6986,32 @@ class LoopbackAgent(Agent):
             how.update(stdin=subprocess.DEVNULL, start_new_session=True, creationflags=NEW_GROUP)
         process = subprocess.Popen(words, **how)
         os.close(life_out)
-        child = self.children[process.pid] = Child(rank, incarnation, process.pid, life_in, None)
+        child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
         header = {"config": self.config._asdict(), "door": self.door.invite(rank, incarnation)}
         threading.Thread(target=self.attend, args=(child, facts(**header) + b"\n"), daemon=True).start()
 
     def attend(self, child: Child, header: bytes) -> None:
         """Tell a worker its orders, and wait for its end: a thread each, which works on every platform."""
-        try:
+        with contextlib.suppress(OSError):  # it has ended, as we are going to see
             with open(child.lifeline, "wb", closefd=False) as pipe:
                 pipe.write(header)
-        except OSError:
-            pass  # it has ended, as we are going to see
-        self.ended.append((child.pid, child.process.wait()))
+        self.ended.append((child, child.process.wait()))
         self.bell.ring()
 
     def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
         """Pass on the link of a worker that has proved its key."""
-        pid = next(c.pid for c in self.children.values() if (c.rank, c.incarnation) == (rank, incarnation))
         self.passed.append(sock.detach())
+        pid = self.children[rank, incarnation].pid
         self.link.queue(message("STARTED", AGENT, 0, facts(workers=[[rank, incarnation, pid]])))
 
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
         self.door.sweep()
         while self.ended:
-            pid, code = self.ended.popleft()
-            self.door.keys.pop(OWNER.pack(self.children[pid].rank, self.children[pid].incarnation), None)
-            self.bury(self.children[pid], code)
+            child, code = self.ended.popleft()
+            self.door.keys.pop(OWNER.pack(child.rank, child.incarnation), None)
+            self.bury(child, code)
 
     def on_stop(self, frames: Frames) -> None:
         super().on_stop(frames)
@@ -7041,7 +7021,7 @@ class LoopbackAgent(Agent):
 
     def on_interrupt(self, frames: Frames) -> None:
         """Tell the origin of a signal; it knows whether it got that one itself, as all do that share a terminal."""
-        order = json.loads(bytes(frames[1]))
+        order = read_facts(frames[1], signal=int, count=int)
         for child in self.children.values():
             if child.rank == ORIGIN:
                 os.write(child.lifeline, bytes([order["signal"], min(order["count"], 255)]))
@@ -7134,23 +7114,19 @@ def tie_life(fd: int, forks: bool = False) -> None:
         fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
         fcntl.fcntl(fd, fcntl.F_SETSIG, signal.SIGKILL)
         fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC | os.O_NONBLOCK)
-        try:
-            gone = os.read(fd, 1) == b""
-        except BlockingIOError:
-            gone = False
-        if gone:  # it had closed before we asked for the signal
-            os._exit(1)
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(fd, 1):  # it had closed before we asked for the signal
+                os._exit(1)
     elif not forks:
         threading.Thread(target=lambda: os.read(fd, 1) or os._exit(1), daemon=True).start()
 
 
-def redirect_output(writers: Sequence[int], readers: Sequence[int]) -> None:
+def redirect_output(pipes: Sequence[Tuple[int, int]]) -> None:
     """In a worker: standard input is empty, standard output and error go to the agent, a line at a time."""
     null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    for target, fd in enumerate(writers, 1):
+    for target, fd in enumerate((null, *(writer for _, writer in pipes))):
         os.dup2(fd, target)
-    for fd in [null, *writers, *readers]:
+    for fd in itertools.chain([null], *pipes):
         os.close(fd)
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:

@@ -179,7 +179,7 @@ class Host(scoop_lite.Agent):
 
     def __init__(self):
         super().__init__(Wire(), scoop_lite.Config(n=3, strands="thread"), local=False, direct=False)
-        self.children = {pid: scoop_lite.Child(pid, 1, pid, -1, Wire()) for pid in range(3)}
+        self.children = {(pid, 1): scoop_lite.Child(pid, 1, pid, -1, Wire()) for pid in range(3)}
 
     def start_worker(self, rank, incarnation, order):
         assert len(self.children) < 1000

@@ -110,7 +110,7 @@ class Held:
         os.set_blocking(reader, False)
         child = scoop_lite.Child(rank, 1, 4_000_000 + rank, lifeline, link)
         child.outputs[reader] = 1, bytearray()
-        self.agent.children[child.pid] = child
+        self.agent.children[rank, 1] = child
         self.agent.selector.register(reader, 1, lambda: self.agent.read_output(child, reader))
         return child, reader, writer
 
