@@ -6821,7 +6821,7 @@ class Agent(Keeper):
 
     def catch_signals(self) -> None:
         """Count signals and ring, so that they are acted on between two messages."""
-        for number in AGENT_SIGNALS:
+        for number in (*END_SIGNALS, signal.SIGCHLD):
             handler = signal.signal(number, self.on_signal)
             self.old_handlers.setdefault(number, handler)
         signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
@@ -7079,7 +7079,8 @@ def obey(life: Any) -> None:
     os._exit(1)
 
 
-AGENT_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGCHLD") if hasattr(signal, name)]
+#: They ask a job to end.
+END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
 BACKLOG = 4 << 20  # bytes that may wait for a slow link before those who would send more have to wait
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
@@ -7349,17 +7350,15 @@ def hosts_from_environment(
     return None
 
 
-def spread(hosts: Sequence[Host], n: Optional[int], cpus_of: Optional[Callable[[str], int]] = None) -> List[Host]:
+def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
     """Spread `n` >= 1 workers as SCOOP documents its -n.
 
     Host after host is filled, so the last may be left out; those that outnumber the places go one to each host in
     turn. The first host, which runs the origin, is always kept.
 
-    A host without a count has `cpus_of(name)` places. If that is unknown it has one, hosts like it alone take what
-    outnumbers the places (-n 3 over two of them gives 2 and 1), and without `n` they keep None.
+    A host without a count has one place; hosts like it alone take what outnumbers the places (-n 3 over two of them
+    gives 2 and 1), and without `n` they keep None.
     """
-    if cpus_of is not None:
-        hosts = [Host(name, max(1, cpus_of(name)) if count is None else count) for name, count in hosts]
     if n is None or not hosts:
         return list(hosts)
     takers = [host.name for host in hosts if host.n is None] or [host.name for host in hosts]
@@ -7458,9 +7457,7 @@ def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
     Args:
         local: descriptors that it inherits; else its link is its standard input and output.
     """
-    python = [config.python or (sys.executable if local else "python3")]
-    if local and not config.python:
-        python += subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    python = [config.python] if config.python else own_command()[:-1] if local else ["python3"]
     words = [*python, "-c", f"exec({BOOTSTRAP!r})"]
     if config.prolog:
         words = ["/bin/sh", "-c", LOCAL_PROLOG if local else PROLOG, config.prolog, *words]
@@ -7558,11 +7555,9 @@ class Starter:
         if self.process is None:
             return ""
         status = ""
-        try:
-            if not self.killed:
+        if not self.killed:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 status = f"; {os.path.basename(self.command[0])} ended with status {self.process.wait(0.3)}"
-        except subprocess.TimeoutExpired:
-            pass
         while self.process.stderr is not None and self.read_words():
             pass
         lines = (self.noise + b"\n" + self.words).decode(errors="replace").splitlines()
@@ -7632,16 +7627,16 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     config = config._replace(args=tuple(config.args), ship=config.ship and not order["here"])
     for name, value in order["environment"].items():
         os.environ.setdefault(name, value)
-    try:
+    with contextlib.suppress(OSError):  # JOIN tells where we are instead
         os.chdir(config.directory)
-    except OSError:
-        pass  # JOIN tells where we are instead
     if order["here"]:
         link = StreamLink(socket.socket(fileno=reader))
         tie_life(order["life"], forks=True)
     else:
         link = StreamLink(open(os.dup(reader), "rb", 0), open(os.dup(writer), "wb", 0))
-        redirect_link(reader, writer)
+        with open(os.devnull, "rb", 0) as null:  # what anybody reads or prints here is not the link's
+            os.dup2(null.fileno(), reader)
+        os.dup2(2, writer)
     raise_file_limit()
     facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
     there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), facing=facing)
@@ -7653,14 +7648,6 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     else:
         os._exit(0)
     sys.exit(role())
-
-
-def redirect_link(reader: int, writer: int) -> None:
-    """Put nothing in place of the link's descriptors: what anybody prints here must not get into it."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, reader)
-    os.dup2(2, writer)
-    os.close(null)
 
 
 # ======================================================================================================================
@@ -7711,14 +7698,13 @@ class Writer:
 
 
 class Links:
-    """The launcher's links, on which the broker sits: to each host's agent, and to workers with a link of their own.
-
-    Attributes:
-        direct: hosts whose workers have links of their own. facing: our address as a host sees it.
-    """
+    """The launcher's links, on which the broker sits: to each host's agent, and to workers with a link of their own."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
+        self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
+        self.here = {number for number, host in enumerate(self.plan) if is_here(host.name)}
+        self.direct = set() if config.backend == "zmq" else self.here  # hosts whose workers have links of their own
         self.selector = selectors.DefaultSelector()
         welcome = {"size": config.n, "retries": config.retries}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
@@ -7729,11 +7715,10 @@ class Links:
         self.bell = Bell()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.writer = Writer(self.bell.ring)
-        self.router: Optional[ZmqRouter] = None
+        self.router: Any = None  # a ZmqRouter, with --backend zmq
         self.broker.library = functools.partial(read_library, config)
-        self.direct: Set[int] = set()  # hosts whose workers have links of their own
-        self.facing: Dict[int, str] = {}  # our address as those hosts see it
-        self.ways: Dict[int, str] = {}  # how their workers have come
+        self.facing: Dict[int, str] = {}  # our address as other hosts see it
+        self.told_way: Set[int] = set()  # hosts of which we have said how their workers come
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
@@ -7742,10 +7727,9 @@ class Links:
 
     def send(self, rank: int, frames: Frames) -> None:
         """Send to a worker: straight, through its agent, or once its link is there."""
-        peer = self.peers.get(rank)
-        if peer is None:
-            member = self.broker.members.get(rank)
-            peer = None if member is None else self.agents.get(member.host) if member.host not in self.direct else None
+        peer, member = self.peers.get(rank), self.broker.members.get(rank)
+        if peer is None and member is not None and member.host not in self.direct:
+            peer = self.agents.get(member.host)
         if peer is None:
             self.early.setdefault(rank, []).append(frames)
         else:
@@ -7767,20 +7751,19 @@ class Links:
 
     def invite(self, rank: int, incarnation: int) -> Optional[List[str]]:
         """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
-        assert self.router is not None
-        address = self.facing.get(self.broker.members[rank].host)
+        host = self.broker.members[rank].host
+        address = "127.0.0.1" if host in self.here else self.config.address or self.facing[host]
         endpoint = self.router.listen(address) if address else ""
         return self.router.invite(rank, incarnation, endpoint) if endpoint else None
 
     def tell_way(self, host: int, way: str) -> None:
         """With -v, say once which way the workers of a host have come."""
-        if self.config.verbose > 0 and self.router is not None and host not in self.ways:
-            self.ways[host] = way
+        if self.config.verbose > 0 and self.router is not None and host not in self.told_way:
+            self.told_way.add(host)
             self.report(f"{self.broker.host_names[host]}: its workers come {way}")
 
     def take_zmq(self, rank: int, frames: Frames) -> None:
         """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
-        assert self.router is not None
         peer = self.peers.get(rank)
         if peer is None or peer.identity != self.router.identities[rank]:
             self.peers[rank] = ZmqPeer(self.router, self.router.identities[rank])
@@ -7799,9 +7782,8 @@ class Links:
             order = facts(rank=rank, incarnation=member.incarnation)
             self.send_agent(member.host, message("KILL", AGENT, 0, order))
 
-    def add_peer(self, worker: List[int], fd: int) -> None:
+    def add_peer(self, rank: int, incarnation: int, fd: int) -> None:
         """Connect to a local worker by the descriptor that its agent passed us."""
-        rank, incarnation, _ = worker
         link = StreamLink(socket.socket(fileno=fd))
         self.peers[rank] = link
         self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, rank, link))
@@ -7838,21 +7820,16 @@ class Links:
 
     def drain_peer(self, rank: int) -> None:
         """Before a death is judged: take in all that the worker had sent."""
-        link: Any = self.peers.get(rank)
-        if link is None:
-            return
+        link = self.peers.get(rank)
         if isinstance(link, ZmqPeer):
-            assert self.router is not None
             self.router.receive()
             self.peers.pop(rank, None)
-            return
-        n = -1
-        while not link.closed and link.n_in != n:
-            n = link.n_in
-            self.read_peer(rank, link)
-            if self.peers.get(rank) is not link:
-                return
-        self.drop_peer(rank, link)
+        elif link is not None:
+            n = -1
+            while not link.closed and link.n_in != n:
+                n = link.n_in
+                self.read_peer(rank, link)
+            self.drop_peer(rank, link)
 
     def end_turn(self) -> Optional[float]:
         """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
@@ -7869,16 +7846,11 @@ class Links:
 
 
 class HostLinks(Links):
-    """Links, and the hosts behind them: starts an agent on each of the plan, and lets go of those that do not answer.
-
-    Attributes:
-        give_up_s: when to end the job, as a host has failed that it cannot do without.
-    """
+    """Links, and the hosts behind them: starts an agent on each, and lets go of those that do not answer."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.signalled: Optional[int] = None  # the first signal that asked us to end
-        self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
         self.local_agents: List[int] = []  # processes forked from this one
         self.starters: Dict[int, Starter] = {}  # by host number
         self.joining: Set[int] = set()  # hosts that have neither joined nor failed
@@ -7891,14 +7863,14 @@ class HostLinks(Links):
 
         This host's agent is forked, unless it needs another interpreter or a prolog. Others are started in parallel.
         """
-        here = [number for number, host in enumerate(self.plan) if is_here(host.name)]
-        loopback = self.config.backend == "loopback"
-        local = here if loopback or not (self.config.python or self.config.prolog) else []
-        for number in local:
-            self.begin_agent(number) if loopback else self.fork_agent(number)
-        for number, host in enumerate(self.plan):
-            if number not in local:
-                self.start_host(number, host, number in here)
+        start_here = self.start_host if self.config.python or self.config.prolog else self.fork_agent
+        if self.config.backend == "loopback":
+            start_here = self.begin_agent
+        for number in self.here:
+            start_here(number)
+        for number in range(len(self.plan)):
+            if number not in self.here:
+                self.start_host(number)
         if self.joining:
             self.join_s = now() + JOIN_S
 
@@ -7924,9 +7896,7 @@ class HostLinks(Links):
         theirs.close()
         os.close(life_out)
         self.local_agents.append(pid)
-        self.direct |= {number} if self.config.backend == "own" else set()
-        self.cpus[number], self.facing[number] = usable_cpus(), "127.0.0.1"
-        self.add_agent(number, socket.gethostname(), StreamLink(ours, passes_descriptors=True))
+        self.add_agent(number, StreamLink(ours, passes_descriptors=True))
 
     def begin_agent(self, number: int) -> None:
         """Start this host's agent as a thread (--backend loopback)."""
@@ -7934,29 +7904,29 @@ class HostLinks(Links):
         link = StreamLink(ours)
         agent = LoopbackAgent(StreamLink(theirs), self.config._replace(ship=False), link.descriptors)
         threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
-        self.direct.add(number)
-        self.cpus[number], self.facing[number] = usable_cpus(), "127.0.0.1"
-        self.add_agent(number, socket.gethostname(), link)
+        self.add_agent(number, link)
 
-    def start_host(self, number: int, host: Host, here: bool) -> None:
+    def add_agent(self, number: int, link: StreamLink) -> None:
+        """Note that this host's agent is there."""
+        self.cpus[number] = usable_cpus()
+        self.agents[number] = link
+        self.broker.host_names[number] = socket.gethostname()
+        read_agent = functools.partial(self.read_agent, number, link)
+        self.selector.register(link.fileno(), selectors.EVENT_READ, read_agent)
+
+    def start_host(self, number: int) -> None:
         """Start the command that reaches a host, or the interpreter that this host's agent needs."""
-        starter = self.starters[number] = Starter(host.name, self.config, here)
+        starter = self.starters[number] = Starter(self.plan[number].name, self.config, number in self.here)
         try:
             starter.start()
         except OSError as error:
             self.fail_host(number, str(error))
             return
-        self.direct |= {number} if here and self.config.backend == "own" else set()
         self.joining.add(number)
         self.selector.register(starter.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, number))
         if starter.process.stderr is not None:
             read_words = functools.partial(self.read_words, starter)
             self.selector.register(starter.process.stderr, selectors.EVENT_READ, read_words)
-
-    def add_agent(self, host: int, name: str, link: StreamLink) -> None:
-        self.agents[host] = link
-        self.broker.host_names[host] = name
-        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, host, link))
 
     def read_agent(self, host: int, link: StreamLink) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
@@ -7979,12 +7949,11 @@ class HostLinks(Links):
         self.touched.discard(link)
         link.close()
         del self.agents[host]
-        if host in self.starters and self.broker.status is None:
-            link.closed += self.starters[host].last_words()
         if self.broker.status is None:
-            self.report(f"host {self.broker.host_names[host]} is lost: {link.closed}")
             if host in self.starters:
+                link.closed += self.starters[host].last_words()
                 self.starters[host].kill()
+            self.report(f"host {self.broker.host_names[host]} is lost: {link.closed}")
         self.broker.lose_host(host, link.closed)
 
     def agent_message(self, host: int, link: StreamLink, frames: Frames) -> None:
@@ -7992,26 +7961,31 @@ class HostLinks(Links):
         code, rank, _ = Broker.header(frames)
         name = NAMES.get(code) if rank == AGENT else None
         if name == "OUTPUT":
-            head, text = json.loads(bytes(frames[1])), bytes(frames[2])
-            if self.config.verbose > 0 and len(self.plan) > 1 and head["rank"] != ORIGIN:
-                mark = f"[{self.broker.host_names[host]} {head['rank']}] ".encode()
-                text = b"".join(mark + line for line in text.splitlines(keepends=True))
-            self.writer.put(head["stream"], text)
+            head = read_facts(frames[1], rank=int, stream=int)
+            self.show_output(host, head["rank"], head["stream"], bytes(frames[2]))
             return
         if name == "JOIN":
-            self.join_host(host, json.loads(bytes(frames[1])))
+            self.join_host(host, read_facts(frames[1], cpus=int, facing=str))
             return
         if NAMES.get(code) == "HELLO":  # a worker that ØMQ did not bring here
             self.peers.pop(rank, None)
             self.tell_way(host, "through the pipe")
-        if name == "STARTED" and self.config.verbose > 1:
-            for rank, _, pid in json.loads(bytes(frames[1]))["workers"]:
+        elif name == "STARTED":
+            ((rank, incarnation, pid),) = read_facts(frames[1], workers=list)["workers"]
+            if self.config.verbose > 1:
                 self.report(f"worker {rank} on {self.broker.host_names[host]} runs as process {pid}")
-        if name == "STARTED" and host in self.direct and link.descriptors:
-            self.add_peer(json.loads(bytes(frames[1]))["workers"][0], link.descriptors.popleft())
-        if name == "DIED":
-            self.drain_peer(json.loads(bytes(frames[1]))["rank"])
+            if host in self.direct and link.descriptors:
+                self.add_peer(rank, incarnation, link.descriptors.popleft())
+        elif name == "DIED":
+            self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
+
+    def show_output(self, host: int, rank: int, stream: int, text: bytes) -> None:
+        """Write what a worker printed; with -v and several hosts, behind its host and rank."""
+        if self.config.verbose > 0 and len(self.plan) > 1 and rank != ORIGIN:
+            mark = f"[{self.broker.host_names[host]} {rank}] ".encode()
+            text = b"".join(mark + line for line in text.splitlines(keepends=True))
+        self.writer.put(stream, text)
 
     def read_words(self, starter: Starter) -> None:
         """Keep what a starter says on standard error; show it with -v."""
@@ -8045,7 +8019,7 @@ class HostLinks(Links):
         """Note that a host's agent is there."""
         self.joining.discard(number)
         self.cpus[number] = there["cpus"]
-        self.facing[number] = "127.0.0.1" if self.starters[number].here else self.config.address or there["facing"]
+        self.facing[number] = there["facing"]
         self.broker.host_names[number] = self.starters[number].name
         if self.config.verbose > 0:
             name = self.plan[number].name
@@ -8075,7 +8049,7 @@ class HostLinks(Links):
         for number in list(self.joining) if now_s >= self.join_s else ():
             self.fail_host(number, f"no answer within {JOIN_S} s")
         for number, link in list(self.agents.items()):
-            if number in self.starters and number not in self.joining and not self.starters[number].here:
+            if number not in self.here and number not in self.joining:
                 link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
                 self.touched.add(link)
                 if link.closed:
@@ -8096,7 +8070,7 @@ class Launcher(HostLinks):
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
-        self.old_handlers = {number: signal.getsignal(number) for number in LAUNCHER_SIGNALS}
+        self.old_handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
         for number, handler in self.old_handlers.items():
             if handler is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
@@ -8148,7 +8122,7 @@ class Launcher(HostLinks):
     def serve_client(self) -> int:
         """Take an Executor's client for the origin; return the first rank that is left for workers."""
         self.broker.join(ORIGIN, 0)
-        self.add_peer([ORIGIN, 1, 0], self.config.serve)
+        self.add_peer(ORIGIN, 1, self.config.serve)
         return ORIGIN + 1
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
@@ -8190,6 +8164,7 @@ class Launcher(HostLinks):
 
     def suspend(self) -> None:
         """Tell the agents of other hosts that silence will mean nothing; then stop, as any program does at Ctrl-Z."""
+        self.view.end_line()
         for host, link in self.agents.items():
             self.send_agent(host, message("SUSPEND", AGENT, 0))
             link.drain(1.0)
@@ -8221,8 +8196,6 @@ class Launcher(HostLinks):
             return 128 + self.signalled
         return 1 if self.broker.status is None else self.broker.status
 
-
-LAUNCHER_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 # ======================================================================================================================
@@ -8618,18 +8591,14 @@ class View:
                 self.draw("M", "process_name", number, args={"name": f"host {name}"})
             for member in self.broker.members.values():
                 self.draw("M", "thread_name", member.host, member.rank, args={"name": f"worker {member.rank}"})
-        if self.line is not None and hasattr(signal, "SIGTSTP"):
-            signal.signal(signal.SIGTSTP, self.on_stop_key)
         LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher"),
                    lambda: os.getpid() == self.launcher.pid)  # fmt: skip
 
-    def on_stop_key(self, number: int, frame: Any) -> None:
-        """On Ctrl-Z: give the terminal back before stopping."""
-        assert self.line is not None
-        self.line.erase()
-        self.launcher.writer.drain(0.5)
-        os.kill(os.getpid(), signal.SIGSTOP)
-
+    def end_line(self) -> None:
+        """Give the terminal back, until the next `tick`."""
+        if self.line is not None:
+            self.line.erase()
+            self.launcher.writer.drain(0.5)
     # -- what comes from workers ------------------------------------------------------------------------------------
 
     def observe(self, kind: str, member: Member, told: Any) -> None:
@@ -8711,8 +8680,7 @@ class View:
 
     def end(self) -> None:
         """Take the progress line away, close the files, and with -v sum up."""
-        if self.line is not None:
-            self.line.erase()
+        self.end_line()
         self.write_logs(math.inf)
         if self.trace >= 0:
             self.files.put(self.trace, b"]\n")

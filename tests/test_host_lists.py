@@ -461,20 +461,6 @@ def test_spread(hosts, n, expected):
     assert scoop_lite.spread(plan(hosts), n) == plan(expected)
 
 
-KNOWN_CPUS = [
-    ("a:? b:?", None, "a:2 b:8"),
-    ("a:? b:?", 4, "a:2 b:2"),
-    ("a:? b:?", 13, "a:4 b:9"),
-    ("a:1 b:?", None, "a:1 b:8"),
-    ("b:? z:?", None, "b:8 z:1"),  # a host that claims to have none still gets a worker
-]
-
-
-@pytest.mark.parametrize("hosts, n, expected", KNOWN_CPUS)
-def test_spread_over_known_cpus(hosts, n, expected):
-    assert scoop_lite.spread(plan(hosts), n, {"a": 2, "b": 8, "z": 0}.__getitem__) == plan(expected)
-
-
 def test_spread_keeps_the_number_and_the_first_host():
     for hosts in ("a:1", "a:?", "a:3 b:1 c:2", "a:? b:5 c:?", "a:? b:? c:? d:?"):
         for n in range(1, 40):

@@ -68,6 +68,13 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+            job = os.fork()
+            if job:  # as a shell does: without one, Ctrl-Z would stop nothing
+                os._exit(os.WEXITSTATUS(os.waitpid(job, 0)[1]))
+            os.setpgid(0, 0)
+            signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+            os.tcsetpgrp(0, os.getpid())
+            signal.signal(signal.SIGTTOU, signal.SIG_DFL)
             os.execvpe(command[0], command, environment)
 
     def resize(self, lines, columns):
@@ -232,15 +239,18 @@ def test_what_workers_print_scrolls_above_it_too(terminal):
 
 
 def test_a_stopped_job_gives_the_terminal_back(terminal):
-    """Ctrl-Z and `fg`: while the job is stopped its line is gone and the whole screen scrolls."""
-    term = terminal(SLOW, args=[140])
+    """Ctrl-Z and `fg`: while the job is stopped its line is gone, the whole screen scrolls, and other hosts wait."""
+    hosts = ["--hosts", "localhost:1", "far:1", "--launcher", "env NODE={host} sh -c"]
+    term = terminal(SLOW, *hosts, "--heartbeat", "0.2", "--dead-after", "1", args=[140])
     term.read_until(lambda rows: is_status(rows[-1]))
     os.write(term.fd, b"\x1a")
-    term.read(0.7)
+    term.read(3)
     assert not any(map(is_status, term.rows())) and (term.screen.margins or (0, term.screen.lines - 1)) == (0, 9)
-    os.killpg(term.pid, signal.SIGCONT)
+    os.killpg(os.tcgetpgrp(term.fd), signal.SIGCONT)
     term.read_until(lambda rows: is_status(rows[-1]))
-    assert re.findall(r"result \d+", "\n".join(term.finish())) == [f"result {i}" for i in range(0, 140, 10)]
+    shown = term.finish()
+    assert not any("lost" in row for row in shown), shown
+    assert re.findall(r"result \d+", "\n".join(shown)) == [f"result {i}" for i in range(0, 140, 10)]
 
 
 def test_a_killed_worker_is_seen_in_the_line(terminal):
