@@ -6314,38 +6314,13 @@ def run_program(config: Config, module: types.ModuleType) -> None:
             path = os.path.join(config.directory, path)  # not normalized, as python does it
         loader = shipper.loader if shipper else importlib.machinery.SourceFileLoader
         namespace.update(__file__=path, __loader__=loader(module.__name__, path), __cached__=None)
-        source = namespace["__loader__"].get_data(path)
-        if is_odd(source) and not shipper and importlib.util.find_spec("_ctypes"):
-            run_file(path, namespace)
-            return
-        code = compile(source, path, "exec")
+        try:
+            code = compile(importlib.util.decode_source(namespace["__loader__"].get_data(path)), path, "exec")
+        except (SyntaxError, ValueError):
+            if shipper or module.__name__ != "__main__":
+                raise
+            sys.exit(subprocess.call([*own_command()[:-1], path]))  # Python has words of its own for some files
     exec(code, namespace)
-
-
-def is_odd(source: bytes) -> bool:
-    """Return True where `python script.py`, which reads files on its own, takes a source otherwise than `compile`."""
-    try:
-        source.decode()
-    except UnicodeDecodeError:
-        return True
-    return b"\0" in source
-
-
-def run_file(path: str, namespace: Dict[str, Any]) -> None:
-    """Run a file in a namespace by the function of Python's C interface that `python script.py` uses."""
-    import ctypes
-
-    fopen = ctypes.CDLL(None).fopen
-    fopen.restype, fopen.argtypes = ctypes.c_void_p, [ctypes.c_char_p, ctypes.c_char_p]
-    run = ctypes.pythonapi.PyRun_FileExFlags
-    space, pointer = ctypes.py_object, ctypes.c_void_p
-    run.restype, run.argtypes = space, [pointer, ctypes.c_char_p, ctypes.c_int, space, space, ctypes.c_int, pointer]
-    file_input, close_it = 257, 1
-    name = os.fsencode(path)
-    stream = fopen(name, b"rb")
-    if not stream:
-        raise FileNotFoundError(path)
-    run(stream, name, file_input, namespace, namespace, close_it, None)
 
 
 def is_main_archive(path: str) -> bool:
