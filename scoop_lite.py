@@ -62,9 +62,7 @@ import copyreg
 import enum
 import functools
 import gc
-import hashlib
 import heapq
-import hmac
 import importlib
 import importlib.machinery
 import importlib.util
@@ -76,12 +74,10 @@ import marshal
 import math
 import os
 import pickle
-import random
 import re
 import select
 import selectors
 import shlex
-import shutil
 import signal
 import socket
 import struct
@@ -693,7 +689,15 @@ class Door:
 
     @staticmethod
     def prove(key: bytes, role: bytes, *parts: bytes) -> bytes:
+        import hmac  # where it is used: with OpenSSL behind it, it would take every start 3 ms
+
         return hmac.new(key, role + b"".join(parts), "sha256").digest()
+
+    @classmethod
+    def is_proof(cls, proof: bytes, key: bytes, role: bytes, *parts: bytes) -> bool:
+        import hmac
+
+        return hmac.compare_digest(proof, cls.prove(key, role, *parts))
 
     def answer(self) -> None:
         """Accept a connection and send it our nonce."""
@@ -729,7 +733,7 @@ class Door:
         elif len(begun) == self.PROOF.size:
             who, theirs, proof = self.PROOF.unpack(begun)
             key = self.keys.get(who, b"")
-            right = hmac.compare_digest(proof, self.prove(key, b"caller", who, nonce, theirs)) and bool(key)
+            right = self.is_proof(proof, key, b"caller", who, nonce, theirs) and bool(key)
             self.dismiss(caller, close=not right)
             if right:
                 del self.keys[who]
@@ -774,7 +778,7 @@ def knock(port: int, key: str, rank: int, incarnation: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             nonce, theirs = os.urandom(32), receive_exactly(sock, 32)
             sock.sendall(who + nonce + Door.prove(secret, b"caller", who, theirs, nonce))
-            if hmac.compare_digest(receive_exactly(sock, 32), Door.prove(secret, b"door", who, theirs, nonce)):
+            if Door.is_proof(receive_exactly(sock, 32), secret, b"door", who, theirs, nonce):
                 return sock
             raise PeerError("it is somebody else's")
         except OSError as error:
@@ -2253,7 +2257,7 @@ class Scope:
 
     def __init__(self, place: int, depth: int, level: Deque[Any]) -> None:
         self.place, self.depth, self.level, self.n = place, depth, level, 0
-        self.rng: Optional[random.Random] = None
+        self.rng: Any = None  # random.Random
 
 
 def place_of(parent: int, order: int) -> int:
@@ -5277,12 +5281,14 @@ def task_seed() -> int:
     """
     found = runtime()
     scope = found.scope or found.open_scope()
+    import hashlib
+
     digest = hashlib.blake2b(b"%d:%d" % (found.config.seed, scope.place), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
 @public(futures, "task_rng")
-def task_rng() -> random.Random:
+def task_rng() -> Any:
     """Return the running task's own random generator, seeded with `task_seed`; the same object within one task.
 
     Example:
@@ -5292,6 +5298,8 @@ def task_rng() -> random.Random:
     found = runtime()
     scope = found.scope or found.open_scope()
     if scope.rng is None:
+        import random
+
         scope.rng = random.Random(task_seed())
     return scope.rng
 
@@ -5615,7 +5623,7 @@ class Client(Runtime):
         program = program_facts()
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # as workers name what they import of it
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
-        words = [*own_command(), "-n", str(n), *options, "--serve"]
+        words = [*compiled_command(), "-n", str(n), *options, "--serve"]
         self.scheduler: ClientScheduler
         super().__init__(config, ORIGIN, 1, StreamLink(self.start_launcher(words, program)))
         if program["kind"] == "prompt":
@@ -6389,7 +6397,7 @@ class Shipper:
     def look(self, paths: Sequence[str]) -> Dict[str, Any]:
         """Return what the launcher says of the first of these paths that it has, and keep its content."""
         local = {path: read_if_there(path) for path in paths}
-        have = {path: hashlib.sha256(data).hexdigest() for path, data in local.items() if data is not None}
+        have = {path: sha256(data) for path, data in local.items() if data is not None}
         found, content = self.fetch(paths, have)
         if found.get("file"):
             self.contents[found["path"]] = local[found["path"]] if found["same"] else content  # type: ignore[assignment]
@@ -6427,6 +6435,13 @@ class ShippedLoader(importlib.machinery.SourceFileLoader):
             lines = data.decode(errors="replace").splitlines(keepends=True)
             linecache.cache[path] = len(data), None, lines, path
         return data
+
+
+def sha256(data: bytes) -> str:
+    """Return the SHA-256 of some bytes, in hexadecimal."""
+    import hashlib  # where it is used: it would take every start 3 ms
+
+    return hashlib.sha256(data).hexdigest()
 
 
 def read_if_there(path: str) -> Optional[bytes]:
@@ -7415,6 +7430,20 @@ def own_command() -> List[str]:
     return [sys.executable, *flags, __file__]
 
 
+def compiled_command() -> List[str]:
+    """Return words that do the same by the .pyc file that importing this one has left: to compile it takes 0.1 s."""
+    *python, path = own_command()
+    return [*python, "-c", COMPILED, os.path.abspath(path)]
+
+
+#: Runs a script as `python` would, but for that.
+COMPILED = """import os,sys
+p=__file__=sys.argv[0]=sys.argv.pop(1)
+if sys.path[0]=="": sys.path[0]=os.path.dirname(p)
+import importlib.machinery as m
+exec(m.SourceFileLoader("__main__",p).get_code("__main__"))"""
+
+
 def own_source() -> bytes:
     """Return what this file holds."""
     with open(__file__, "rb") as file:
@@ -7575,7 +7604,7 @@ def read_library(config: Config, request: Dict[str, Any]) -> Frames:
             if names is not None:
                 return [facts(number=number, path=path, names=names), b""]
             if content is not None:
-                same = request["have"].get(path) == hashlib.sha256(content).hexdigest()
+                same = request["have"].get(path) == sha256(content)
                 return [facts(number=number, path=path, file=True, same=same), b"" if same else content]
     return [facts(number=number, path=None), b""]
 
@@ -8951,11 +8980,18 @@ def choose_backend(options: argparse.Namespace, hosts: Sequence[Host], p: Parser
     return "loopback"
 
 
+def is_command(name: str) -> bool:
+    """Return True for a program that can be found and run here."""
+    import shutil  # where it is used: it would take every start 2 ms
+
+    return shutil.which(name) is not None
+
+
 def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
     """Refuse files and directories that cannot be used."""
     if options.prolog and not hosts and not os.access(options.prolog, os.R_OK):
         p.error(f"--prolog {options.prolog}: cannot be read")
-    if options.python and not hosts and not shutil.which(options.python):
+    if options.python and not hosts and not is_command(options.python):
         p.error(f"--python-interpreter {options.python}: there is no such command")
     if options.profile:
         os.makedirs(options.profile, exist_ok=True)
@@ -9016,8 +9052,8 @@ def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> s
     """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
     name = "rsh" if options.rsh else options.launcher
     if name == "auto":
-        own = SCHEDULER_STARTERS.get(scheduler, "ssh")
-        name = own if shutil.which(own) else "ssh"
+        own = SCHEDULER_STARTERS.get(scheduler, "")
+        name = own if own and is_command(own) else "ssh"
     template = STARTERS.get(name, name)
     if "{host}" not in template:
         p.error(f"--launcher {name}: it needs a place for the host, as in 'qrsh -inherit {{host}}'")
@@ -9066,7 +9102,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     words = join_hosts(sys.argv[1:] if argv is None else argv)
     options = p.parse_args(words)
     if options.version:
-        print(f"scoop_lite {__version__}\n{hashlib.sha256(own_source()).hexdigest()}  {os.path.abspath(__file__)}")
+        print(f"scoop_lite {__version__}\n{sha256(own_source())}  {os.path.abspath(__file__)}")
         sys.exit(0)
     no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
     if options.self_check:
@@ -9091,6 +9127,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     else:
         if status < 0:
             end_by_signal(-status)
+        if _run_as_script:  # then all that is left is to take the interpreter apart, which takes 10 ms
+            atexit._run_exitfuncs()
+            flush_output()
+            os._exit(status)
         sys.exit(status)
     sys.exit(role())
 
@@ -9144,7 +9184,7 @@ def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
     Returns:
         The exit status: 0 unless something that must work does not.
     """
-    print(f"scoop_lite {__version__}, SHA-256 {hashlib.sha256(own_source()).hexdigest()}\n{os.path.abspath(__file__)}")
+    print(f"scoop_lite {__version__}, SHA-256 {sha256(own_source())}\n{os.path.abspath(__file__)}")
     there = [value for _, value, module, _, _ in ACCELERATORS if importlib.util.find_spec(module)]
     engines = ["own", "zmq"][: 1 + ("zmq" in there)] if CAN_FORK else ["loopback"]
     engines = engines if options.backend == "auto" else [options.backend]

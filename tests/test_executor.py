@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import gc
+import json
 import os
 import pickle
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -801,3 +803,29 @@ def test_a_module_that_a_pools_workers_cannot_import_is_named_with_host_and_path
         pool.submit(late_module.one).result(10)
     assert "No module named 'late_module'" in str(info.value)
     assert str(info.value).endswith(f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: {others})")
+
+
+def test_a_pool_starts_from_compiled_code_and_not_from_modules_of_the_directory(tmp_path):
+    """An Executor's launcher runs the .pyc file of this file, with the `sys.path` that a script would have."""
+    own, here = tmp_path / "own", tmp_path / "here"
+    own.mkdir(), here.mkdir()
+    shutil.copy(CHECKOUT / "scoop_lite.py", own / "renamed.py")
+    (here / "selectors.py").write_text("raise SystemExit('imported from the current directory')")
+
+    def out(*command):
+        env = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+        return subprocess.run(command, cwd=here, env=env, stdout=subprocess.PIPE, check=True).stdout.decode()
+
+    source = "import sys; sys.path[0] = sys.argv[1]\nimport renamed, json; print(json.dumps(renamed.compiled_command()))"
+    command = json.loads(out(sys.executable, "-c", source, own))
+    assert out(*command, "-n", "1", "-c", "import sys; print(sys.argv)", "word") == "['-c', 'word']\n"
+    (compiled,) = (own / "__pycache__").glob("renamed.*.pyc")
+    compiled.write_bytes(compiled.read_bytes().replace(b"the program's exit status", b"the PROGRAM's exit status"))
+    source = "import scoop_lite; print(scoop_lite.main.__doc__)"
+    assert "the PROGRAM's exit status" in out(*command, "-n", "1", "-c", source), "this was not what is compiled"
+
+
+def test_importing_takes_no_module_that_few_runs_need():
+    rare = ["hashlib", "hmac", "random", "shutil", "zmq", "greenlet"]
+    source = f"import sys, scoop_lite; print([name for name in {rare} if name in sys.modules])"
+    assert run(source, launch=False)[1] == "[]\n"

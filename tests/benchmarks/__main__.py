@@ -176,6 +176,7 @@ class Benchmark:
         """Return the environment variables of a run."""
         path = os.pathsep.join([str(self.environment.bin), os.environ.get("PATH", "")])
         return {"PATH": path, "PYTHONPATH": os.pathsep.join([str(HERE), str(self.options.file.parent)]),
+                "PYTHONDONTWRITEBYTECODE": "",      # modules are compiled once, as on any user's machine
                 "SCOOP_LITE_BENCHMARK_FUTURES": getattr(system, "module", ""), "RAY_USAGE_STATS_ENABLED": "0"}
 
     def starts(self, workload, system, best):
