@@ -98,8 +98,9 @@ from typing import Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
+    import resource
 except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = resource = None  # type: ignore[assignment]
 
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
@@ -7450,6 +7451,7 @@ def own_source() -> bytes:
         return file.read()
 
 
+
 def is_here(name: str) -> bool:
     """Return True for names that mean this very machine and need no starter."""
     return name in ("localhost", "127.0.0.1", "::1")
@@ -8069,7 +8071,6 @@ class Launcher(HostLinks):
         self.kill_s = math.inf  # when to stop waiting for the script to end by itself
         self.told_written = 0
         self.begun = False  # workers have been started
-        self.pid = os.getpid()
         self.view = View(self)
 
     def run(self) -> int:
@@ -8413,9 +8414,7 @@ class LogHandler(logging.Handler):
         alive: tells whether `take` can still do something with them in this process.
     """
 
-    def __init__(
-        self, config: Config, take: Callable[[logging.LogRecord, str], None], alive: Callable[[], bool]
-    ) -> None:
+    def __init__(self, config: Config, take: Callable[..., None], alive: Callable[[], bool]) -> None:
         super().__init__(log_level(config, to_file=True))
         self.take, self.alive = take, alive
         if logger.level == logging.NOTSET:
@@ -8428,15 +8427,12 @@ class LogHandler(logging.Handler):
             assert logging.lastResort is not None
             logging.lastResort.handle(record)
             return
-        text = record.getMessage()
-        if record.exc_info and record.exc_info[1] is not None:
-            text += "\n" + "".join(traceback.format_exception(*record.exc_info)).rstrip()
-        self.take(record, text)
+        self.take(record, self.format(record))
 
 
 def log_level(config: Config, to_file: bool = False) -> int:
     """Return the level from which records are shown, or sent because of --log."""
-    shown = {-1: logging.ERROR, 0: logging.WARNING, 1: logging.INFO}.get(config.verbose, logging.DEBUG)
+    shown = max(logging.DEBUG, logging.WARNING - 10 * config.verbose)
     return min(shown, logging.INFO) if to_file and config.log else shown
 
 
@@ -8556,12 +8552,11 @@ class View:
 
     def __init__(self, launcher: Launcher) -> None:
         self.launcher, self.config, self.broker = launcher, launcher.config, launcher.broker
-        self.start_s, self.started = now(), time.time()
+        self.start_s, self.started, self.pid = now(), time.time(), os.getpid()
         self.numbers: Dict[Tuple[int, int], Dict[str, Any]] = {}  # told last, by rank and incarnation
         self.files = Writer(launcher.bell.ring)
         self.trace = self.log = -1  # descriptors
-        self.logs: List[Tuple[float, int, str]] = []  # a heap: records wait for earlier ones from other hosts
-        self.n_logs = 0
+        self.logs: List[Tuple[float, str]] = []  # a heap: records wait for earlier ones from other hosts
         self.rates: Deque[Tuple[float, int]] = collections.deque(maxlen=20)
         live = self.config.progress == "line"
         self.line = StatusLine(functools.partial(launcher.writer.put, 2)) if live else None
@@ -8595,8 +8590,8 @@ class View:
                 self.draw("M", "process_name", number, args={"name": f"host {name}"})
             for member in self.broker.members.values():
                 self.draw("M", "thread_name", member.host, member.rank, args={"name": f"worker {member.rank}"})
-        LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher"),
-                   lambda: os.getpid() == self.launcher.pid)  # fmt: skip
+        LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher", False),
+                   lambda: os.getpid() == self.pid)  # fmt: skip
 
     def end_line(self) -> None:
         """Give the terminal back, until the next `tick`."""
@@ -8624,11 +8619,9 @@ class View:
         """Mark a death in the trace and in the log."""
         if self.trace >= 0:
             self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": text})
-        self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", shown=True)
+        self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", True)
 
-    def take_log(
-        self, at_s: float, level: int, name: str, text: str, who: str, shown: bool = False, **more: Any
-    ) -> None:
+    def take_log(self, at_s: float, level: int, name: str, text: str, who: str, shown: bool, **more: Any) -> None:
         """Show a log record on the terminal, unless it is to be seen elsewhere, and keep it for the log file."""
         if level >= log_level(self.config) and not shown:
             text_in_lines = f"scoop_lite: {logging.getLevelName(level)} from {who}: {text}\n"
@@ -8637,12 +8630,11 @@ class View:
             wall = self.started + at_s - self.start_s
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(wall)) + f"{wall % 1:.6f}"[1:]
             more = {"time": stamp, "level": logging.getLevelName(level), "logger": name, **more, "text": text}
-            self.n_logs += 1
-            heapq.heappush(self.logs, (at_s, self.n_logs, json.dumps(more) + "\n"))
+            heapq.heappush(self.logs, (at_s, json.dumps(more) + "\n"))
 
     def write_logs(self, until_s: float) -> None:
         while self.logs and self.logs[0][0] <= until_s:
-            self.files.put(self.log, heapq.heappop(self.logs)[2].encode())
+            self.files.put(self.log, heapq.heappop(self.logs)[1].encode())
 
     # -- progress and summary ---------------------------------------------------------------------------------------
 
@@ -8810,20 +8802,17 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"scoop_lite: {text}; see --help\n")
 
 
-def positive(text: str) -> int:
+def positive(text: str, least: int = 1) -> int:
     """Read a number from 1 on."""
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, not {value}")
+    if value < least:
+        raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
     return value
 
 
 def natural(text: str) -> int:
     """Read a number from 0 on."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must not be negative, not {value}")
-    return value
+    return positive(text, 0)
 
 
 def address(text: str) -> str:
@@ -8927,11 +8916,11 @@ def parser() -> Parser:
 
 def choose_program(options: argparse.Namespace, p: Parser) -> Tuple[str, str, Sequence[str]]:
     """Return the kind of the program, its file, name or text, and its arguments."""
-    if options.serve >= 0 or options.interactive and (options.script, options.module, options.code) == (None,) * 3:
-        return "prompt", "", []
     for kind, words in (("module", options.module), ("code", options.code)):
         if words is not None:
             return (kind, words[0], words[1:]) if words else p.error(f"option -{kind[0]} needs an argument")
+    if options.script is None:
+        return "prompt", "", []
     check_script(options.script, p)
     return "script", options.script, options.args
 
@@ -9101,14 +9090,12 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     p = parser()
     words = join_hosts(sys.argv[1:] if argv is None else argv)
     options = p.parse_args(words)
-    if options.version:
-        print(f"scoop_lite {__version__}\n{sha256(own_source())}  {os.path.abspath(__file__)}")
-        sys.exit(0)
     no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
-    if options.self_check:
-        if not no_program:
-            p.error("--self-check brings its own program; give it options only")
-        sys.exit(self_check([word for word in words if word != "--self-check"], options))
+    if options.self_check and not no_program:
+        p.error("--self-check brings its own program; give it options only")
+    if options.version or options.self_check:
+        print(f"scoop_lite {__version__}\n{sha256(own_source())}  {os.path.abspath(__file__)}")
+        sys.exit(0 if options.version else self_check([word for word in words if word != "--self-check"], options))
     if no_program and options.serve < 0:
         p.print_help()
         sys.exit(0)
@@ -9137,24 +9124,17 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 def raise_file_limit() -> None:
     """Allow as many descriptors as the system lets us: a link for each worker."""
-    try:
-        import resource
-    except ImportError:
-        return
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if resource is not None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def end_by_signal(number: int) -> None:
     """End as the origin did, without a second core dump."""
     flush_output()
-    try:
-        import resource
-
+    with contextlib.suppress(OSError, ValueError):  # SIGKILL has no handler
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         signal.signal(number, signal.SIG_DFL)
-    except (ImportError, OSError, ValueError):
-        pass
     os.kill(os.getpid(), number)
     sys.exit(128 + number)
 
@@ -9184,7 +9164,6 @@ def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
     Returns:
         The exit status: 0 unless something that must work does not.
     """
-    print(f"scoop_lite {__version__}, SHA-256 {sha256(own_source())}\n{os.path.abspath(__file__)}")
     there = [value for _, value, module, _, _ in ACCELERATORS if importlib.util.find_spec(module)]
     engines = ["own", "zmq"][: 1 + ("zmq" in there)] if CAN_FORK else ["loopback"]
     engines = engines if options.backend == "auto" else [options.backend]
@@ -9220,11 +9199,8 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
 
 def check_limits(n: int) -> Iterator[Tuple[str, str]]:
     """Yield what this host allows, as `check_host` does, for `n` workers."""
-    try:
-        import resource
-    except ImportError:
+    if resource is None:
         return  # nor has it limits
-
     infinity = resource.RLIM_INFINITY
     for name, allowed, need in (  # an agent holds three descriptors for each worker, the launcher one
         ("open files", resource.getrlimit(resource.RLIMIT_NOFILE)[1], 32 + 3 * n),  # we raise the soft limit
