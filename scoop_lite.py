@@ -1887,6 +1887,11 @@ def loads(frames: Frames) -> Any:
     Raises:
         MisuseError: Something in it travels by value and comes from another version of Python.
     """
+    try:
+        return pickle.loads(frames[0], buffers=frames[1:])
+    except ModuleNotFoundError:
+        if not import_script():  # which may say where modules are to be found
+            raise
     return pickle.loads(frames[0], buffers=frames[1:])
 
 
@@ -6290,6 +6295,19 @@ class MainModule(types.ModuleType):
         finally:
             _state.update(runtime=found, importing=None)
         return getattr(self, name)
+
+
+def import_script() -> bool:
+    """In a worker, import the script if nothing of it was needed yet; return True if that was done now."""
+    main = sys.modules["__main__"]
+    if not isinstance(main, MainModule) or "scoop_lite_config" not in vars(main):
+        return False
+    try:
+        getattr(main, "any name", None)
+    except ImportError as error:
+        logger.debug("%s", error)
+        return False
+    return True
 
 
 def run_program(config: Config, module: types.ModuleType) -> None:

@@ -222,6 +222,26 @@ def test_modules_beside_the_script_reach_the_workers(launch, tmp_path):
     assert (outcome.returncode, outcome.stderr, outcome.facts) == (0, "", [True, 2])
 
 
+def test_workers_find_modules_where_the_script_tells_python_to_look(launch, tmp_path):
+    """A worker that has not needed the script yet imports it, rather than failing for a module that it makes known."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "far.py").write_text(
+        "def where(x):\n    import os, time\n    time.sleep(0.001)\n    return [x, os.getpid()]\n"
+    )
+    outcome = launch(
+        program(f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path / "elsewhere")!r})
+        import far
+
+        def main():
+            rows = list(futures.map(far.where, range(100)))
+            return [[row[0] for row in rows] == list(range(100)), len({{row[1] for row in rows}})]
+        """)
+    )
+    assert (outcome.returncode, outcome.stderr, outcome.facts) == (0, "", [True, 2])
+
+
 def test_workers_import_the_script_under_another_name(launch):
     outcome = launch("""
         import os, time
