@@ -6802,7 +6802,7 @@ class Agent(Keeper):
     def __init__(self, link: StreamLink, config: Config, local: bool, direct: bool) -> None:
         super().__init__(link, config)
         self.local, self.direct = local, direct
-        self.signals: Dict[int, int] = {}  # how often each came to us (and so to our whole foreground group)
+        self.signals: Dict[int, int] = collections.Counter()  # that came to us (and so to our whole foreground group)
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
         self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
@@ -6853,7 +6853,7 @@ class Agent(Keeper):
 
     def on_signal(self, number: int, frame: Any) -> None:
         """Count a signal (see `catch_signals`); those that end the agent of another host start its grace."""
-        self.signals[number] = self.signals.get(number, 0) + 1
+        self.signals[number] += 1
         if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
             self.stop_s = self.stop_s or now() + 3
 
@@ -6941,7 +6941,7 @@ class Agent(Keeper):
         SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
         """
         order = read_facts(frames[1], signal=int, count=int)
-        if self.signals.get(order["signal"], 0) < order["count"]:
+        if self.signals[order["signal"]] < order["count"]:
             self.signals[order["signal"]] = order["count"]
             for child in self.children.values():
                 if child.rank == ORIGIN:
@@ -7683,8 +7683,8 @@ class Writer:
     """A thread that writes what workers print, so that a stopped terminal stops nobody but those who print."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.lines: Deque[Tuple[int, bytes]] = collections.deque()
-        self.wake, self.written = wake, 0
+        self.lines: Deque[Tuple[int, bytes]] = collections.deque()  # empty when all is written
+        self.wake = wake
         self.broken: Set[int] = set()
         self.work = threading.Semaphore(0)
         self.thread: Optional[threading.Thread] = None
@@ -7716,7 +7716,6 @@ class Writer:
                     select.select([], [stream], [])
                 except OSError:
                     self.broken.add(stream)  # whoever read it has gone, as `script | head` does
-            self.written += len(data)
             self.lines.popleft()
             self.wake()
 
@@ -7819,13 +7818,12 @@ class Links:
     def read_peer(self, rank: int, link: Any) -> None:
         """Hand a worker's messages to the broker; one whose link is broken is ended."""
         messages = link.receive()
-        while messages:
-            try:
+        try:
+            while messages:
                 self.broker.turn(rank, messages.popleft())
-            except PeerError as error:
-                link.closed = str(error)
-                self.report(f"worker {rank} broke the protocol: {error}")
-                break
+        except PeerError as error:
+            link.closed = str(error)
+            self.report(f"worker {rank} broke the protocol: {error}")
         if link.closed:
             self.drop_peer(rank, link)
             if rank == ORIGIN and self.config.serve >= 0:
@@ -7836,11 +7834,15 @@ class Links:
 
     def drop_peer(self, rank: int, link: Any) -> None:
         """Forget a worker's link, unless the rank has a new one already."""
-        if rank in self.peers and self.peers[rank] is link:
-            link.unwatch(self.selector)
-            self.touched.discard(link)
-            link.close()
+        if self.peers.get(rank) is link:
+            self.close(link)
             del self.peers[rank]
+
+    def close(self, link: Any) -> None:
+        """Close a link, of which nothing is to be heard any more."""
+        link.unwatch(self.selector)
+        self.touched.discard(link)
+        link.close()
 
     def drain_peer(self, rank: int) -> None:
         """Before a death is judged: take in all that the worker had sent."""
@@ -7879,6 +7881,8 @@ class HostLinks(Links):
         self.starters: Dict[int, Starter] = {}  # by host number
         self.joining: Set[int] = set()  # hosts that have neither joined nor failed
         self.cpus: Dict[int, int] = {}  # of the hosts that have joined
+        self.printed: Dict[int, int] = collections.Counter()  # bytes that the workers of a host have printed
+        self.told: Dict[int, int] = collections.Counter()  # how many of these its agent knows to be written
         self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
 
@@ -7955,12 +7959,11 @@ class HostLinks(Links):
     def read_agent(self, host: int, link: StreamLink) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
         messages = link.receive()
-        while messages:
-            frames = messages.popleft()
-            try:
-                self.agent_message(host, link, frames)
-            except PeerError as error:
-                link.closed = str(error)
+        try:
+            while messages:
+                self.agent_message(host, link, messages.popleft())
+        except PeerError as error:
+            link.closed = str(error)
         if link.closed:
             self.lose_agent(host, link)
 
@@ -7969,9 +7972,7 @@ class HostLinks(Links):
         if host in self.joining:
             self.fail_host(host, link.closed)
             return
-        link.unwatch(self.selector)
-        self.touched.discard(link)
-        link.close()
+        self.close(link)
         del self.agents[host]
         if self.broker.status is None:
             if host in self.starters:
@@ -8006,6 +8007,7 @@ class HostLinks(Links):
 
     def show_output(self, host: int, rank: int, stream: int, text: bytes) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
+        self.printed[host] += len(text)
         if self.config.verbose > 0 and len(self.plan) > 1 and rank != ORIGIN:
             mark = f"[{self.broker.host_names[host]} {rank}] ".encode()
             text = b"".join(mark + line for line in text.splitlines(keepends=True))
@@ -8061,12 +8063,9 @@ class HostLinks(Links):
     def drop_start(self, number: int) -> None:
         """Give up a host that is still joining."""
         self.joining.discard(number)
-        starter = self.starters[number]
-        starter.link.unwatch(self.selector)
-        self.touched.discard(starter.link)
         self.agents.pop(number, None)
-        starter.link.close()
-        starter.kill()
+        self.close(self.starters[number].link)
+        self.starters[number].kill()
 
     def watch_hosts(self, now_s: float) -> None:
         """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
@@ -8085,9 +8084,8 @@ class Launcher(HostLinks):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.signals: Dict[int, int] = {}
+        self.signals: Dict[int, int] = collections.Counter()  # how often each came
         self.kill_s = math.inf  # when to stop waiting for the script to end by itself
-        self.told_written = 0
         self.begun = False  # workers have been started
         self.view = View(self)
 
@@ -8159,14 +8157,14 @@ class Launcher(HostLinks):
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
-        if self.writer.written - self.told_written > OUTPUT_WINDOW // 8:
-            self.told_written = self.writer.written
-            for host in self.agents:
-                self.send_agent(host, message("WRITTEN", AGENT, 0, COUNT.pack(self.told_written)))
+        for host, n in () if self.writer.lines else self.printed.items():
+            if n - self.told[host] > OUTPUT_WINDOW // 8:
+                self.told[host] = n
+                self.send_agent(host, message("WRITTEN", AGENT, 0, COUNT.pack(n)))
 
     def on_signal(self, number: int, frame: Any) -> None:
         """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
-        self.signals[number] = count = self.signals.get(number, 0) + 1
+        self.signals[number] += 1
         if self.signalled is not None:
             self.kill_s = now()
             return
@@ -8177,7 +8175,7 @@ class Launcher(HostLinks):
         elif number != signal.SIGINT:
             self.kill_s = now() + 4
         for host in self.agents:
-            self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number, count=count)))
+            self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number, count=self.signals[number])))
 
     def catch_suspend(self) -> None:
         """Learn of Ctrl-Z, unless whoever started us wants it ignored. No agent must be forked from here on."""

@@ -165,6 +165,25 @@ def test_output_is_not_read_while_the_terminal_is_behind(held, monkeypatch):
     assert not held.agent.paused and reader in held.agent.selector.get_map()
 
 
+def test_each_host_is_told_how_much_of_its_own_output_is_written(monkeypatch):
+    launcher = scoop_lite.Launcher(Config(hosts=(("a", 1), ("b", 1))))
+    put, told, window = [], [], scoop_lite.OUTPUT_WINDOW
+    monkeypatch.setattr(launcher.writer, "put", lambda *line: put.append(line))
+    monkeypatch.setattr(launcher, "send_agent", lambda host, frames: told.append((host, *COUNT.unpack(frames[1]))))
+    launcher.show_output(0, 1, 1, bytes(window))
+    launcher.show_output(1, 2, 2, b"little")
+    launcher.writer.lines.append((1, b"not written yet"))
+    launcher.tell_written()
+    assert put == [(1, bytes(window)), (2, b"little")] and told == []
+    launcher.writer.lines.clear()
+    launcher.tell_written()
+    launcher.tell_written()
+    assert told == [(0, window)]
+    launcher.show_output(1, 2, 2, bytes(window))
+    launcher.tell_written()
+    assert told == [(0, window), (1, window + len("little"))]
+
+
 def test_a_pipe_that_ended_while_it_was_paused_is_forgotten(held, monkeypatch):
     monkeypatch.setattr(scoop_lite, "OUTPUT_WINDOW", 10)
     child, reader, writer = held.child()
