@@ -639,7 +639,10 @@ class StreamLink:
             select.select([], [self.writer], [], deadline - now())
 
     def finish(self, timeout_s: float = 5.0) -> None:
-        """Close when all is written; over TCP when the other end has read it: it may be lost with this process else."""
+        """Return when all is written; over TCP when the other end has read it: it may be lost with this process else.
+
+        It is not closed yet, as the pump may wait on it.
+        """
         self.drain(timeout_s)
         try:
             if self.sock is not None and self.sock.family == socket.AF_INET and not self.closed:
@@ -649,7 +652,6 @@ class StreamLink:
                     pass
         except OSError:
             pass  # the other end is gone, or does not close
-        self.close()
 
     def close(self) -> None:
         self.closed = self.closed or "closed here"
@@ -6556,6 +6558,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
             link.drain()
         pipe.send(message("BYE", rank, incarnation, facts(code=str(code))))  # by the way that DIED will come
         pipe.finish()
+        pipe.close()
         return code
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
     call_init(config, found)
