@@ -552,8 +552,7 @@ class StreamLink:
         data, ancillary, _flags, _address = self.sock.recvmsg(size, 1024)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
-                whole = len(payload) - len(payload) % 4
-                self.descriptors.extend(struct.unpack(f"{whole // 4}i", payload[:whole]))
+                self.descriptors.extend(fd for (fd,) in struct.iter_unpack("i", payload[: len(payload) // 4 * 4]))
         return data
 
     def receive(self, budget: int = 1 << 20) -> Deque[Frames]:
@@ -611,10 +610,8 @@ class StreamLink:
 
     def unwatch(self, selector: selectors.BaseSelector) -> None:
         for end in {self.reader, self.writer}:
-            try:
+            with contextlib.suppress(KeyError):  # only one end of a pair, or none, was watched
                 selector.unregister(end)
-            except KeyError:
-                pass  # only one end of a pair, or none, was watched
 
     def beat(self, now_s: float, heartbeat_s: float, dead_after_s: float) -> None:
         """Send a PING when it is time; close the link when it has been silent for too long.
@@ -644,14 +641,12 @@ class StreamLink:
         It is not closed yet, as the pump may wait on it.
         """
         self.drain(timeout_s)
-        try:
-            if self.sock is not None and self.sock.family == socket.AF_INET and not self.closed:
+        if self.sock is not None and self.sock.family == socket.AF_INET and not self.closed:
+            with contextlib.suppress(OSError):  # the other end is gone, or does not close
                 self.sock.shutdown(socket.SHUT_WR)
                 self.sock.settimeout(timeout_s)
                 while self.sock.recv(1 << 16):
                     pass
-        except OSError:
-            pass  # the other end is gone, or does not close
 
     def close(self) -> None:
         self.closed = self.closed or "closed here"
@@ -740,10 +735,8 @@ class Door:
             self.dismiss(caller, close=not right)
             if right:
                 del self.keys[who]
-                try:
+                with contextlib.suppress(OSError):  # it has just died, as its link will tell
                     caller.send(self.prove(key, b"door", who, nonce, theirs))
-                except OSError:
-                    pass  # it has just died, as its link will tell
                 rank, incarnation = OWNER.unpack(who)
                 self.admit(rank, incarnation, caller)
 
@@ -5224,12 +5217,10 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
     waiting = set(fs)
-    try:
+    with contextlib.suppress(FutureTimeout):
         for future in as_completed(waiting, timeout):
             if return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED:
                 break
-    except FutureTimeout:
-        pass
     done = {f for f in waiting if f.state >= CANCELLED}
     return DoneAndNotDone(done, waiting - done)
 
@@ -6579,14 +6570,12 @@ def prompt(module: types.ModuleType) -> None:
     """Read and run what the user types (-i), while the pool stands by."""
     import code
 
-    try:
-        import readline  # noqa: F401 (line editing, where there is a terminal)
+    with contextlib.suppress(ImportError):
+        import readline  # line editing, where there is a terminal
         import rlcompleter
 
         readline.set_completer(rlcompleter.Completer(module.__dict__).complete)
         readline.parse_and_bind("tab: complete")
-    except ImportError:
-        pass
     pool = f"scoop_lite {__version__} with {plural(_state['runtime'].config.n, 'worker')}"
     banner = f"Python {sys.version.split()[0]}, {pool}; futures and shared are there"
     module.__dict__.update(futures=futures, shared=shared)
@@ -6612,12 +6601,11 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
 
 
 def apply_limits(config: Config) -> None:
-    """Apply --nice, and one share of the CPUs for libraries that start threads; the user's setting wins."""
+    """Apply --nice, and this worker's share of the CPUs for libraries that start threads; the user's setting wins."""
     if config.nice and hasattr(os, "nice"):
         os.nice(config.nice)
-    threads = config.threads or max(1, usable_cpus() // max(1, config.n))
     for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, str(threads))
+        os.environ.setdefault(name, str(config.threads))
     if CAN_FORK:  # a child that user code forks is no worker, and must not touch our link
         os.register_at_fork(after_in_child=lambda: _state.update(runtime=None))
 
