@@ -1021,7 +1021,7 @@ class ZmqPeer:
 class ZmqRouter:
     """The broker's end of the ØMQ engine: one ROUTER that lets in exactly the keys it has handed out.
 
-    Each worker gets a key pair of its own; the ZAP handler (RFC 27) maps its public key to a user id, and libzmq stamps
+    Each worker gets a key pair of its own; the ZAP handler (RFC 27) maps its public key to its rank, and libzmq stamps
     every message with that: so nobody speaks for another worker, nor with a key of a past run.
 
     Args:
@@ -1045,7 +1045,7 @@ class ZmqRouter:
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
         self.socket.zap_domain = b"scoop_lite"
         self.endpoints: Dict[str, str] = {}  # by address that it listens at; "" where that is not possible
-        self.users: Dict[bytes, str] = {}  # public key (raw) -> "rank.incarnation"
+        self.ranks: Dict[bytes, int] = {}  # by public key (raw)
         self.identities: Dict[int, bytes] = {}  # of the connection that a rank speaks through now
 
     def listen(self, address: str) -> str:
@@ -1059,19 +1059,19 @@ class ZmqRouter:
                 self.endpoints[address] = ""
         return self.endpoints[address]
 
-    def invite(self, rank: int, incarnation: int, endpoint: str) -> List[str]:
+    def invite(self, rank: int, endpoint: str) -> List[str]:
         """Make keys for a worker; return what its ZmqLink needs."""
         public, secret = self.zmq.curve_keypair()
-        self.users = {key: user for key, user in self.users.items() if user.split(".")[0] != str(rank)}
-        self.users[self.z85.decode(public)] = f"{rank}.{incarnation}"
+        self.ranks = {key: other for key, other in self.ranks.items() if other != rank}
+        self.ranks[self.z85.decode(public)] = rank
         return [endpoint, self.server_key.decode(), public.decode(), secret.decode()]
 
     def authenticate(self) -> None:
         """Answer libzmq's questions who may come in."""
         while self.zap.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
             version, request, _domain, _address, _identity, mechanism, *credentials = self.zap.recv_multipart()
-            user = self.users.get(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else None
-            verdict = [b"200", b"OK", user.encode()] if user else [b"400", b"no such key", b""]
+            rank = self.ranks.get(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else None
+            verdict = [b"400", b"no such key", b""] if rank is None else [b"200", b"OK", b"%d" % rank]
             self.zap.send_multipart([version, request, *verdict, b""])
 
     def receive(self) -> int:
@@ -1082,7 +1082,7 @@ class ZmqRouter:
             identity, *frames = self.socket.recv_multipart(copy=False)
             if not frames:
                 continue
-            rank = int(frames[0].get("User-Id").split(".")[0])
+            rank = int(frames[0].get("User-Id"))
             self.identities[rank] = identity.bytes
             self.take(rank, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
             self.authenticate()
@@ -1143,7 +1143,7 @@ class Members:
 
     def __init__(self, send: Send, send_agent: Send, report: Callable[[str], None], welcome: Dict[str, Any]) -> None:
         self.send, self.send_agent, self.report, self.welcome = send, send_agent, report, welcome
-        self.invite: Optional[Callable[[int, int], Optional[List[str]]]] = None  # to the ØMQ engine
+        self.invite: Optional[Callable[[int], Optional[List[str]]]] = None  # to the ØMQ engine
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.incarnations: Dict[int, int] = {}
@@ -1157,7 +1157,7 @@ class Members:
             self.members[rank] = Member(rank, incarnation, host)
             workers.append([rank, incarnation])
             if self.invite is not None:
-                invitations[rank] = self.invite(rank, incarnation)
+                invitations[rank] = self.invite(rank)
         start = facts(workers=workers, invitations=invitations, **self.welcome)
         self.send_agent(host, message("START", AGENT, 0, start))
 
@@ -1417,17 +1417,16 @@ class Transfers(Accounts):
     def on_piece(self, member: Member, frames: Frames) -> None:
         """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
         _, to, number, piece = frames
-        source = member.address
         if bytes(to) == BROKER:
-            target, taken = None, member.inbox.on_piece(source, frames)
+            target, taken = None, member.inbox.on_piece(member.address, frames)
         else:
             target, taken = self.target_of(member, bytes(to), frames), is_piece(frames)
         if target is not None and self.lives(target):
             if taken:  # past what waits for credit of our own: its message comes later
                 target.unread[member] = target.unread.get(member, 0) + 1
-                self.send(target.rank, message("PIECE", target.rank, target.incarnation, source, number, piece))
+                self.send(target.rank, message("PIECE", target.rank, target.incarnation, member.address, number, piece))
             else:
-                self.to(target, "PIECE", source, number, piece)
+                self.to(target, "PIECE", member.address, number, piece)
         elif taken:
             self.to(member, "CREDIT", BROKER, COUNT.pack(1))
 
@@ -7763,12 +7762,12 @@ class Links:
         for sock in (self.router.socket, self.router.zap):
             self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
 
-    def invite(self, rank: int, incarnation: int) -> Optional[List[str]]:
+    def invite(self, rank: int) -> Optional[List[str]]:
         """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
         host = self.broker.members[rank].host
         address = "127.0.0.1" if host in self.here else self.config.address or self.facing[host]
         endpoint = self.router.listen(address) if address else ""
-        return self.router.invite(rank, incarnation, endpoint) if endpoint else None
+        return self.router.invite(rank, endpoint) if endpoint else None
 
     def tell_way(self, host: int, way: str) -> None:
         """With -v, say once which way the workers of a host have come."""
