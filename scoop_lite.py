@@ -7063,9 +7063,7 @@ def serve_worker(number: int) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
-    link = StreamLink(knock(**door))
-    config = config._replace(args=tuple(config.args), paths=tuple(config.paths))
-    sys.exit(work(config, door["rank"], door["incarnation"], link))
+    sys.exit(work(config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
 
 
 def obey(life: Any) -> None:
@@ -7411,12 +7409,9 @@ m=sys.modules["scoop_lite"]=types.ModuleType("scoop_lite")
 m.__file__=os.fsdecode(part())
 exec(compile(part(),m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
-#: Sources a prolog, in bash where there is one, with the link out of its way; then becomes the agent.
-PROLOG = (
-    "exec 3<&0 4>&1 </dev/null >&2; "
-    """exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" 3 4"""
-)
+#: Sources a prolog, in bash where there is one; then becomes the agent.
 LOCAL_PROLOG = """exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" """
+PROLOG = f"exec 3<&0 4>&1 </dev/null >&2; {LOCAL_PROLOG} 3 4"  # with the link out of its way
 
 #: What starters and shells say, and what it means.
 CAUSES = (
@@ -7638,7 +7633,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
     order = json.loads(header)
     config = Config(**order["config"])
-    config = config._replace(args=tuple(config.args), ship=config.ship and not order["here"])
+    config = config._replace(ship=config.ship and not order["here"])
     for name, value in order["environment"].items():
         os.environ.setdefault(name, value)
     with contextlib.suppress(OSError):  # JOIN tells where we are instead
@@ -8110,31 +8105,25 @@ class Launcher(HostLinks):
         enough = len(self.cpus) >= (self.config.min_hosts or len(self.plan))
         failed = now() >= self.give_up_s or not (enough or self.joining)
         if self.signalled is not None or failed:
-            self.give_up()
-        elif not self.joining and enough:
+            self.begun = True
+            self.broker.end(1)
+            for number in list(self.joining):
+                self.drop_start(number)
+        elif enough and not self.joining:
             self.begun = True
             shares = [(number, self.plan[number].n or cpus) for number, cpus in sorted(self.cpus.items())]
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
                 self.open_router()
-            first = ORIGIN if self.config.serve < 0 else self.serve_client()
+            first = ORIGIN
+            if self.config.serve >= 0:  # an Executor's client takes the origin's place
+                self.broker.join(ORIGIN, 0)
+                self.add_peer(ORIGIN, 1, self.config.serve)
+                first += 1
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
                 first += n
             self.view.begin()
-
-    def give_up(self) -> None:
-        """End a job that cannot begin."""
-        self.begun = True
-        self.broker.end(1)
-        for number in list(self.joining):
-            self.drop_start(number)
-
-    def serve_client(self) -> int:
-        """Take an Executor's client for the origin; return the first rank that is left for workers."""
-        self.broker.join(ORIGIN, 0)
-        self.add_peer(ORIGIN, 1, self.config.serve)
-        return ORIGIN + 1
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
@@ -8604,6 +8593,7 @@ class View:
         if self.line is not None:
             self.line.erase()
             self.launcher.writer.drain(0.5)
+
     # -- what comes from workers ------------------------------------------------------------------------------------
 
     def observe(self, kind: str, member: Member, told: Any) -> None:
@@ -8779,9 +8769,10 @@ def span(seconds: float) -> str:
     """Write a duration."""
     if seconds < 1:
         return f"{seconds * 1e3:.3g} ms" if seconds >= 1e-3 else f"{seconds * 1e6:.3g} µs"
-    minutes, hours = int(seconds) // 60, int(seconds) // 3600
-    return f"{hours} h {minutes % 60} min" if hours else f"{minutes} min {int(seconds) % 60} s" if minutes else (
-        f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s")  # fmt: skip
+    if seconds < 60:
+        return f"{seconds:.3g} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def plural(n: float, word: str, ending: str = "s") -> str:
