@@ -1560,8 +1560,8 @@ class Broker(Transfers):
         hello = read_facts(frames[1], pid=int)
         member.pid = hello["pid"]
         member.up = True
-        clocks = {"hello": hello.get("clock"), "clock": self.clock()}
-        self.to(member, "WELCOME", facts(live=self.live(), host=member.host, **clocks, **self.welcome))
+        welcome = dict(self.welcome, live=self.live(), host=member.host, hello=hello.get("clock"), clock=self.clock())
+        self.to(member, "WELCOME", facts(**welcome))
         for constant in self.constants.values():
             self.to(member, "CONST", *constant)
         self.suppliers[member.rank] = None
@@ -1691,9 +1691,8 @@ class Broker(Transfers):
         """Bury all workers of a host whose agent is gone."""
         name = self.host_names.pop(host, None)
         for member in [m for m in self.members.values() if m.host == host]:
-            if member.rank in self.members:
-                death = {"rank": member.rank, "incarnation": member.incarnation, "pid": member.pid, "code": 1}
-                self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}", cut_off=True))
+            death = {"rank": member.rank, "incarnation": member.incarnation, "pid": member.pid, "code": 1}
+            self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}", cut_off=True))
 
     def end(self, status: int, death: Optional[Dict[str, Any]] = None) -> None:
         """End the job with this exit status (negative: the signal that killed the origin)."""
@@ -6583,7 +6582,7 @@ def prompt(module: types.ModuleType) -> None:
 
 def hello(rank: int, incarnation: int) -> Frames:
     """Build the first message of a worker."""
-    return message("HELLO", rank, incarnation, facts(pid=os.getpid(), clock=now(), python=list(sys.version_info[:3])))
+    return message("HELLO", rank, incarnation, facts(pid=os.getpid(), clock=now()))
 
 
 def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[ZmqLink]:
