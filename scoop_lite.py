@@ -118,6 +118,7 @@ MIN_CHUNK_S = 0.0004  # a chunk of less work than this costs more to move than t
 SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush of results
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
+AHEAD_S = 0.01  # what fetching may take at most beside the shortest time seen: a busy owner's pump waits for the GIL
 FLUSH_S = 0.002  # results wait this long for company, while short tasks run
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
@@ -2845,6 +2846,19 @@ class Queue:
         func = item.func if type(item) is Future else item.job.func if type(item) is Block else None
         return self.costs.get(cost_key(func), float("inf")) if func is not None else float("inf")
 
+    def left_s(self) -> float:
+        """Return the measured seconds of work that waits here, infinite unless it is at most one item. Any thread."""
+        levels = [level for level in self.levels if level]
+        if not levels:
+            return 0.0
+        if len(levels) > 1 or len(levels[0]) > 1:
+            return math.inf
+        try:
+            item = levels[0][0]
+        except IndexError:  # the pump has carved it just now
+            return 0.0
+        return self.known_cost(item) * (item.hi - item.lo if type(item) is Block else 1)
+
     def is_short(self, func: Any) -> bool:
         return self.costs.get(cost_key(func), 1.0) < SHORT_S
 
@@ -3157,10 +3171,17 @@ class Carver(Queue):
         self.emit(self.message("HUNGRY", said))
         return True
 
-    def sate(self) -> None:
+    def ahead_s(self) -> float:
+        """Return how much work may be left when the next batch is asked for, so that it comes in time.
+
+        The script's worker, which has tasks of its own, asks when nothing is left: others must be able to ask it.
+        """
+        return 0.0 if self.runs_script else 2 * self.fetch_s + AHEAD_S
+
+    def sate(self, enough_s: float = 0.0) -> None:
         """Take back what `want` said, if tasks are here meanwhile: who is hungry gets no orders for them."""
         with self.lock:
-            if self.wanted == self.received or not (self.away or any(self.levels)):
+            if self.wanted == self.received or not self.away and self.left_s() <= enough_s:
                 return
             self.wanted = self.received
             self.is_hungry = False
@@ -3660,7 +3681,7 @@ class Mailbox:
         if self.resting:
             self.check_rest()
         if self.scheduler.wanted > self.scheduler.received:
-            self.scheduler.sate()
+            self.scheduler.sate(self.scheduler.ahead_s())
         if self.scheduler.ordered > self.scheduler.filled:
             self.scheduler.carve()
 
@@ -3853,15 +3874,16 @@ class Runner(Mailbox):
         scheduler, pump = self.scheduler, self.pump
         if pump is None:
             return
-        empty = not any(scheduler.levels)
+        left_s = scheduler.left_s()
         cost = n * scheduler.costs.get(cost_key(func), 0.0)
         pump.long_task = not scheduler.is_short(func)
         if pump.long_task:
             scheduler.flush()
             pump.kick()
-        if empty and PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            scheduler.want()  # prefetch: the next batch comes while this one runs
-        if pump.asleep and not empty or pump.patient and (n > 1 or scheduler.results):
+        if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
+            if not left_s or cost + left_s < scheduler.ahead_s():
+                scheduler.want()  # prefetch: the next batch comes while this one runs
+        if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
 
     def time_limit(self) -> Optional[float]:
@@ -4843,7 +4865,7 @@ class Pump:
         runtime, scheduler = self.runtime, self.runtime.scheduler
         self.read()
         if scheduler.wanted > scheduler.received:
-            scheduler.sate()
+            scheduler.sate(scheduler.ahead_s())
         if scheduler.ordered > scheduler.filled:
             scheduler.carve()
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:

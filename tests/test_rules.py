@@ -913,6 +913,23 @@ def test_batches_are_counted_and_the_shortest_wait_is_what_fetching_takes(timed)
     assert (timed.wanted, timed.received, timed.is_hungry) == (3, 3, False)
 
 
+def test_more_is_asked_for_before_all_is_done_but_where_the_script_runs(timed):
+    """As much earlier as a batch may need to come; what was asked for so is not taken back for what is left."""
+    timed.costs[scoop_lite.cost_key(len)], timed.fetch_s, timed.runs_script = 0.001, 0.002, False
+    assert timed.left_s() == 0 and timed.ahead_s() == pytest.approx(0.004 + scoop_lite.AHEAD_S)
+    timed.put(block(9))
+    assert timed.left_s() == pytest.approx(0.009)
+    timed.want()
+    timed.sate(timed.ahead_s())
+    assert timed.messages() == ["HUNGRY"] and timed.is_hungry
+    timed.put(block(1))
+    assert timed.left_s() == float("inf")  # more than a look at one item tells
+    timed.sate(timed.ahead_s())
+    assert timed.messages() == ["HUNGRY"] * 2 and not timed.is_hungry
+    timed.runs_script = True
+    assert timed.ahead_s() == 0
+
+
 def test_hunger_is_taken_back_when_tasks_are_here_meanwhile(timed):
     timed.sate()
     timed.want()
