@@ -456,7 +456,7 @@ class Codec:
 class StreamLink:
     """A link over a connected socket, or over a pair of pipes (the standard input and output of a starter).
 
-    Nothing blocks: what cannot be written at once waits in `out`, in order. The codec's frames are documented there.
+    Nothing blocks: what cannot be written at once waits in `out`, in order.
     """
 
     edge = False  # its descriptor stays readable while there is something to read
@@ -6504,11 +6504,10 @@ def run_script(config: Config) -> Any:
     except BaseException as error:
         code = 128 + found.signal if isinstance(error, KeyboardInterrupt) else 1
         show_exception(error)
-    success = code is None or code == 0
     try:
-        found.finish(success)
+        found.finish(code is None or code == 0)
     except KeyboardInterrupt as error:
-        code, success = 128 + found.signal, False
+        code = 128 + found.signal
         show_exception(error)
     for function in found.at_leave:
         function()
@@ -6635,12 +6634,8 @@ def start_profile(config: Config, found: Runtime) -> None:
     import cProfile
 
     profile = cProfile.Profile()
-
-    def dump() -> None:
-        profile.disable()
-        profile.dump_stats(os.path.join(config.profile, f"worker-{found.rank}.prof"))
-
-    found.at_leave.append(dump)
+    path = os.path.join(config.profile, f"worker-{found.rank}.prof")
+    found.at_leave.append(functools.partial(profile.dump_stats, path))
     profile.enable()
 
 
