@@ -6772,10 +6772,9 @@ class Keeper:
         except ValueError:
             text = f"was killed by signal {number}"
         if number == 9:  # SIGKILL, a name that Windows does not have
-            oom_kills, before = count_oom_kills(), self.oom_kills
-            self.oom_kills = oom_kills
+            before, self.oom_kills = self.oom_kills, count_oom_kills()
             counted = "out of memory, by the kernel's count"
-            text += f" ({counted if oom_kills > before else 'somebody with kill -9, or memory ran out'})"
+            text += f" ({counted if self.oom_kills > before else 'somebody with kill -9, or memory ran out'})"
         return text
 
     def kill_all(self) -> None:
@@ -7437,7 +7436,6 @@ CAUSES = (
     ("(?i)could not resolve|not known|name resolution", "its name is unknown here"),
     ("(?i)host key", "its host key is unknown or has changed; ssh to it once by hand"),
     ("Permission denied|authentication fail", "it wants a key without a question; see ssh-copy-id and ssh-agent"),
-    ("too old|8-bit", ""),
     ("(?i)python.*(not found|no such file)", "there is no such Python; see --python-interpreter"),
     ("Traceback", "its Python failed"),
     ("frame", "something else than the agent wrote into the link; see what start-up files print"),
@@ -7494,7 +7492,7 @@ def starter_command(host: str, config: Config) -> List[str]:
     words = [word.replace("{host}", host) for word in shlex.split(config.launcher)]
     if os.path.basename(words[0]) == "srun":
         return words + agent_command(config)
-    return [*words, "exec " + " ".join(map(shlex.quote, agent_command(config)))]
+    return [*words, "exec " + shlex.join(agent_command(config))]
 
 
 class Starter:
@@ -7523,10 +7521,8 @@ class Starter:
         if self.here:
             header["life"] = self.start_here()
         else:
-            pipe = subprocess.PIPE
-            self.process = subprocess.Popen(
-                self.command, 0, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
-            )  # fmt: skip
+            pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+            self.process = subprocess.Popen(self.command, 0, start_new_session=True, **pipes)
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
         parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]
@@ -7595,8 +7591,8 @@ class Starter:
         if self.config.prolog:
             cause = f"; does the prolog {self.config.prolog} work there?"
         else:
-            cause = next((f"; {cause}" for pattern, cause in CAUSES if cause and re.search(pattern, text)), "")
-        command = " ".join(map(shlex.quote, self.command)).partition("exec(")[0]
+            cause = next((f"; {cause}" for pattern, cause in CAUSES if re.search(pattern, text)), "")
+        command = shlex.join(self.command).partition("exec(")[0]
         return f"host {self.name} did not join: {text}{cause} (command: {command}…)"
 
     def kill(self) -> None:
@@ -7607,11 +7603,10 @@ class Starter:
 
     def end(self) -> None:
         """Wait for the command's end, which comes with the link's."""
-        try:
-            if self.process is not None:
+        if self.process is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(2)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             self.process.wait()
 
 
@@ -8589,10 +8584,9 @@ class View:
                "Python": "%d.%d.%d" % sys.version_info[:3]}  # fmt: skip
         if c.verbose > 0:
             self.launcher.report(f"version {__version__}, " + ", ".join(f"{key} {value}" for key, value in run.items()))
-        if c.log:
-            self.log = os.open(c.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        self.log, self.trace = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666) if path else -1
+                                for path in (c.log, c.trace))  # fmt: skip
         if c.trace:
-            self.trace = os.open(c.trace, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
             command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
             started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
             self.files.put(self.trace, b"[\n")
