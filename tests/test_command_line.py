@@ -500,6 +500,7 @@ def test_the_script_is_on_the_terminal(launch):
     assert "ttys [True, True, True] True True\n" in text
     assert "foreground True True\n" in text
     assert "hello Ada 55\n" in text
+    assert "from a worker\n" in text
 
 
 def test_control_c_at_the_terminal(launch):
