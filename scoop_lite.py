@@ -7451,7 +7451,7 @@ def own_command() -> List[str]:
 def compiled_command() -> List[str]:
     """Return words that do the same by the .pyc file that importing this one has left: to compile it takes 0.1 s."""
     *python, path = own_command()
-    return [*python, "-c", COMPILED, os.path.abspath(path)]
+    return [*python, *([] if path.endswith(".pyc") else ["-c", COMPILED]), os.path.abspath(path)]
 
 
 #: Runs a script as `python` would, but for that.

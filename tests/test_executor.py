@@ -7,6 +7,7 @@ import concurrent.futures
 import gc
 import os
 import pickle
+import py_compile
 import re
 import shutil
 import signal
@@ -822,6 +823,13 @@ def test_a_pool_starts_from_compiled_code_and_not_from_modules_of_the_directory(
     compiled.write_bytes(compiled.read_bytes().replace(b"the program's exit status", b"the PROGRAM's exit status"))
     source = "import scoop_lite; print(scoop_lite.main.__doc__)"
     assert "the PROGRAM's exit status" in out(*command, "-n", "1", "-c", source), "this was not what is compiled"
+
+
+def test_a_pool_of_a_file_without_its_source(tmp_path):
+    py_compile.compile(str(CHECKOUT / "scoop_lite.py"), str(tmp_path / "scoop_lite.pyc"), doraise=True)
+    source = "import scoop_lite as s\nwith s.Executor(2) as pool: print(*pool.map(abs, [-3, 4]), s.__file__)"
+    done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, stdout=subprocess.PIPE, check=True)
+    assert done.stdout.decode().split() == ["3", "4", str(tmp_path / "scoop_lite.pyc")]
 
 
 def test_importing_takes_no_module_that_few_runs_need():
