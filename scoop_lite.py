@@ -5191,10 +5191,11 @@ def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[fl
     """Yield futures as they are done; what `as_completed` does once it has looked at its arguments."""
     done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
     waiter = Waiter(found, None)
+    notes = done.append, waiter
     for future in waiting:
         if future.state < CANCELLED:
-            future.when_done(done.append)
-            future.when_done(waiter)
+            for note in notes:
+                future.when_done(note)
     try:
         for _ in range(len(waiting)):
             if not done:
@@ -5205,6 +5206,9 @@ def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[fl
             yield done.popleft()
     finally:
         waiter.strand = None
+        for future in waiting:  # a program may wait a thousand times for the first of a thousand
+            if future.waiters:
+                future.waiters = [note for note in future.waiters if note not in notes]
 
 
 class DoneAndNotDone(NamedTuple):
@@ -7468,7 +7472,6 @@ def own_source() -> bytes:
         return file.read()
 
 
-
 def is_here(name: str) -> bool:
     """Return True for names that mean this very machine and need no starter."""
     return name in ("localhost", "127.0.0.1", "::1")
@@ -7958,7 +7961,7 @@ class HostLinks(Links):
         try:
             while messages:
                 self.agent_message(host, link, messages.popleft())
-        except PeerError as error:
+        except (PeerError, IndexError) as error:
             link.closed = str(error)
         if link.closed:
             self.lose_agent(host, link)
@@ -7991,15 +7994,15 @@ class HostLinks(Links):
         if NAMES.get(code) == "HELLO":  # a worker that ØMQ did not bring here
             self.peers.pop(rank, None)
             self.tell_way(host, "through the pipe")
-        elif name == "STARTED":
-            ((rank, incarnation, pid),) = read_facts(frames[1], workers=list)["workers"]
-            if self.config.verbose > 1:
-                self.report(f"worker {rank} on {self.broker.host_names[host]} runs as process {pid}")
-            if host in self.direct and link.descriptors:
-                self.add_peer(rank, incarnation, link.descriptors.popleft())
         elif name == "DIED":
             self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
+        if name == "STARTED":  # which the broker has found to be well formed
+            for rank, incarnation, pid in read_facts(frames[1])["workers"]:
+                if self.config.verbose > 1:
+                    self.report(f"worker {rank} on {self.broker.host_names[host]} runs as process {pid}")
+                if host in self.direct and link.descriptors:
+                    self.add_peer(rank, incarnation, link.descriptors.popleft())
 
     def show_output(self, host: int, rank: int, stream: int, text: bytes) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""

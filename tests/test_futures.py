@@ -421,6 +421,18 @@ def test_as_completed(facts):
     assert (got["unknown keyword"], got["unknown keyword of map"]) == ("TypeError", "TypeError")
 
 
+def test_waiting_for_the_first_of_many_leaves_nothing_with_the_others(facts):
+    """A program may wait a thousand times for the first of a thousand."""
+    assert facts("""
+        def main():
+            pending, most = {futures.submit(pow, 2, i) for i in range(200)}, 0
+            while pending:
+                _, pending = futures.wait(pending, return_when=futures.FIRST_COMPLETED)
+                most = max([most, *(len(future.waiters or ()) for future in pending)])
+            return most
+    """) == 0
+
+
 def test_wait(facts):
     got = facts("""
         def nap(seconds):
