@@ -60,6 +60,7 @@ import concurrent.futures
 import contextlib
 import copyreg
 import enum
+import errno
 import functools
 import gc
 import heapq
@@ -7685,6 +7686,7 @@ class Writer:
         self.lines: Deque[Tuple[int, bytes]] = collections.deque()  # empty when all is written
         self.wake = wake
         self.broken: Set[int] = set()
+        self.lost = ""  # why something could not be kept, if so
         self.work = threading.Semaphore(0)
         self.thread: Optional[threading.Thread] = None
 
@@ -7713,8 +7715,10 @@ class Writer:
                     view = view[os.write(stream, view) :]
                 except BlockingIOError:
                     select.select([], [stream], [])
-                except OSError:
-                    self.broken.add(stream)  # whoever read it has gone, as `script | head` does
+                except OSError as error:
+                    self.broken.add(stream)  # whoever read it has gone, as `script | head` does; or else
+                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                        self.lost = str(error)
             self.lines.popleft()
             self.wake()
 
@@ -7989,7 +7993,7 @@ class HostLinks(Links):
             self.show_output(host, head["rank"], head["stream"], bytes(frames[2]))
             return
         if name == "JOIN":
-            self.join_host(host, read_facts(frames[1], cpus=int, facing=str))
+            self.join_host(host, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
             return
         if NAMES.get(code) == "HELLO":  # a worker that ØMQ did not bring here
             self.peers.pop(rank, None)
@@ -8206,10 +8210,15 @@ class Launcher(HostLinks):
             starter.end()
         self.view.end()
         self.writer.drain(2)
+        status = 1 if self.broker.status is None else self.broker.status
+        for writer, what in ((self.writer, "what workers printed"), (self.view.files, "--log or --trace")):
+            if writer.lost:
+                self.writer.put(2, f"scoop_lite: {what} could not all be written: {writer.lost}\n".encode())
+                self.writer.drain(2)
+                status = status or 1
         if self.signalled is not None and not (self.broker.status == 0 and self.broker.said_bye):
             return 128 + self.signalled
-        return 1 if self.broker.status is None else self.broker.status
-
+        return status
 
 
 # ======================================================================================================================

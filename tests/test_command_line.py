@@ -439,6 +439,32 @@ def test_a_reader_that_goes_away(launch_once):
     assert ours.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
+def test_what_a_full_disk_does_not_take_is_told_and_no_success(launch_once):
+    """What workers print, and the events of --trace: the launcher writes both, so no script could find out."""
+    say = launch_once.write("""
+        import os, time
+        from scoop_lite import futures
+
+        def say(origin):
+            time.sleep(0.01)
+            os.getpid() == origin or print("a line")
+
+        if __name__ == "__main__":
+            list(futures.map(say, [os.getpid()] * 20))
+            [futures.submit(time.sleep, 0.003) for _ in range(400)]
+    """)
+    full = ["-c", 'exec "$@" >/dev/full', "sh", sys.executable, launch_once.file, "-q", "-n", "2", say]
+    outcome = launch_once.run(full, python=["sh"]).finish()
+    text = "scoop_lite: what workers printed could not all be written: [Errno 28] No space left on device\n"
+    assert (outcome.returncode, outcome.stderr) == (1, text)
+    words = [launch_once.file, "-n", "2", "--trace", "t.json", say]
+    small = ["-c", 'ulimit -f 16; exec "$@"', "sh", sys.executable, *words]
+    outcome = launch_once.run(small, python=["sh"]).finish()
+    text = "scoop_lite: --log or --trace could not all be written: [Errno 27] File too large\n"
+    assert (outcome.returncode, outcome.stderr) == (1, text)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # A terminal
 # ---------------------------------------------------------------------------------------------------------------------
