@@ -8210,12 +8210,16 @@ class Launcher(HostLinks):
             starter.end()
         self.view.end()
         self.writer.drain(2)
+        while self.writer.lines and self.signalled is None:  # a pager, or a stopped terminal: as any program waits
+            time.sleep(0.05)
         status = 1 if self.broker.status is None else self.broker.status
+        last_words = Writer(self.bell.ring)  # its thread is not stuck
         for writer, what in ((self.writer, "what workers printed"), (self.view.files, "--log or --trace")):
-            if writer.lost:
-                self.writer.put(2, f"scoop_lite: {what} could not all be written: {writer.lost}\n".encode())
-                self.writer.drain(2)
+            why = writer.lost or "a signal came first" * bool(writer.lines)
+            if why:
+                last_words.put(2, f"scoop_lite: {what} could not all be written: {why}\n".encode())
                 status = status or 1
+        last_words.drain(2)
         if self.signalled is not None and not (self.broker.status == 0 and self.broker.said_bye):
             return 128 + self.signalled
         return status

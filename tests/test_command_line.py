@@ -15,6 +15,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import termios
 import time
@@ -437,6 +438,44 @@ def test_a_reader_that_goes_away(launch_once):
     plain = launch_once.run(["-c", command, "sh", script], python=["sh"]).finish()
     assert (ours.stdout, ours.returncode) == (plain.stdout, plain.returncode) == ("line 0\n", 0)
     assert ours.stderr.splitlines()[-1:] == plain.stderr.splitlines()[-1:]
+
+
+SLOWLY_READ = """
+    import os, time
+    from scoop_lite import futures
+
+    def say(origin):
+        time.sleep(0.001)
+        os.getpid() == origin or print("x" * 5000)
+        return os.getpid() != origin
+
+    if __name__ == "__main__":
+        print(sum(futures.map(say, [os.getpid()] * 400)), "lines", flush=True)
+"""
+
+
+def test_output_waits_for_a_slow_reader(launch_once):
+    """As with `python scoop_lite.py script.py | less`: the job is over long before all is read."""
+    command = f'"{sys.executable}" "$@" | (sleep 5; cat)'
+    script = launch_once.write(SLOWLY_READ)
+    outcome = launch_once.run(["-c", command, "sh", launch_once.file, "-n", "2", script], python=["sh"]).finish()
+    n = int(re.search(r"(\d+) lines", outcome.stdout).group(1))
+    assert n > 20 and outcome.stdout.count("x") == n * 5000 and outcome.stderr == ""
+
+
+def test_an_interrupt_ends_the_wait_for_a_reader_and_is_no_success(launch_once, tmp_path):
+    over = tmp_path / "over"
+    end = SLOWLY_READ.replace("print(sum(", "sum(").replace(', "lines", flush=True)', f"; open({str(over)!r}, 'w')")
+    words = [sys.executable, launch_once.file, "-n", "2", launch_once.write(end)]
+    job = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+    while not over.exists() and job.poll() is None:
+        time.sleep(0.1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        job.wait(3)  # nobody reads
+    job.send_signal(signal.SIGINT)
+    assert job.wait(10) == 1
+    assert job.stderr.read().endswith(b"what workers printed could not all be written: a signal came first\n")
+    job.stdout.close(), job.stderr.close()
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full here")
