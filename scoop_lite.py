@@ -221,6 +221,7 @@ _ROWS = [
     ("BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
     ("RETURNED", "broker > worker", "function, (chunk, payload…)…", "a BATCH that nobody wants any more", "BATCH"),
     ("RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
+    ("IDLE", "worker > broker", "hunger, to, (part, payload…)…", "RESULT and HUNGRY in one", "RESULT, BATCH"),
     ("UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
     ("CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
     ("LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
@@ -314,14 +315,19 @@ def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[.
 MORE, LONG, COMMAND = 1, 2, 4
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 LONG_HEAD = struct.Struct("!BQ")
+SHORT_HEADS = [[bytes((flags, size)) for size in range(256)] for flags in range(COMMAND + 1)]
 
 
 def encode(frames: Sequence[Any], flag: int = 0) -> List[Any]:
     """Turn one message into buffers to write: small frames joined, big ones as they are (no copy)."""
-    buffers, small, last = [], bytearray(), len(frames) - 1
-    for i, frame in enumerate(frames):
-        size, flags = len(frame), flag | (MORE if i < last else 0)
-        small += bytes((flags, size)) if size < 256 else LONG_HEAD.pack(flags | LONG, size)
+    buffers, small, left = [], bytearray(), len(frames)
+    flags = flag | MORE
+    for frame in frames:
+        left -= 1
+        if not left:
+            flags = flag
+        size = len(frame)
+        small += SHORT_HEADS[flags][size] if size < 256 else LONG_HEAD.pack(flags | LONG, size)
         if size < BIG_FRAME:
             small += frame
         else:
@@ -378,6 +384,13 @@ class Codec:
             at = len(GREETING)
         while end - at >= 2:
             flags, size, body = data[at], data[at + 1], at + 2
+            if flags <= MORE and self.ready and body + size <= end:  # a small frame of a message, as most are
+                at = body + size
+                self.frames.append(data[body:at])
+                if not flags:
+                    self.messages.append(self.frames)
+                    self.frames = []
+                continue
             if flags & LONG:
                 if end - at < 9:
                     break
@@ -392,6 +405,8 @@ class Codec:
             self.end_frame(flags, data[body : body + size] if size < BIG_FRAME else bytearray(data[body : body + size]))
             at = body + size
         self.rest = data[at:]
+        if len(self.frames) > MAX_FRAMES:
+            raise PeerError(f"a message of more than {MAX_FRAMES} frames")
 
     def greet(self, data: bytes) -> bool:
         """Check the peer's greeting; return False while it is not all here."""
@@ -432,8 +447,6 @@ class Codec:
         if not self.ready:
             raise PeerError(f"a message before the handshake has ended: {bytes(frame[:80])!r}")
         self.frames.append(frame)
-        if len(self.frames) > MAX_FRAMES:
-            raise PeerError(f"a message of more than {MAX_FRAMES} frames")
         if not flags & MORE:
             self.messages.append(self.frames)
             self.frames = []
@@ -872,7 +885,7 @@ class Outbox:
         kind, rank, incarnation = HEADER.unpack(frames[0])
         to = self.source
         if self.relayed:
-            to = {"BATCH": ANYBODY, "RESULT": frames[1]}.get(NAMES[kind], BROKER)
+            to = {"BATCH": ANYBODY, "RESULT": frames[1], "IDLE": frames[2]}.get(NAMES[kind], BROKER)
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
         small, left = list(frames), PIECE
         heaps: List[List[Any]] = []  # frames that travel together, the last one first
@@ -1362,6 +1375,10 @@ class Accounts(Orders):
             at = end
         if owner and len(good) > 1:
             self.to(owner, "RESULT", *good)
+
+    def on_idle(self, member: Member, frames: Frames) -> None:
+        self.on_hungry(member, frames)
+        self.on_result(member, frames[1:])
 
     def on_unreadable(self, member: Member, frames: Frames) -> None:
         owner = self.owner_of(frames[1])
@@ -2493,8 +2510,7 @@ class Visit(Job):
 
     __slots__ = ("key", "function", "send_part", "purged")
 
-    def __init__(self, chunk: Tuple[Any, ...], function: Any, send_part: Any) -> None:
-        func, fold = loads([function])
+    def __init__(self, chunk: Tuple[Any, ...], func: Any, fold: Any, function: Any, send_part: Any) -> None:
         super().__init__(func, chunk[7], chunk[8], chunk[9], chunk[5])
         self.fold = fold
         self.key: ChunkKey = chunk[:3]
@@ -2626,9 +2642,7 @@ class Block:
     def rows(self) -> List[Any]:
         """Return the columns of exactly these tasks (a slice of a range stays a range)."""
         lo, hi = self.lo - self.base, self.hi - self.base
-        if lo == 0 and all(len(c) == hi for c in self.columns):
-            return list(self.columns)
-        return [c[lo:hi] for c in self.columns]
+        return [c if lo == 0 and len(c) == hi else c[lo:hi] for c in self.columns]
 
     def first_call(self) -> Any:
         """Return arguments and keyword arguments of the first of these tasks."""
@@ -2907,10 +2921,10 @@ class Queue:
 
     def chunk_size(self, n: int, func: Any, budget_s: float = CHUNK_S) -> int:
         """Return how many of `n` waiting tasks make a chunk: guided self-scheduling, within bounds of measured time."""
-        guided = -(-n // (2 * max(2, self.live)))
-        cost = self.costs.get(cost_key(func))
+        cost = self.costs.get(cost_key(func)) if n > 1 else None
         if cost is None:
             return 1
+        guided = -(-n // (2 * max(2, self.live)))
         cost += 1e-9
         n = min(n, self.max_tasks or n)
         return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(budget_s / cost))))
@@ -2971,12 +2985,12 @@ class Carver(Queue):
         self.sent: Dict[int, Sent] = {}
         self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
         self.is_hungry = False  # wanted > received
-        self.n_hungry = 0  # HUNGRY messages sent
+        self.n_hungry = 0  # how often that was said
         self.wanted_s, self.fetch_s = 0.0, 0.02  # when `want` said so; what it then takes for a batch to come, at least
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
-        self.packed: Tuple[Any, bytes] = None, b""  # the last function that was sent by name
+        self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
         self.n_carved = 0  # tasks
         self.recorder: Optional[Recorder] = None
 
@@ -3117,15 +3131,25 @@ class Carver(Queue):
         return self.message("BATCH", function, head, *payload)
 
     def pack_function(self, job: Job) -> bytes:
-        """Pickle a job's function; one that travels by name, only if it is another than the last one."""
-        func, functions = job.func, (types.FunctionType, types.BuiltinFunctionType)
-        by_name = job.fold is None and isinstance(func, functions) and finds_by_name(func, self.by_value)
-        if by_name and func is self.packed[0]:
-            return self.packed[1]
-        packed = join(dumps((func, job.fold), self.by_value))
-        if by_name:
-            self.packed = func, packed
+        """Pickle a job's function and fold; what travels by name, only if it is another function than the last one."""
+        func, packed = self.packed
+        if job.func is not func or job.fold is not None or not finds_by_name(func, self.by_value):
+            packed = join(dumps((job.func, job.fold), self.by_value))
+            self.remember(job.func, job.fold, packed)
         return packed
+
+    def unpack_function(self, packed: Any) -> Tuple[Any, Any]:
+        """Undo `pack_function`, with the same economy."""
+        func, known = self.packed
+        if packed == known and finds_by_name(func, self.by_value):
+            return func, None
+        func, fold = loads([packed])
+        self.remember(func, fold, packed)
+        return func, fold
+
+    def remember(self, func: Any, fold: Any, packed: Any) -> None:
+        if fold is None and isinstance(func, FUNCTIONS) and MADE not in packed:
+            self.packed = func, bytes(packed)
 
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
@@ -3151,26 +3175,37 @@ class Carver(Queue):
             to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
             to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
 
-    def flush(self) -> None:
-        """Send the results that wait for company."""
+    def flush(self, want: bool = False) -> None:
+        """Send the results that wait for company, and what is to be said of `want`."""
         with self.lock:
             waiting, self.results = self.results, {}
             self.flushed_s = self.clock()
+            hunger = self.hunger(self.received + 1) if want and self.wanted <= self.received else None
         for frames in waiting.values():
-            self.emit(self.message("RESULT", *frames))
+            if hunger is None:
+                self.emit(self.message("RESULT", *frames))
+            else:
+                self.emit(self.message("IDLE", hunger, *frames))
+                hunger = None
+        if hunger is not None:
+            self.emit(self.message("HUNGRY", hunger))
 
     def want(self) -> bool:
         """Say that this worker can take in one more batch, unless that was said and not answered; True if said now."""
         with self.lock:
             if self.wanted > self.received:
                 return False
-            self.wanted += 1
-            self.wanted_s = self.clock()
-            self.is_hungry = True
-            self.n_hungry += 1
-            said = HUNGER.pack(self.wanted, self.n_hungry)
-        self.emit(self.message("HUNGRY", said))
+            hunger = self.hunger(self.received + 1)
+        self.emit(self.message("HUNGRY", hunger))
         return True
+
+    def hunger(self, wanted: int) -> bytes:
+        """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
+        self.wanted, self.is_hungry = wanted, wanted > self.received
+        if self.is_hungry:
+            self.wanted_s = self.clock()
+        self.n_hungry += 1
+        return HUNGER.pack(wanted, self.n_hungry)
 
     def ahead_s(self) -> float:
         """Return how much work may be left when the next batch is asked for, so that it comes in time.
@@ -3184,11 +3219,8 @@ class Carver(Queue):
         with self.lock:
             if self.wanted == self.received or not self.away and self.left_s() <= enough_s:
                 return
-            self.wanted = self.received
-            self.is_hungry = False
-            self.n_hungry += 1
-            said = HUNGER.pack(self.wanted, self.n_hungry)
-        self.emit(self.message("HUNGRY", said))
+            hunger = self.hunger(self.received)
+        self.emit(self.message("HUNGRY", hunger))
 
 
 class Scheduler(Carver):
@@ -3356,7 +3388,7 @@ class Scheduler(Carver):
             self.flush()
             self.emit(self.message("OPENED", OWNER.pack(*key[:2]), REF.pack(key[2], first, count)))
         try:
-            visit = Visit(head, chunk.function, self.send_part)
+            visit = Visit(head, *self.unpack_function(chunk.function), chunk.function, self.send_part)
             columns = loads(chunk.payload)
         except BaseException as error:
             for a, b in chunk.left:
@@ -3500,6 +3532,8 @@ def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseExcep
     return Failure(error, unseen)
 
 
+FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
+MADE = _make_function.__name__.encode()  # it is in what travels by value
 PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 
 
@@ -3795,7 +3829,8 @@ class Mailbox:
         woken, bell = waits.wait(self.link.wants_write(), timeout), self.bell.fileno()
         if bell in woken:
             self.bell.clear()
-        self.idle_s += now() - start_s
+        self.polled_s = now()  # whoever waited is going to read
+        self.idle_s += self.polled_s - start_s
         if self.recorder is not None:
             self.recorder.wait(start_s)
         return woken != [bell]
@@ -4250,12 +4285,13 @@ class Parking(Runner):
             return
         self.corked = True  # results and hunger leave together: the broker wakes once
         scheduler.late_s = 0.0
-        scheduler.flush()
         scheduler.carve()
         if scheduler.away or any(scheduler.levels):
+            scheduler.flush()
             scheduler.sate()  # others shall have what must not run here, or not within a time limit
-        elif self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]:
-            scheduler.want()
+        else:
+            room = self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]
+            scheduler.flush(want=bool(room))
         self.corked = False
         with self.lock:
             self.link.flush()
@@ -5718,7 +5754,8 @@ class Client(Runtime):
         try:
             while not (self.broken or self.closing and not self.is_busy()):
                 self.dispatch()
-                self.scheduler.carve()
+                if self.intake or self.scheduler.away or any(self.scheduler.levels):
+                    self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
                 self.asleep = may_carve = self.scheduler.ordered > self.scheduler.filled
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
@@ -8760,11 +8797,15 @@ def shares(told: List[Dict[str, Any]], wall_s: float) -> str:
             f"lost {max(0.0, n * wall_s - up_s):.2f} s")  # fmt: skip
 
 
+RESULTS = "RESULT", "IDLE"  # messages that bring results
+
+
 def parts_of(frames: Frames) -> List[Tuple[int, int, int, int]]:
     """Return (owner, chunk id, first, count) for each chunk of a BATCH, or part of a RESULT."""
-    kind, at, found = NAMES.get(frames[0][0]), 2, []
-    if kind in ("BATCH", "RETURNED", "RESULT"):
-        form, owner = (PART, OWNER.unpack(frames[1])[0]) if kind == "RESULT" else (CHUNK, -1)
+    kind, found = NAMES.get(frames[0][0]), []
+    if kind in ("BATCH", "RETURNED", *RESULTS):
+        at = 2 + (kind == "IDLE")
+        form, owner = (PART, OWNER.unpack(frames[at - 1])[0]) if kind in RESULTS else (CHUNK, -1)
         while at < len(frames):
             head = form.unpack(frames[at])
             found.append((owner, *head[:3]) if form is PART else (head[0], *head[2:5]))
@@ -8780,7 +8821,7 @@ def in_words(kind: str, frames: Frames) -> str:
     if parts:
         tasks = [f"task{f's {lo}–{lo + n - 1}' if n > 1 else f' {lo}'} of chunk {i}" for _, i, lo, n in parts[:3]]
         text = ", ".join(tasks) + f" and {len(parts) - 3} more" * (len(parts) > 3)
-        return f"{'results of ' * (kind == 'RESULT')}{text} of worker {parts[0][0]}"
+        return f"{'results of ' * (kind in RESULTS)}{text} of worker {parts[0][0]}"
     if row.frames in ("hunger", "count"):
         (n,) = COUNT.unpack_from(frames[1])
         return f"{row.when.partition(';')[0]} ({n} {'wanted ' * (row.frames == 'hunger')}so far)"

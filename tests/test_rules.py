@@ -393,6 +393,9 @@ def test_what_watchers_are_told_is_checked(pool):
         pool.turn(1, "FETCH", scoop_lite.facts(number=1, paths=[1], have={}))
     with pytest.raises(PeerError, match="malformed HUNGRY"):
         pool.turn(1, "HUNGRY", HUNGER.pack(5000, 9))
+    for frames in ([HUNGER.pack(5000, 9), OWNER.pack(0, 1)], [HUNGER.pack(1, 1)], [OWNER.pack(0, 1), OWNER.pack(0, 1)]):
+        with pytest.raises(PeerError, match="malformed IDLE"):
+            pool.turn(1, "IDLE", *frames)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -633,6 +636,47 @@ def test_what_cannot_be_pickled_is_split_until_only_the_guilty_task_stays_at_hom
     assert scheduler.messages() == ["BATCH", "BATCH"] and scheduler.n_carved == 3
 
 
+def shouted(word):
+    return word.upper()
+
+
+def test_a_function_is_pickled_once_while_its_name_means_it(scheduler, monkeypatch):
+    def packed(func, fold=None):
+        job = scoop_lite.Job(func, scoop_lite.CALLS, 0, 0, 0)
+        job.fold = fold
+        return scheduler.pack_function(job)
+
+    assert packed(shouted) is packed(shouted) != packed(len)
+    assert packed(shouted, max) != packed(shouted) != packed(max, shouted)
+    assert packed("a".upper) != packed("b".upper)  # which have no names
+    by_name, old = packed(shouted), shouted
+    assert scheduler.unpack_function(by_name) == (old, None)
+    monkeypatch.setattr(sys.modules[__name__], "shouted", lambda word: word + "!")
+    assert scoop_lite.MADE in packed(old) and packed(old) != by_name  # by value now
+    assert scheduler.unpack_function(by_name) == (shouted, None)
+
+
+def test_what_came_by_value_is_made_anew_each_time(scheduler):
+    travelling = scoop_lite.join(scoop_lite.dumps((lambda: None, None)))
+    one, two = (scheduler.unpack_function(travelling)[0] for _ in range(2))
+    assert one is not two and one.__globals__ is not two.__globals__
+    assert scheduler.unpack_function(scoop_lite.join(scoop_lite.dumps((len, max)))) == (len, max)
+    assert scheduler.unpack_function(scoop_lite.join(scoop_lite.dumps((len, None)))) == (len, None)
+
+
+def test_results_and_hunger_travel_in_one_message(timed):
+    for owner in (3, 4):
+        timed.add_part((owner, 1, 7), 0, 1, scoop_lite.LIST, [b"r"])
+    timed.flush(want=True)
+    assert timed.messages() == ["IDLE", "RESULT"] and timed.is_hungry and timed.wanted_s == timed.clock()
+    timed.flush(want=True)
+    assert timed.messages() == ["IDLE", "RESULT"]  # that was said, and there is no result
+    timed.sate(-1.0)
+    timed.flush(want=True)
+    assert timed.messages() == ["IDLE", "RESULT", "HUNGRY", "HUNGRY"]
+    assert HUNGER.unpack(timed.last()[1]) == (1, 3)
+
+
 def test_futures_that_travel_together_are_of_one_function_one_parent_and_in_order(scheduler):
     where, other = scope(scheduler), scope(scheduler)
     scheduler.note_cost(len, 1e-5)
@@ -719,7 +763,7 @@ def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
 def visit(scheduler, owner=(3, 1), n=4):
     function = scoop_lite.join(scoop_lite.dumps((len, None)))
     head = (*owner, 5, 0, n, 0, 0, scoop_lite.CALLS, 0, 0, 1)
-    return scoop_lite.Block(scoop_lite.Visit(head, function, None), [[("a",)] * n], 0, 0, n)
+    return scoop_lite.Block(scoop_lite.Visit(head, len, None, function, None), [[("a",)] * n], 0, 0, n)
 
 
 def test_what_is_queued_counts_if_somebody_wants_it(scheduler):
