@@ -2432,15 +2432,16 @@ class Job:
     Attributes:
         func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
         place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting.
-        born_s: when it was made here.
+        born_s: when it was made here. failed: an outcome may be a Failure; else nobody has to look at each.
     """
 
-    __slots__ = ("func", "mode", "place", "order", "depth", "fold", "born_s")
+    __slots__ = ("func", "mode", "place", "order", "depth", "fold", "born_s", "failed")
 
     def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
         self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
         self.born_s = now()
         self.fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
+        self.failed = False
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         """Take in the outcomes (values, or Failure objects) of `count` tasks from `first` on.
@@ -2448,6 +2449,11 @@ class Job:
         With a fold, one outcome stands for all of them: its list of nodes (see `absorb`), or a Failure.
         """
         raise NotImplementedError
+
+    def deliver_error(self, index: int, error: BaseException) -> None:
+        """Deliver what a task failed with."""
+        self.failed = True
+        self.deliver(index, 1, [Failure(error)])
 
     def dropped(self) -> bool:
         """Return True when nobody wants the results any more."""
@@ -3334,7 +3340,7 @@ class Scheduler(Carver):
         """Fail tasks that were present at too many deaths."""
         if type(block.job) is Everywhere:
             text = f"worker {death['rank']} on {death['host']} (pid {death['pid']}) {death['how']} during run_on_all()"
-            block.job.deliver(block.lo, 1, [Failure(self.lost_error()(text))])
+            block.job.deliver_error(block.lo, self.lost_error()(text))
             return
         text = (
             f"{describe(block.job, block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
@@ -3343,7 +3349,7 @@ class Scheduler(Carver):
             "in native code, memory that runs out, or os._exit in this task"
         )
         for i in range(block.lo, block.hi):
-            block.job.deliver(i, 1, [Failure(self.lost_error()(text))])
+            block.job.deliver_error(i, self.lost_error()(text))
 
     def lost_error(self) -> Any:
         return WorkerLost
@@ -3440,7 +3446,7 @@ class Scheduler(Carver):
             self.by_value |= names
         elif count == 1:
             text = f"worker could not unpickle {describe(block.job, block)}:\n{reason['error']}"
-            block.job.deliver(block.lo, 1, [Failure(ScoopError(text))])
+            block.job.deliver_error(block.lo, ScoopError(text))
             return
         block.alone = not names
         with self.lock:
@@ -3465,6 +3471,7 @@ class Scheduler(Carver):
             if nanoseconds:
                 self.note_cost(block.job.func, nanoseconds / 1e9, count)
             if not block.job.dropped():
+                block.job.failed = block.job.failed or form != LIST
                 unseen = self.unseen if type(block.job) is Parcel else None
                 block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload, unseen))
 
@@ -4066,17 +4073,20 @@ class Runner(Mailbox):
         self.finish_slice(piece, seconds)
 
     def run_slice(self, piece: Slice, calls: Iterator[Any]) -> None:
-        out, func = piece.out, piece.block.job.func
+        out, job = piece.out, piece.block.job
         while True:
             try:
                 run_calls(piece, calls)
-            except BaseException as error:
-                out.append(self.failure(error, func, type(piece.block.job) is Parcel))
-                continue
-            with self.lock:
-                if len(out) >= piece.block.hi - piece.block.lo:
-                    return
-            out.append(self.failure(StopIteration(), func, type(piece.block.job) is Parcel))
+            except BaseException as problem:
+                error = problem
+            else:
+                with self.lock:
+                    if len(out) >= piece.block.hi - piece.block.lo:
+                        return
+                error = StopIteration()
+            job.failed = True
+            out.append(self.failure(error, job.func, type(job) is Parcel))
+            del error  # whose traceback refers to this frame
 
     def finish_slice(self, piece: Slice, seconds: float) -> None:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
@@ -4105,6 +4115,7 @@ class Runner(Mailbox):
             try:
                 absorb(job.fold, nodes, index, 1, value)
             except BaseException as error:
+                job.failed = True
                 return self.failure(error, job.fold, False)
         return nodes
 
@@ -5126,7 +5137,7 @@ def runs_of(found: Runtime, job: MapJob, deadline: Optional[float]) -> Iterator[
             outcomes = job.pop_run()
             if not job.fixed:
                 found.feed(job)
-            if Failure in set(map(type, outcomes)):
+            if job.failed and Failure in set(map(type, outcomes)):
                 i = list(map(type, outcomes)).index(Failure)
                 yield outcomes[:i]
                 raise outcomes[i].look()
@@ -5635,7 +5646,7 @@ class ClientScheduler(Scheduler):
         self.filled -= 1
         problem = explain_unpicklable((block.job.func, *block.rows()), "(function, arguments)", error, self.by_value)
         error.__cause__ = MisuseError(problem)
-        block.job.deliver(block.lo, 1, [Failure(error)])
+        block.job.deliver_error(block.lo, error)
 
 
 class PoolMap(MapJob):
@@ -6231,7 +6242,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
     try:
         while job.length is None or job.done < job.length:
             outcomes = job.next_run(deadline)
-            if not job.fixed and Failure not in set(map(type, outcomes)):
+            if not job.fixed and not (job.failed and Failure in set(map(type, outcomes))):
                 job.done += len(outcomes)
                 yield map(list.pop, itertools.repeat(outcomes, len(outcomes)))
                 continue
