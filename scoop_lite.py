@@ -8890,6 +8890,14 @@ def natural(text: str) -> int:
     return positive(text, 0)
 
 
+def seconds(text: str) -> float:
+    """Read a duration; "nan" is none."""
+    value = float(text)
+    if not 0 < value < 1e7:
+        raise argparse.ArgumentTypeError(f"must be above 0 and below ten million, not {value:g}")
+    return value
+
+
 def address(text: str) -> str:
     """Read a host name or an address; return the address. Nothing stays nothing: it would mean every interface."""
     try:
@@ -8945,10 +8953,10 @@ OPTIONS = {
         option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
         option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),
         option("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)"),
-        option("--heartbeat", dest="heartbeat_s", type=float, default=1.0, metavar="S",
-               help="seconds between signs of life of a host"),
-        option("--dead-after", dest="dead_after_s", type=float, default=5.0, metavar="S",
-               help="seconds of silence that mean death"),
+        option("--heartbeat", dest="heartbeat_s", type=seconds, default=1.0, metavar="S",
+               help="seconds between signs of life of a host, less than --dead-after (default: 1)"),
+        option("--dead-after", dest="dead_after_s", type=seconds, default=5.0, metavar="S",
+               help="seconds of silence that mean death (default: 5)"),
         option("--tunnel", action="store_true", help="accepted for SCOOP's sake: links go through ssh anyway"),
     ],
     "what you see": [
@@ -8993,7 +9001,7 @@ def choose_program(options: argparse.Namespace, p: Parser) -> Tuple[str, str, Se
     """Return the kind of the program, its file, name or text, and its arguments."""
     for kind, words in (("module", options.module), ("code", options.code)):
         if words is not None:
-            return (kind, words[0], words[1:]) if words else p.error(f"option -{kind[0]} needs an argument")
+            return (kind, words[0], options.args) if words else p.error(f"option -{kind[0]} needs an argument")
     if options.script is None:
         return "prompt", "", []
     check_script(options.script, p)
@@ -9013,6 +9021,10 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         except OSError as error:
             p.error(f"--path {options.path}: {error.strerror}")
     kind, program, args = choose_program(options, p)
+    if options.heartbeat_s >= options.dead_after_s:  # then every host that has nothing to say would be dead
+        p.error(f"--heartbeat {options.heartbeat_s:g}: must be shorter than --dead-after {options.dead_after_s:g}")
+    if options.init and not all(options.init.partition(":")):
+        p.error(f"--init {options.init}: it names a function as module:function")
     for name, value, module, package, _ in ACCELERATORS:
         if getattr(options, name) == value and importlib.util.find_spec(module) is None:
             p.error(f"--{name} {value} needs {package}, which is not installed here (pip install {package})")
@@ -9052,36 +9064,54 @@ def is_command(name: str) -> bool:
 
 
 def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
-    """Refuse files and directories that cannot be used."""
+    """Refuse files and directories that cannot be used, and create them, but not for a --dry-run."""
     if options.prolog and not hosts and not os.access(options.prolog, os.R_OK):
         p.error(f"--prolog {options.prolog}: cannot be read")
     if options.python and not hosts and not is_command(options.python):
         p.error(f"--python-interpreter {options.python}: there is no such command")
-    if options.profile:
-        os.makedirs(options.profile, exist_ok=True)
-    for path in filter(None, (options.trace, options.log)):
-        try:
-            with open(path, "wb") as file:
-                file.write(bytes(4096))  # a full disk is told now, not when the results are there
-                file.flush()
-                file.truncate(0)
-        except OSError as error:
-            p.error(f"cannot write {path}: {error.strerror}")
+    path = options.profile
+    try:
+        if path and not options.dry_run:
+            os.makedirs(path, exist_ok=True)
+        for path in filter(None, () if options.dry_run else (options.trace, options.log)):
+            with open(path, "ab") as file:
+                if os.path.isfile(path):  # not /dev/stderr, nor a pipe
+                    size = file.tell()
+                    file.write(bytes(4096))  # a full disk is told now, not when the results are there
+                    file.flush()
+                    file.truncate(size)
+    except OSError as error:
+        p.error(f"cannot write {path}: {error.strerror}")
 
 
-def join_hosts(argv: Sequence[str]) -> List[str]:
-    """Turn `--hosts a b script.py` into `--hosts=a,b script.py`: argparse would take the script for a host."""
-    words = list(argv)
+def split_words(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
+    """Return our words, up to the program, and the program's, which argparse would change (it drops `--`).
+
+    What argparse would take the program for is made plain: `--hosts a b` becomes `--hosts=a,b`, and `--profile` without
+    a directory `--profile=.`.
+    """
+    words, i = list(argv), 0
+    rows = [row for group in OPTIONS.values() for row in group]
+    valued = {name for names, about in rows for name in names if not {"action", "nargs"} & about.keys()}
 
     def program(word: str) -> bool:
-        return word.endswith(".py") or word in ("-m", "-c", "--") or os.path.isfile(word)
+        return word.endswith(".py") or os.path.isfile(word) or os.path.isfile(os.path.join(word, "__main__.py"))
 
-    place = next((i for i, word in enumerate(words) if word in ("--hosts", "--host") or program(word)), len(words))
-    if place < len(words) and words[place].startswith("--host"):
-        hosts = list(itertools.takewhile(lambda word: word[:1] != "-" and not program(word), words[place + 1 :]))
-        if hosts:
-            words[place : place + 1 + len(hosts)] = ["--hosts=" + ",".join(hosts)]
-    return words
+    while i < len(words):
+        bundle = re.match("-[ivq]*([cmn])(.*)", words[i], re.DOTALL)  # -qn 4, -im module, -n4
+        name, attached = ("-" + bundle[1], bundle[2]) if bundle else (words[i], "")
+        after = list(itertools.takewhile(lambda word: word[:1] != "-" and not program(word), words[i + 1 :]))
+        if name in ("--", "-m", "-c") or not name.startswith("-"):
+            end = i + 1 + (name.startswith("-") and not attached)
+            return words[:end], words[end:]
+        if name in ("--hosts", "--host") and after:
+            words[i : i + 1 + len(after)] = ["--hosts=" + ",".join(after)]
+        elif name == "--profile":
+            words[i : i + 1 + len(after[:1])] = ["--profile=" + "".join(after[:1] or ".")]
+        elif name in valued and not attached:
+            i += 1
+        i += 1
+    return words, []
 
 
 def find_root(kind: str, program: str) -> str:
@@ -9109,7 +9139,10 @@ def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]
         p.error(str(error))
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
     hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
-    return scheduler, spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
+    hosts = spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
+    if options.min_hosts > max(1, len(hosts)):
+        p.error(f"--min-hosts {options.min_hosts}: the plan has {plural(max(1, len(hosts)), 'host')}")
+    return scheduler, hosts
 
 
 def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> str:
@@ -9163,8 +9196,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         >>> scoop_lite.main(["-n", "2", "--quiet", "-c", "print('hello')"])    # doctest: +SKIP
     """
     p = parser()
-    words = join_hosts(sys.argv[1:] if argv is None else argv)
+    words, args = split_words(sys.argv[1:] if argv is None else argv)
     options = p.parse_args(words)
+    options.args = args
     no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
     if options.self_check and not no_program:
         p.error("--self-check brings its own program; give it options only")
@@ -9172,6 +9206,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         print(f"scoop_lite {__version__}\n{sha256(own_source())}  {os.path.abspath(__file__)}")
         sys.exit(0 if options.version else self_check([word for word in words if word != "--self-check"], options))
     if no_program and options.serve < 0:
+        if words:  # such as `-n 4 $SCRIPT` in a batch job: no success
+            p.error("there is no program: give a script, -m module or -c code after the options")
         p.print_help()
         sys.exit(0)
     config = configure(options, p)

@@ -114,6 +114,20 @@ def test_a_script_sees_what_python_would_show_it(launch):
     expect_the_same(launch(script, args=words), launch.plain(script, args=words))
 
 
+@pytest.mark.parametrize(
+    "words",
+    [["program.py"], ["--", "program.py"], ["-m", "program"], ["-mprogram"], ["-qn2", "-c", "CODE"], ["-qcCODE"]],
+    ids=" ".join,
+)
+def test_two_dashes_belong_to_the_program(launch_once, words):
+    """argparse would take them away, with `-m` and `-c` all that follows them, too."""
+    source = "import sys\nprint(sys.argv[1:])\n"
+    launch_once.write(source)
+    args = ["--", "a", "--", "-n", "b"]
+    outcome = launch_once([*(word.replace("CODE", source) for word in words), *args], n=None)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, f"{args}\n", "")
+
+
 def test_arguments_arrive_byte_for_byte(launch_once):
     script = launch_once.write("import os, sys\nprint([os.fsencode(word) for word in sys.argv[1:]])\n")
     words = [bytes([i]) * 2 for i in range(1, 256)] + ["é".encode("latin-1")]
@@ -813,6 +827,16 @@ MISTAKES = {
     "interpreter missing": (["--python-interpreter", "no/such/python", "program.py"], ["no/such/python"]),
     "module missing": (["-m"], ["-m"]),
     "code missing": (["-c"], ["-c"]),
+    "program missing": (["-n", "2"], ["no program"]),
+    "program and hosts missing": (["--hosts"], ["--hosts"]),
+    "hosts missing": (["--hosts", "program.py"], ["no program"]),
+    "heartbeat no number": (["--heartbeat", "nan", "program.py"], ["--heartbeat", "nan"]),
+    "heartbeat zero": (["--heartbeat", "0", "program.py"], ["--heartbeat"]),
+    "heartbeat as long as the death limit": (["--heartbeat", "5", "program.py"], ["--heartbeat", "--dead-after"]),
+    "death limit endless": (["--dead-after", "inf", "program.py"], ["--dead-after", "inf"]),
+    "more hosts than there are": (["--min-hosts", "2", "program.py"], ["--min-hosts", "1 host"]),
+    "initializer without function": (["--init", "math", "program.py"], ["--init", "math"]),
+    "profiles into a file": (["--profile", "program.py/inside", "program.py"], ["program.py/inside"]),
 }
 
 
@@ -1235,6 +1259,30 @@ def test_threads_per_worker(facts_once):
         assert [origin] == others == [expected], (options, env)
 
 
+@pytest.mark.parametrize("option", ["--trace", "--log"])
+def test_files_are_written_when_the_run_begins_and_not_for_a_plan(launch_once, tmp_path, option):
+    """What is there already outlives a mistake and --dry-run; what is no file is not tried out with zeros."""
+    for words in (["--dry-run"], ["--launcher", "nothing"], ["--heartbeat", "9"]):
+        (tmp_path / "old").write_text("old")
+        launch_once("", options=[option, "old", *words])
+        assert (tmp_path / "old").read_text() == "old"
+        launch_once("", options=[option, "new", "--profile", "profiles", "--dry-run"])
+        assert not (tmp_path / "new").exists() and not (tmp_path / "profiles").exists()
+    for place in ("/dev/null", "/dev/stdout"):
+        outcome = launch_once("import scoop_lite; scoop_lite.logger.error('hm')", options=[option, place])
+        assert (outcome.returncode, bool(outcome.stdout)) == (0, place == "/dev/stdout"), outcome
+        assert "\0" not in outcome.stdout
+
+
+def test_an_option_whose_value_is_a_file_may_precede_the_hosts(launch_once, tmp_path):
+    """Else the second run of the same command would take the trace of the first for the program."""
+    launch_once.write(SQUARES)
+    words = ["--trace", "old", "--python-interpreter", sys.executable, "--hosts", "localhost", "localhost:1"]
+    for _ in range(2):
+        outcome = launch_once([*words, "program.py"], n=None)
+        assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
 @pytest.mark.parametrize("with_directory", [True, False], ids=["DIR", "default"])
 def test_profile(launch_once, tmp_path, with_directory):
     (tmp_path / "empty").mkdir()
@@ -1248,7 +1296,7 @@ def test_profile(launch_once, tmp_path, with_directory):
             return sum(futures.map(recognisable, range(100)))
     """)
     script = launch_once.write(source)
-    outcome = launch_once([script], options=[option, "-n", "2"], n=None, cwd=tmp_path / "empty")
+    outcome = launch_once([script], options=["-n", "2", option], n=None, cwd=tmp_path / "empty")
     assert (outcome.returncode, outcome.facts) == (0, 4950)
     place = tmp_path / "profiles" if with_directory else tmp_path / "empty"
     files = [path for path in place.rglob("*") if path.is_file()]
