@@ -6687,8 +6687,12 @@ def start_profile(config: Config, found: Runtime) -> None:
     import cProfile
 
     profile = cProfile.Profile()
-    path = os.path.join(config.profile, f"worker-{found.rank}.prof")
-    found.at_leave.append(functools.partial(profile.dump_stats, path))
+
+    def dump() -> None:
+        os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
+        profile.dump_stats(os.path.join(config.profile, f"worker-{found.rank}.prof"))
+
+    found.at_leave.append(dump)
     profile.enable()
 
 
@@ -9011,26 +9015,29 @@ def choose_program(options: argparse.Namespace, p: Parser) -> Tuple[str, str, Se
 def configure(options: argparse.Namespace, p: Parser) -> Config:
     """Turn options into the configuration."""
     scheduler, hosts = plan_hosts(options, p)  # files are relative to where the user is, the program is to --path
-    for name in ("trace", "log", "profile", "prolog"):
-        path = getattr(options, name)
-        if path and (name != "prolog" or os.path.exists(path)):  # a prolog may be on the hosts alone
-            setattr(options, name, os.path.abspath(path))
-    if options.path:
-        try:
+    try:
+        for name in ("trace", "log", "profile", "prolog"):
+            path = getattr(options, name)
+            if path and (name != "prolog" or os.path.exists(path)):  # a prolog may be on the hosts alone
+                setattr(options, name, os.path.abspath(path))
+        if options.path:
             os.chdir(options.path)
-        except OSError as error:
-            p.error(f"--path {options.path}: {error.strerror}")
+        directory = os.getcwd()
+    except OSError as error:
+        p.error(f"--path {options.path or '. (this directory)'}: {error.strerror}")
     kind, program, args = choose_program(options, p)
     if options.heartbeat_s >= options.dead_after_s:  # then every host that has nothing to say would be dead
         p.error(f"--heartbeat {options.heartbeat_s:g}: must be shorter than --dead-after {options.dead_after_s:g}")
     if options.init and not all(options.init.partition(":")):
         p.error(f"--init {options.init}: it names a function as module:function")
+    if options.interactive and hosts and not is_here(hosts[0].name):
+        p.error(f"-i: you type here, but {hosts[0].name} runs the program; write --hosts localhost {hosts[0].name}")
     for name, value, module, package, _ in ACCELERATORS:
         if getattr(options, name) == value and importlib.util.find_spec(module) is None:
             p.error(f"--{name} {value} needs {package}, which is not installed here (pip install {package})")
     check_files(options, bool(hosts), p)
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
-        kind=kind, program=program, args=tuple(args), root=find_root(kind, program), directory=os.getcwd(),
+        kind=kind, program=program, args=tuple(args), root=find_root(kind, program), directory=directory,
         hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), n=options.n or usable_cpus(),
         backend=choose_backend(options, hosts, p), progress=choose_progress(options),
         verbose=-1 if options.quiet else options.verbose,

@@ -847,6 +847,16 @@ def test_a_mistake_is_one_clear_sentence(launch_once, mistake):
     one_sentence(launch_once(words, n=None), *expected)
 
 
+def test_a_directory_that_is_gone_is_named(launch_once, tmp_path):
+    """As in a batch job whose scratch directory was removed; with --path there is another."""
+    script = launch_once.write("print('there')")
+    words = ["sh", "-c", 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"), sys.executable]
+    for options in ([], ["--trace", "t.json"]):
+        one_sentence(launch_once([*options, script], n=None, python=words), "this directory")
+    outcome = launch_once(["--path", tmp_path, script], n=None, python=words)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "there\n", "")
+
+
 @pytest.mark.parametrize(
     "what", ["missing script", "directory", "missing module", "empty name", "unreadable directory"]
 )

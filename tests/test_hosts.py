@@ -143,6 +143,7 @@ def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
     (["--hosts", "a", "--launcher", "qrsh -inherit"], "place for the host"),
     (["--hosts", "a", "--ssh-executable", "ssh 'x"], "--ssh-executable"),
     (["--external-hostname", "no.such.name.invalid"], "--external-hostname"),
+    (["-i", "--hosts", "a"], "--hosts localhost a"),
 ], ids=str)  # fmt: skip
 def test_a_mistake_is_one_clear_sentence(place, words, part):
     done = place.run(*words, "-n", "2", "where.py")
@@ -201,6 +202,13 @@ def test_streams_and_status_of_a_far_origin(place):
                           "print('err', file=sys.stderr)\nsys.exit(7)\n")
     done = place.run("--hosts", "a:2", "end.py")
     assert (done.returncode, done.out, done.err) == (7, "''", "err\n")
+
+
+def test_profiles_of_a_far_origin(place):
+    """Each host writes those of its workers, into a directory that it may not have yet."""
+    place.write("gone.py", "import shutil; shutil.rmtree('profiles', ignore_errors=True)\n" + WHERE)
+    place.right("--profile", "profiles", "--hosts", "a:2", "gone.py")
+    assert sorted(os.listdir(place.path / "profiles")) == ["worker-0.prof", "worker-1.prof"]
 
 
 def test_an_interrupt_reaches_a_far_origin(place):
