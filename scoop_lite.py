@@ -120,7 +120,7 @@ SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush o
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
 AHEAD_S = 0.01  # what fetching may take at most beside the shortest time seen: a busy owner's pump waits for the GIL
-FLUSH_S = 0.002  # results wait this long for company, while short tasks run
+FLUSH_S = 0.02  # results wait this long for company, while short tasks run: less wakes broker and owner for each slice
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
 SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
@@ -4143,7 +4143,7 @@ class Parking(Runner):
 
     def wait_until(self, condition: Callable[[], bool], timeout: Optional[float], waiter: Waiter) -> bool:
         """Park until `condition()` holds (`waiter` is called when it may) or `timeout` seconds have passed."""
-        self.glance(force=True)
+        self.glance(force=timeout is not None)
         if timeout is None:
             while not condition():
                 self.park()
@@ -4871,11 +4871,11 @@ class Pump:
         scheduler = self.runtime.scheduler
         self.asleep = self.patient = True  # from here on `kick` rings; only then look
         watch = self.wanted() if not self.idling else self.reads()
-        queued, divisible = bool(scheduler.away or any(scheduler.levels)), not self.idling and scheduler.is_divisible()
-        ordered = scheduler.ordered > scheduler.filled
-        timeout = 0.05 if divisible else None  # to look whether a slice takes longer than it should
-        if watch and (scheduler.results or ordered and (queued or divisible)):
-            timeout = 0.005  # results to be flushed; or an order, and tasks that may only be given away a moment later
+        queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
+        busy = not self.idling and (queued or scheduler.is_divisible())
+        timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should
+        if watch and (scheduler.results or ordered and (queued or busy)):
+            timeout = 0.005 if ordered else FLUSH_S  # tasks that may be given away only later; results that are to go
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
         return watch, timeout
 
