@@ -1020,19 +1020,6 @@ class ZmqLink:
         self.context.term()
 
 
-class ZmqPeer:
-    """The broker's way to one worker through the ROUTER; what is queued is written at once."""
-
-    def __init__(self, router: ZmqRouter, identity: bytes) -> None:
-        self.router, self.identity = router, identity
-
-    def queue(self, frames: Frames) -> None:
-        self.router.send(self.identity, frames)
-
-    def watch(self, selector: selectors.BaseSelector) -> bool:
-        return True
-
-
 class ZmqRouter:
     """The broker's end of the ØMQ engine: one ROUTER that lets in exactly the keys it has handed out.
 
@@ -1104,12 +1091,15 @@ class ZmqRouter:
             n += 1
         return n
 
-    def send(self, identity: bytes, frames: Frames) -> None:
-        """Send to a connection; one that is gone has a worker that is gone, whose agent will tell."""
-        try:
-            self.socket.send_multipart([identity, *frames], copy=max(map(len, frames)) < BIG_BUFFER)
-        except self.zmq.ZMQError as error:
-            logger.debug("a worker's connection is gone: %s", error)
+    def send(self, rank: int, frames: Frames) -> bool:
+        """Send to a worker; False if it speaks through no connection. One that has just gone is its agent's to tell."""
+        if rank in self.identities:
+            try:
+                copied = max(map(len, frames)) < BIG_BUFFER
+                self.socket.send_multipart([self.identities[rank], *frames], copy=copied)
+            except self.zmq.ZMQError as error:
+                logger.debug("a worker's connection is gone: %s", error)
+        return rank in self.identities
 
     def close(self) -> None:
         self.socket.close()
@@ -6416,12 +6406,6 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     exec(code, namespace)
 
 
-def is_main_archive(path: str) -> bool:
-    """Return True for a directory or a zip file, which Python runs by the `__main__` in it."""
-    spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
-    return spec is not None and spec.loader is not None
-
-
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
     sys.argv = [{"script": config.program, "module": "-m", "code": "-c", "prompt": ""}[config.kind], *config.args]
@@ -6823,12 +6807,9 @@ class Keeper:
         """Say in words how a process ended, given its exit status (negative: the signal)."""
         if code >= 0:
             return f"exited with status {code if code < 256 else hex(code)}"
-        number = -code
-        try:
-            text = f"was killed by {signal.Signals(number).name}"
-        except ValueError:
-            text = f"was killed by signal {number}"
-        if number == 9:  # SIGKILL, a name that Windows does not have
+        names = {number.value: number.name for number in signal.Signals}
+        text = f"was killed by {names.get(-code, f'signal {-code}')}"
+        if code == -9:  # SIGKILL, a name that Windows does not have
             before, self.oom_kills = self.oom_kills, count_oom_kills()
             counted = "out of memory, by the kernel's count"
             text += f" ({counted if self.oom_kills > before else 'somebody with kill -9, or memory ran out'})"
@@ -7157,21 +7138,14 @@ STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 
 def catches(pid: int, number: int) -> bool:
     """Return True if a process has a handler of its own for a signal (where the system tells)."""
-    try:
-        with open(f"/proc/{pid}/status") as file:
-            caught = next(int(line.split()[1], 16) for line in file if line.startswith("SigCgt:"))
-    except (OSError, StopIteration):
-        return False
-    return bool(caught >> (number - 1) & 1)
+    caught = re.search(rb"\nSigCgt:\s*(\w+)", read_if_there(f"/proc/{pid}/status") or b"")
+    return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
 
 
 def count_oom_kills() -> int:
     """Return how many processes the kernel has killed for memory (0 where it does not tell)."""
-    try:
-        with open("/proc/vmstat") as file:
-            return sum(int(line.split()[1]) for line in file if line.startswith("oom_kill "))
-    except (OSError, ValueError):
-        return 0
+    counted = re.search(rb"\boom_kill (\d+)", read_if_there("/proc/vmstat") or b"")
+    return int(counted[1]) if counted else 0
 
 
 def tie_life(fd: int, forks: bool = False) -> None:
@@ -7367,9 +7341,6 @@ def read_line_count(fields: Sequence[str], where: str) -> Optional[int]:
     return found.get("n")
 
 
-ReadFile = Callable[[str], str]
-
-
 def read_host_file(path: str) -> str:
     """Return the text of a host file; bytes that are not UTF-8 do no harm in comments and are refused in names."""
     try:
@@ -7390,13 +7361,13 @@ def read_slurm_hosts(environ: Mapping[str, str]) -> List[Host]:
     return merge_hosts([Host(name, n) for name, n in zip(names, counts) if n], variable)
 
 
-def read_allocation(variable: str, form: str, environ: Mapping[str, str], read_file: ReadFile) -> List[Host]:
+def read_allocation(variable: str, form: str, environ: Mapping[str, str]) -> List[Host]:
     """Read the hosts that a scheduler's `variable` gives, in the `form` that ALLOCATIONS states."""
     value, words = environ[variable], environ[variable].split()
     if form == "nodes":
         return read_slurm_hosts(environ)
     if form == "file":
-        return parse_hostfile(read_file(value), value)
+        return parse_hostfile(read_host_file(value), value)
     if form == "serial":
         variable, words = "NSLOTS", [f"localhost:{environ.get('NSLOTS', '1')}"]
     if form == "pairs":  # "h1 2 h2 3"; a host left without its count becomes "h2:" and is refused
@@ -7404,14 +7375,12 @@ def read_allocation(variable: str, form: str, environ: Mapping[str, str], read_f
     return parse_hosts(words, variable)
 
 
-def hosts_from_environment(
-    environ: Mapping[str, str], read_file: ReadFile = read_host_file
-) -> Optional[Tuple[str, List[Host]]]:
+def hosts_from_environment(environ: Mapping[str, str]) -> Optional[Tuple[str, List[Host]]]:
     """Return the scheduler in whose job we are and the hosts that it gave us, None outside of a job."""
     for scheduler, variable, form in ALLOCATIONS:
         if environ.get(variable):
             try:
-                hosts = read_allocation(variable, form, environ, read_file)
+                hosts = read_allocation(variable, form, environ)
             except HostsError as error:
                 remedy = f"{error.args[2]}, or replace {scheduler}'s list by --hosts or --hostfile"
                 raise HostsError(*error.args[:2], remedy) from error
@@ -7668,32 +7637,25 @@ class Starter:
 
 def read_library(config: Config, request: Dict[str, Any]) -> Frames:
     """Answer FETCH: the first of some paths that exists and is the program, or below its directory. In the launcher."""
+    import pathlib  # where they are used: only other hosts ask
+    import zipfile
+
     root, number = os.path.abspath(config.root), request["number"]
     for path in request["paths"]:
         whole = os.path.abspath(os.path.join(config.directory, path))
-        if (whole + os.sep).startswith(root.rstrip(os.sep) + os.sep) or path == config.program:
-            names, content = read_archive(root, whole) if os.path.isfile(root) else read_disk(whole)
-            if names is not None:
-                return [facts(number=number, path=path, names=names), b""]
-            if content is not None:
+        if not (whole + os.sep).startswith(root.rstrip(os.sep) + os.sep) and path != config.program:
+            continue
+        place: Any = pathlib.Path(whole)
+        if os.path.isfile(root):
+            place = zipfile.Path(root).joinpath(whole[len(root) + 1 :].replace(os.sep, "/"))
+        with contextlib.suppress(OSError):  # what cannot be read is not there
+            if place.is_dir():
+                return [facts(number=number, path=path, names=[entry.name for entry in place.iterdir()]), b""]
+            if place.exists():
+                content = place.read_bytes()
                 same = request["have"].get(path) == sha256(content)
                 return [facts(number=number, path=path, file=True, same=same), b"" if same else content]
     return [facts(number=number, path=None), b""]
-
-
-def read_disk(path: str) -> Tuple[Optional[List[str]], Optional[bytes]]:
-    """Return the names in a directory, or the content of a file, or neither."""
-    return (os.listdir(path), None) if os.path.isdir(path) else (None, read_if_there(path))
-
-
-def read_archive(root: str, path: str) -> Tuple[Optional[List[str]], Optional[bytes]]:
-    """Return the same of a path below a zip file."""
-    import zipfile
-
-    place = zipfile.Path(root).joinpath(path[len(root) + 1 :].replace(os.sep, "/"))
-    if place.is_dir():
-        return [entry.name for entry in place.iterdir()], None
-    return None, place.read_bytes() if place.exists() else None
 
 
 def serve_agent(reader: int, writer: int, header: bytes) -> None:
@@ -7787,7 +7749,7 @@ class Links:
         welcome = {"size": config.n, "retries": config.retries}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
         self.agents: Dict[int, StreamLink] = {}
-        self.peers: Dict[int, Any] = {}  # workers' own links, by rank
+        self.peers: Dict[int, StreamLink] = {}  # workers' own links, by rank
         self.early: Dict[int, List[Frames]] = {}  # for workers whose link is not here yet
         self.touched: Set[Any] = set()  # links with something to write
         self.bell = Bell()
@@ -7805,6 +7767,8 @@ class Links:
 
     def send(self, rank: int, frames: Frames) -> None:
         """Send to a worker: straight, through its agent, or once its link is there."""
+        if self.router is not None and self.router.send(rank, frames):
+            return
         peer, member = self.peers.get(rank), self.broker.members.get(rank)
         if peer is None and member is not None and member.host not in self.direct:
             peer = self.agents.get(member.host)
@@ -7842,11 +7806,8 @@ class Links:
 
     def take_zmq(self, rank: int, frames: Frames) -> None:
         """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
-        peer = self.peers.get(rank)
-        if peer is None or peer.identity != self.router.identities[rank]:
-            self.peers[rank] = ZmqPeer(self.router, self.router.identities[rank])
-            if rank in self.broker.members:
-                self.tell_way(self.broker.members[rank].host, "by ØMQ")
+        if rank in self.broker.members:
+            self.tell_way(self.broker.members[rank].host, "by ØMQ")
         try:
             self.broker.turn(rank, frames)
         except PeerError as error:
@@ -7901,11 +7862,11 @@ class Links:
 
     def drain_peer(self, rank: int) -> None:
         """Before a death is judged: take in all that the worker had sent."""
-        link = self.peers.get(rank)
-        if isinstance(link, ZmqPeer):
+        if self.router is not None:
             self.router.receive()
-            self.peers.pop(rank, None)
-        elif link is not None:
+            self.router.identities.pop(rank, None)
+        link = self.peers.get(rank)
+        if link is not None:
             n = -1
             while not link.closed and link.n_in != n:
                 n = link.n_in
@@ -8047,8 +8008,8 @@ class HostLinks(Links):
         if name == "JOIN":
             self.join_host(host, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
             return
-        if NAMES.get(code) == "HELLO":  # a worker that ØMQ did not bring here
-            self.peers.pop(rank, None)
+        if NAMES.get(code) == "HELLO" and self.router is not None:  # a worker that ØMQ did not bring here
+            self.router.identities.pop(rank, None)
             self.tell_way(host, "through the pipe")
         elif name == "DIED":
             self.drain_peer(read_facts(frames[1], rank=int)["rank"])
@@ -8560,11 +8521,8 @@ def trace_line(ph: str, name: str, host: int, rank: Any, start_s: float, end_s: 
 
 def boot_id() -> str:
     """Name the running kernel: processes on the same one share a clock."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id") as file:
-            return file.read().strip()
-    except OSError:
-        return socket.gethostname()
+    known = read_if_there("/proc/sys/kernel/random/boot_id")
+    return known.decode().strip() if known else socket.gethostname()
 
 
 class StatusLine:
@@ -9001,15 +8959,31 @@ def parser() -> Parser:
     return p
 
 
-def choose_program(options: argparse.Namespace, p: Parser) -> Tuple[str, str, Sequence[str]]:
-    """Return the kind of the program, its file, name or text, and its arguments."""
+def choose_program(options: argparse.Namespace, root: str, p: Parser) -> Dict[str, Any]:
+    """Return what the configuration says of the program; refuse one that cannot be read, in Python's own words.
+
+    Args:
+        root: the current directory, which `python` puts first on `sys.path` where the program is no file.
+    """
     for kind, words in (("module", options.module), ("code", options.code)):
         if words is not None:
-            return (kind, words[0], options.args) if words else p.error(f"option -{kind[0]} needs an argument")
-    if options.script is None:
-        return "prompt", "", []
-    check_script(options.script, p)
-    return "script", options.script, options.args
+            program = words[0] if words else p.error(f"option -{kind[0]} needs an argument")
+            return {"kind": kind, "program": program, "args": tuple(options.args), "root": root}
+    path = options.script
+    if path is None:
+        return {"kind": "prompt", "args": (), "root": root}
+    spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
+    if spec is not None and spec.loader is not None:  # a directory or a zip file, run by the `__main__` in it
+        root = os.path.join(root, path)
+    elif os.path.isdir(path):
+        p.error(f"can't find '__main__' module in {path!r}")
+    else:
+        root = os.path.dirname(os.path.realpath(path))
+        try:
+            open(path, "rb").close()
+        except OSError as error:
+            p.error(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}")
+    return {"kind": "script", "program": path, "args": tuple(options.args), "root": root}
 
 
 def configure(options: argparse.Namespace, p: Parser) -> Config:
@@ -9025,7 +8999,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         directory = os.getcwd()
     except OSError as error:
         p.error(f"--path {options.path or '. (this directory)'}: {error.strerror}")
-    kind, program, args = choose_program(options, p)
+    program = choose_program(options, directory, p)
     if options.heartbeat_s >= options.dead_after_s:  # then every host that has nothing to say would be dead
         p.error(f"--heartbeat {options.heartbeat_s:g}: must be shorter than --dead-after {options.dead_after_s:g}")
     if options.init and not all(options.init.partition(":")):
@@ -9037,9 +9011,8 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
             p.error(f"--{name} {value} needs {package}, which is not installed here (pip install {package})")
     check_files(options, bool(hosts), p)
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
-        kind=kind, program=program, args=tuple(args), root=find_root(kind, program), directory=directory,
-        hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p), n=options.n or usable_cpus(),
-        backend=choose_backend(options, hosts, p), progress=choose_progress(options),
+        **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p),
+        backend=choose_backend(options, hosts, p), progress=choose_progress(options), n=options.n or usable_cpus(),
         verbose=-1 if options.quiet else options.verbose,
     )  # fmt: skip
     if options.serve < 0:
@@ -9121,15 +9094,6 @@ def split_words(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
     return words, []
 
 
-def find_root(kind: str, program: str) -> str:
-    """Return what `python` would put first on `sys.path` for this program."""
-    if kind != "script":
-        return os.getcwd()
-    if is_main_archive(program):
-        return os.path.join(os.getcwd(), program)
-    return os.path.dirname(os.path.realpath(program))
-
-
 def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]:
     """Return the scheduler that gave us hosts, if any, and the plan; an empty one means this machine alone."""
     scheduler, hosts = "", []
@@ -9176,18 +9140,6 @@ def show_plan(config: Config, commands: bool) -> None:
         print(f"scoop_lite: {name}: {amount}{origin}", file=sys.stderr)
         if commands and not is_here(name):
             print(shlex.join(starter_command(name, config)))
-
-
-def check_script(path: str, p: Parser) -> None:
-    """Refuse a script that cannot be read, before any process is started; in Python's own words."""
-    if os.path.isdir(path):
-        if not is_main_archive(path):
-            p.error(f"can't find '__main__' module in {path!r}")
-        return
-    try:
-        open(path, "rb").close()
-    except OSError as error:
-        p.error(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> None:
@@ -9288,7 +9240,7 @@ def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
     strands = ["thread", "greenlet"][: 1 + ("greenlet" in there)] if options.strands == "auto" else [options.strands]
     jobs = (check_job(words, engine, kind) for engine in engines for kind in strands)
     failed = 0
-    for verdict, text in itertools.chain(check_host(options), check_limits(options.n or usable_cpus()), jobs):
+    for verdict, text in itertools.chain(check_host(options), jobs):
         print(f"{verdict:8}{text}".replace("\n", "\n" + 8 * " "), flush=True)
         failed += verdict == "FAILED"
     print(f"scoop_lite: {failed} failed" if failed else "scoop_lite: all that must work does")
@@ -9296,7 +9248,7 @@ def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
 
 
 def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
-    """Yield what this host has: "ok", "missing" (runs go without it), "low" or "FAILED", and the words."""
+    """Yield what this host has and allows: "ok", "missing" (runs go without it), "low" or "FAILED", and the words."""
     import platform
 
     system = f"{platform.system()} {platform.release()}, {platform.machine()}"
@@ -9313,19 +9265,15 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
         yield "ok", f"{options.ssh_executable}: {said.decode(errors='replace').strip()}"
     except (OSError, subprocess.SubprocessError) as error:
         yield "missing", f"{options.ssh_executable}: {error}: it cannot reach other hosts"
-
-
-def check_limits(n: int) -> Iterator[Tuple[str, str]]:
-    """Yield what this host allows, as `check_host` does, for `n` workers."""
     if resource is None:
-        return  # nor has it limits
-    infinity = resource.RLIM_INFINITY
+        return  # what follows is none of Windows
+    n = options.n or usable_cpus()
     for name, allowed, need in (  # an agent holds three descriptors for each worker, the launcher one
         ("open files", resource.getrlimit(resource.RLIMIT_NOFILE)[1], 32 + 3 * n),  # we raise the soft limit
         ("processes of this user", resource.getrlimit(resource.RLIMIT_NPROC)[0], n + 3),
     ):
-        amount = "no limit" if allowed == infinity else f"{allowed:,} allowed"
-        enough = allowed == infinity or allowed >= need
+        unlimited = allowed == resource.RLIM_INFINITY
+        amount, enough = "no limit" if unlimited else f"{allowed:,} allowed", unlimited or allowed >= need
         yield "ok" if enough else "FAILED", f"{name}: {amount}; {n} workers here take about {need}"
     try:
         found = os.statvfs("/dev/shm")

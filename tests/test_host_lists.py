@@ -350,6 +350,11 @@ FILES = {
 }
 
 
+@pytest.fixture
+def host_files(monkeypatch):
+    monkeypatch.setattr(scoop_lite, "read_host_file", FILES.__getitem__)
+
+
 def slurm(nodes, tasks, tasks_per_node, cpus_per_node):
     environ = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": nodes, "SLURM_NTASKS": tasks,
                "SLURM_TASKS_PER_NODE": tasks_per_node, "SLURM_JOB_CPUS_PER_NODE": cpus_per_node}
@@ -381,17 +386,17 @@ JOBS = [
 
 
 @pytest.mark.parametrize("scheduler, environ, expected", JOBS)
-def test_job(scheduler, environ, expected):
+def test_job(scheduler, environ, expected, host_files):
     environ = {"HOME": "/home/u", "PATH": "/bin", **environ}
-    assert scoop_lite.hosts_from_environment(environ, FILES.__getitem__) == (scheduler, plan(expected))
+    assert scoop_lite.hosts_from_environment(environ) == (scheduler, plan(expected))
 
 
 @pytest.mark.parametrize("environ", [
     {}, {"HOME": "/home/u"}, {"NSLOTS": "4"}, {"SLURM_JOB_NODELIST": ""}, {"PBS_NODEFILE": "", "LSB_HOSTS": ""},
     {"SLURM_CONF": "/etc/slurm.conf", "LSF_BINDIR": "/opt/lsf", "SGE_ROOT": "/sge"},  # a login node
 ])
-def test_not_in_a_job(environ):
-    assert scoop_lite.hosts_from_environment(environ, FILES.__getitem__) is None
+def test_not_in_a_job(environ, host_files):
+    assert scoop_lite.hosts_from_environment(environ) is None
 
 
 BAD_JOBS = [
@@ -411,8 +416,8 @@ BAD_JOBS = [
 
 
 @pytest.mark.parametrize("environ, message", BAD_JOBS)
-def test_bad_job(environ, message):
-    text = refused(scoop_lite.hosts_from_environment, environ, FILES.__getitem__)
+def test_bad_job(environ, message, host_files):
+    text = refused(scoop_lite.hosts_from_environment, environ)
     assert text.startswith(message) and text.endswith("'s list by --hosts or --hostfile")
 
 
