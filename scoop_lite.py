@@ -2387,7 +2387,7 @@ class Future:
         """Have a function called when the task is done; now, if it is.
 
         Args:
-            fn: called with the future, in this process; what it raises is logged.
+            fn: called with the future, in this process; what it raises is logged. It may create tasks.
 
         Example:
             >>> task = futures.submit(abs, -3)
@@ -2395,10 +2395,12 @@ class Future:
             >>> number = task.result()
             the result is 3
         """
+        found = runtime()
+        call = functools.partial(found.call_back, fn, found.scope_of_callback())
         if self.state >= CANCELLED:
-            call_back(fn, self)
+            call(self)
         else:
-            self.when_done(functools.partial(call_back, fn))
+            self.when_done(call)
 
     def when_done(self, waiter: Callable[[Future], None]) -> None:
         """Have somebody of this process called once it is done; see `add_done_callback` for user code."""
@@ -2406,14 +2408,6 @@ class Future:
             self.waiters = [waiter]
         else:
             self.waiters.append(waiter)
-
-
-def call_back(fn: Callable[[Future], Any], future: Future) -> None:
-    """Call a user's callback; its exception is logged, as PEP 3148 says."""
-    try:
-        fn(future)
-    except Exception:
-        logger.exception("exception in the callback %r of %r", fn, future)
 
 
 class Job:
@@ -2758,7 +2752,23 @@ def cost_key(func: Any) -> Any:
         elif type(func) is functools.partial:
             func = func.func
         else:
-            return getattr(func, "__qualname__", type(func))
+            return own_name(func) or type(func)
+
+
+def own_name(func: Any) -> str:
+    """Return the name that a function or class has, "" for other callables: their `__getattr__` may do anything."""
+    try:
+        name = func.__qualname__
+    except Exception:
+        return ""
+    return name if isinstance(name, str) else ""
+
+
+def name_of(func: Any) -> str:
+    """Return a function's name for people."""
+    while isinstance(func, functools.partial):
+        func = func.func
+    return own_name(func) or type(func).__qualname__
 
 
 class Queue:
@@ -3552,21 +3562,21 @@ def traceback_text(error: BaseException) -> str:
 
 def describe(job: Job, block: Block) -> str:
     """Name tasks for a message: function and short arguments."""
-    name = getattr(job.func, "__qualname__", None) or repr(job.func)
     args, kwargs = block.first_call()
     try:
         text = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
     except Exception as error:
         text = f"<{type(error).__name__} in repr>"
-    return f"task {name}({text[:80]}{'…' * (len(text) > 80)})"
+    return f"task {name_of(job.func)}({text[:80]}{'…' * (len(text) > 80)})"
 
 
 def main_names(func: Any) -> Set[str]:
     """Return the top-level names of `__main__` that a function is pickled by."""
     while isinstance(func, functools.partial):
         func = func.func
-    func = getattr(func, "__func__", func)
-    names = [getattr(x, "__qualname__", "").split(".")[0] for x in (func, type(func))
+    if isinstance(func, types.MethodType):
+        func = func.__func__
+    names = [own_name(x).split(".")[0] for x in (func, type(func))
              if getattr(x, "__module__", "") in ("__main__", "__mp_main__")]
     return {name for name in names if name}
 
@@ -4368,6 +4378,26 @@ class Calls(Parking):
 
     def new_scope(self, place: int, depth: int) -> Scope:
         return Scope(place, depth, self.scheduler.level(depth))
+
+    def scope_of_callback(self) -> Scope:
+        """Make a scope for a callback that is added now: when and on which strand it will run, nobody knows yet."""
+        self.check_thread()
+        scope = self.scope or self.open_scope()
+        scope.n += 1
+        return self.new_scope(place_of(scope.place, scope.n - 1), scope.depth)
+
+    def call_back(self, fn: Callable[[Future], Any], scope: Scope, future: Future) -> None:
+        """Call a user's callback; its exception is logged, as PEP 3148 says, unless it ends the code below it."""
+        saved, self.scope = self.scope, scope
+        try:
+            fn(future)
+        except BaseException as error:
+            below = saved or self.slice or self.task  # else a scheduler's strand calls, which must not end
+            if below is not None and isinstance(error, (KeyboardInterrupt, Stopped)):
+                raise
+            logger.exception("exception in the callback %r of %r", fn, future)
+        finally:
+            self.scope = saved
 
     def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
         """Return when `future` is done; a task that waits here is run on the spot.
@@ -5510,8 +5540,8 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         raise TypeError("a future cannot travel to another process; pass its result")
 
     def set_running_or_notify_cancel(self) -> bool:
-        """Do what `concurrent.futures.Future` does, as all that follows."""
-        return self._becomes("RUNNING") or super().set_running_or_notify_cancel()
+        """Do what `concurrent.futures.Future` does, as all that follows; what user code has settled does not run."""
+        return self._becomes("RUNNING") or self._state != "FINISHED" and super().set_running_or_notify_cancel()
 
     def set_result(self, result: Any) -> None:
         if not self._becomes("FINISHED", result):
@@ -8481,13 +8511,6 @@ def own_tasks(item: Any) -> int:
     if type(item) is Block:
         return 0 if type(item.job) is Visit else item.hi - item.lo
     return int(type(item) is Future and item.state == PENDING)
-
-
-def name_of(func: Any) -> str:
-    """Return a function's name for people."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    return getattr(func, "__qualname__", None) or type(func).__qualname__
 
 
 def brief_call(args: Sequence[Any], kwargs: Any) -> str:

@@ -242,6 +242,14 @@ def test_a_future_that_the_user_has_settled_stays_so(pool, tmp_path):
     assert future.result() == "mine"
 
 
+def test_what_the_user_settles_before_it_starts_does_not_run(pool, tmp_path):
+    tasks = [pool.submit(wait_for_file, str(tmp_path / "go")) for _ in range(20)]
+    tasks[-1].set_result("mine")
+    (tmp_path / "go").touch()
+    assert all(task.result(20) for task in tasks[:-1])
+    assert tasks[-1].result() == "mine" and pool.submit(abs, -1).result(20) == 1
+
+
 def test_what_is_for_all_workers_fails_its_caller_alone(pool):
     with pytest.raises(TypeError, match="pickle"):
         pool.run_on_all(len, threading.Lock())

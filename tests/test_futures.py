@@ -765,6 +765,46 @@ def test_a_callback_that_fails_is_logged(launch):
     assert "LookupError: from the callback" in outcome.stderr
 
 
+def test_a_callback_may_create_tasks_wherever_its_future_was_done(facts):
+    """It may run on a strand that has no task; the seeds of its tasks depend on the place where it was added."""
+    body = """
+        def nap(i):
+            time.sleep(0.02)
+            return i
+
+        def main():
+            seen, seeds = [], []
+            tasks = [futures.submit(nap, i) for i in range(20)]
+            for task in tasks:
+                task.add_done_callback(lambda f: seen.append(futures.submit(abs, -f.result()).result()))
+                task.add_done_callback(lambda f: seen.append(sum(futures.map(abs, [f.result()]))))
+                task.add_done_callback(lambda f: seeds.append(futures.submit(futures.task_seed).result()))
+            futures.wait(tasks)
+            return [sorted(seen), sorted(seeds) + [futures.submit(futures.task_seed).result()]]
+    """
+    seen, seeds = facts(body)
+    assert seen == sorted(2 * list(range(20))) and len(set(seeds)) == 21
+    assert facts(body, n=1) == [seen, seeds]
+
+
+def test_a_callback_that_exits_stops_nobody(launch):
+    got = facts_with(
+        launch,
+        """
+        def nap(i):
+            time.sleep(0.02)
+
+        def main():
+            tasks = [futures.submit(nap, i) for i in range(20)]
+            for i, task in enumerate(tasks):
+                task.add_done_callback(lambda f: sys.exit("from the callback"))
+            return [len(futures.wait(tasks).done), futures.submit(abs, -1).result()]
+        """,
+        stderr=None,
+    )
+    assert got == [20, 1]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # cancel, wherever a task waits
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1123,6 +1163,31 @@ def test_callables(facts):
     counting = got.pop("counting")
     assert all(isinstance(value, int) for value in [*counting[:2], *counting[2]]), counting
     assert got == {name: [value, value, [value, value]] for name, value in expected.items()}
+
+
+def test_callable_objects_that_answer_for_any_attribute(facts):
+    """As proxies and dictionaries with dots do: who asks for their name must expect anything."""
+    assert facts("""
+        class Proxy:
+            def __getattr__(self, name):
+                if name.startswith("__") and name != "__qualname__":
+                    raise AttributeError(name)
+                return [name]
+
+            def __call__(self, x):
+                time.sleep(0.005)
+                return x + 1
+
+        class Refusing(Proxy):
+            def __getattr__(self, name):
+                raise AttributeError(name) if name in ("__getstate__", "__setstate__") else LookupError(name)
+
+        def main():
+            return [
+                [futures.submit(f, 1).result(), list(futures.map(f, range(20))), away(f, 2).result()]
+                for f in (Proxy(), Refusing(), functools.partial(Proxy()))
+            ]
+    """) == [[2, list(range(1, 21)), 3]] * 3
 
 
 def test_by_value_functions_really_travel(facts):
