@@ -221,7 +221,7 @@ _ROWS = [
     ("BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
     ("RETURNED", "broker > worker", "function, (chunk, payload…)…", "a BATCH that nobody wants any more", "BATCH"),
     ("RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
-    ("IDLE", "worker > broker", "hunger, to, (part, payload…)…", "RESULT and HUNGRY in one", "RESULT, BATCH"),
+    ("NEXT", "worker > broker", "hunger, to, (part, payload…)…", "RESULT and HUNGRY in one", "RESULT, BATCH"),
     ("UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
     ("CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
     ("LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
@@ -885,7 +885,7 @@ class Outbox:
         kind, rank, incarnation = HEADER.unpack(frames[0])
         to = self.source
         if self.relayed:
-            to = {"BATCH": ANYBODY, "RESULT": frames[1], "IDLE": frames[2]}.get(NAMES[kind], BROKER)
+            to = {"BATCH": ANYBODY, "RESULT": frames[1], "NEXT": frames[2]}.get(NAMES[kind], BROKER)
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
         small, left = list(frames), PIECE
         heaps: List[List[Any]] = []  # frames that travel together, the last one first
@@ -1366,7 +1366,7 @@ class Accounts(Orders):
         if owner and len(good) > 1:
             self.to(owner, "RESULT", *good)
 
-    def on_idle(self, member: Member, frames: Frames) -> None:
+    def on_next(self, member: Member, frames: Frames) -> None:
         self.on_hungry(member, frames)
         self.on_result(member, frames[1:])
 
@@ -2992,7 +2992,7 @@ class Carver(Queue):
         self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
         self.is_hungry = False  # wanted > received
         self.n_hungry = 0  # how often that was said
-        self.wanted_s, self.fetch_s = 0.0, 0.02  # when `want` said so; what it then takes for a batch to come, at least
+        self.wanted_s, self.fetch_s = 0.0, 0.02  # when a batch was asked for; what it then takes to come, at least
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
@@ -3182,7 +3182,11 @@ class Carver(Queue):
             to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
 
     def flush(self, want: bool = False) -> None:
-        """Send the results that wait for company, and what is to be said of `want`."""
+        """Send the results that wait for company.
+
+        Args:
+            want: say that this worker can take in one more batch, unless that was said and not answered.
+        """
         with self.lock:
             waiting, self.results = self.results, {}
             self.flushed_s = self.clock()
@@ -3191,19 +3195,10 @@ class Carver(Queue):
             if hunger is None:
                 self.emit(self.message("RESULT", *frames))
             else:
-                self.emit(self.message("IDLE", hunger, *frames))
+                self.emit(self.message("NEXT", hunger, *frames))
                 hunger = None
         if hunger is not None:
             self.emit(self.message("HUNGRY", hunger))
-
-    def want(self) -> bool:
-        """Say that this worker can take in one more batch, unless that was said and not answered; True if said now."""
-        with self.lock:
-            if self.wanted > self.received:
-                return False
-            hunger = self.hunger(self.received + 1)
-        self.emit(self.message("HUNGRY", hunger))
-        return True
 
     def hunger(self, wanted: int) -> bytes:
         """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
@@ -3221,7 +3216,7 @@ class Carver(Queue):
         return 0.0 if self.runs_script else 2 * self.fetch_s + AHEAD_S
 
     def sate(self, enough_s: float = 0.0) -> None:
-        """Take back what `want` said, if tasks are here meanwhile: who is hungry gets no orders for them."""
+        """Take back that a batch is wanted, if tasks are here meanwhile: who is hungry gets no orders for them."""
         with self.lock:
             if self.wanted == self.received or not self.away and self.left_s() <= enough_s:
                 return
@@ -3924,8 +3919,9 @@ class Runner(Mailbox):
             scheduler.flush()
             pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            if not left_s or cost + left_s < scheduler.ahead_s():
-                scheduler.want()  # prefetch: the next batch comes while this one runs
+            hungry = scheduler.wanted > scheduler.received
+            if not hungry and (not left_s or cost + left_s < scheduler.ahead_s()):
+                scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
 
@@ -8793,14 +8789,14 @@ def shares(told: List[Dict[str, Any]], wall_s: float) -> str:
             f"lost {max(0.0, n * wall_s - up_s):.2f} s")  # fmt: skip
 
 
-RESULTS = "RESULT", "IDLE"  # messages that bring results
+RESULTS = "RESULT", "NEXT"  # messages that bring results
 
 
 def parts_of(frames: Frames) -> List[Tuple[int, int, int, int]]:
     """Return (owner, chunk id, first, count) for each chunk of a BATCH, or part of a RESULT."""
     kind, found = NAMES.get(frames[0][0]), []
     if kind in ("BATCH", "RETURNED", *RESULTS):
-        at = 2 + (kind == "IDLE")
+        at = 2 + (kind == "NEXT")
         form, owner = (PART, OWNER.unpack(frames[at - 1])[0]) if kind in RESULTS else (CHUNK, -1)
         while at < len(frames):
             head = form.unpack(frames[at])

@@ -394,8 +394,8 @@ def test_what_watchers_are_told_is_checked(pool):
     with pytest.raises(PeerError, match="malformed HUNGRY"):
         pool.turn(1, "HUNGRY", HUNGER.pack(5000, 9))
     for frames in ([HUNGER.pack(5000, 9), OWNER.pack(0, 1)], [HUNGER.pack(1, 1)], [OWNER.pack(0, 1), OWNER.pack(0, 1)]):
-        with pytest.raises(PeerError, match="malformed IDLE"):
-            pool.turn(1, "IDLE", *frames)
+        with pytest.raises(PeerError, match="malformed NEXT"):
+            pool.turn(1, "NEXT", *frames)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -668,12 +668,12 @@ def test_results_and_hunger_travel_in_one_message(timed):
     for owner in (3, 4):
         timed.add_part((owner, 1, 7), 0, 1, scoop_lite.LIST, [b"r"])
     timed.flush(want=True)
-    assert timed.messages() == ["IDLE", "RESULT"] and timed.is_hungry and timed.wanted_s == timed.clock()
+    assert timed.messages() == ["NEXT", "RESULT"] and timed.is_hungry and timed.wanted_s == timed.clock()
     timed.flush(want=True)
-    assert timed.messages() == ["IDLE", "RESULT"]  # that was said, and there is no result
+    assert timed.messages() == ["NEXT", "RESULT"]  # that was said, and there is no result
     timed.sate(-1.0)
     timed.flush(want=True)
-    assert timed.messages() == ["IDLE", "RESULT", "HUNGRY", "HUNGRY"]
+    assert timed.messages() == ["NEXT", "RESULT", "HUNGRY", "HUNGRY"]
     assert HUNGER.unpack(timed.last()[1]) == (1, 3)
 
 
@@ -942,13 +942,14 @@ def test_a_name_that_workers_lack_travels_by_value_from_then_on(scheduler, monke
 
 def test_batches_are_counted_and_the_shortest_wait_is_what_fetching_takes(timed):
     assert not timed.is_hungry
-    timed.want()
-    assert (timed.messages(), timed.is_hungry, timed.wanted_s) == (["HUNGRY"], True, 10.0) and not timed.want()
+    timed.flush(want=True)
+    timed.flush(want=True)
+    assert (timed.messages(), timed.is_hungry, timed.wanted_s) == (["HUNGRY"], True, 10.0)
     assert HUNGER.unpack(timed.last()[1]) == (1, 1)
     timed.at_s = 10.005
     timed.on_batch([b"", *chunk_of()])
     assert timed.fetch_s == pytest.approx(0.005) and (timed.received, timed.is_hungry) == (1, False)
-    timed.want()
+    timed.flush(want=True)
     assert HUNGER.unpack(timed.last()[1]) == (2, 2)
     timed.at_s = 60.0  # nobody had tasks meanwhile
     timed.on_batch([b"", *chunk_of()])
@@ -963,7 +964,7 @@ def test_more_is_asked_for_before_all_is_done_but_where_the_script_runs(timed):
     assert timed.left_s() == 0 and timed.ahead_s() == pytest.approx(0.004 + scoop_lite.AHEAD_S)
     timed.put(block(9))
     assert timed.left_s() == pytest.approx(0.009)
-    timed.want()
+    timed.flush(want=True)
     timed.sate(timed.ahead_s())
     assert timed.messages() == ["HUNGRY"] and timed.is_hungry
     timed.put(block(1))
@@ -976,7 +977,7 @@ def test_more_is_asked_for_before_all_is_done_but_where_the_script_runs(timed):
 
 def test_hunger_is_taken_back_when_tasks_are_here_meanwhile(timed):
     timed.sate()
-    timed.want()
+    timed.flush(want=True)
     timed.sate()  # nothing is here
     assert timed.messages() == ["HUNGRY"] and timed.is_hungry
     timed.put(block())

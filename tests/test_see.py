@@ -360,12 +360,12 @@ def test_the_wiretap_shows_every_message_in_a_line(launch):
     assert kinds["HELLO", False] == kinds["WELCOME", True] == 2
     assert kinds["BATCH", False] == kinds["BATCH", True] + kinds["RETURNED", True]
     assert kinds["START", True] and kinds["ORDER", True] and kinds["HUNGRY", False]
-    assert kinds["RESULT", True] == kinds["RESULT", False] + kinds["IDLE", False] and kinds["IDLE", False]
+    assert kinds["RESULT", True] == kinds["RESULT", False] + kinds["NEXT", False] and kinds["NEXT", False]
     assert kinds["STOP", True] == 2 and kinds["DIED", False] == 2 and kinds["BYE", False] == 1
-    assert {line[4] for line in lines if line[5]} <= {"BATCH", "RETURNED", "RESULT", "IDLE"}
+    assert {line[4] for line in lines if line[5]} <= {"BATCH", "RETURNED", "RESULT", "NEXT"}
     batches = [line[7] for line in lines if line[4] == "BATCH"]
     assert any(re.search(r"task(s \d+–)? ?\d+ of chunk \d+ of worker 0", text) for text in batches), batches
-    assert all(line[7].startswith("results of task") for line in lines if line[4] in ("RESULT", "IDLE"))
+    assert all(line[7].startswith("results of task") for line in lines if line[4] in ("RESULT", "NEXT"))
 
 
 def test_the_wiretap_names_constants_and_counts(launch_once):
