@@ -2495,6 +2495,15 @@ def with_rank(func: Callable[..., Any], *args: Any) -> Tuple[int, Any]:
     return _state["runtime"].rank, func(*args)
 
 
+def call_own(by_name: bytes, by_value: bytes, *args: Any) -> Any:
+    """Call this worker's own function of a name, as it may use what this worker has; else the one that came along."""
+    try:
+        func = loads([by_name])
+    except AttributeError:  # what each worker runs is not sent again, as other tasks are that lack a name
+        func = loads([by_value])
+    return func(*args)
+
+
 class Visit(Job):
     """Tasks of another worker that run here; their results are sent home in parts."""
 
@@ -3416,7 +3425,9 @@ class Scheduler(Carver):
         """Send a task that each worker is to run once."""
         block = Block(job, [[job.args]], 0, 0, 1)
         block.alone = True
-        function = join(dumps((job.func, None), self.by_value | main_names(job.func.args[0])))
+        func = job.func.args[0]
+        ways = [join(dumps(func, names)) for names in (self.by_value, self.by_value | main_names(func))]
+        function = join(dumps((functools.partial(with_rank, functools.partial(call_own, *ways)), None)))
         payload = dumps([[job.args]], self.by_value)
         head = CHUNK.pack(self.rank, self.incarnation, self.n_chunks, 0, 1, 0, 0, CALLS, job.place, 0, len(payload))
         self.sent[self.n_chunks] = Sent(block, [1])

@@ -1845,6 +1845,45 @@ def test_a_script_that_a_worker_cannot_import_is_named_with_host_interpreter_and
     assert f"(on {host}, by " in text and "; sys.path there: [" in text and os.path.basename(where) in text
 
 
+def test_what_is_for_each_worker_sees_what_that_worker_has(facts):
+    """A function that the script defines uses the globals of each worker's own script, not copies of the caller's."""
+    assert facts(
+        """
+        STATE = None
+
+        def set_up(value):
+            global STATE
+            STATE = value
+
+        def look(_):
+            time.sleep(0.005)
+            return STATE
+
+        def main():
+            futures.run_on_all(set_up, 7)
+            return [sorted(futures.run_on_all(look, 0).items()), sorted(set(futures.map(look, range(40)))),
+                    sorted(futures.run_on_all(lambda: look(0)).items())]
+        """,
+        n=3,
+    ) == [[[0, 7], [1, 7], [2, 7]], [7], [[0, 7], [1, 7], [2, 7]]]
+
+
+def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
+    outcome = launch(
+        """
+        from scoop_lite import futures
+
+        if __name__ == "__main__":
+            def only_here(x):
+                return x + 1
+
+            print(sorted(futures.run_on_all(only_here, 1).items()))
+        """,
+        n=3,
+    )
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n", "")
+
+
 def test_what_is_for_each_worker_is_passed_on_to_no_other(launch):
     """Though hungry workers wait for tasks, and the worker that has it is only about to begin."""
     outcome = launch("""
