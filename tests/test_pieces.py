@@ -18,7 +18,8 @@ SMALL = scoop_lite.message("HUNGRY", 1, 1, b"small")
 
 
 def big(kind="RESULT", size=2 * PIECE):
-    return scoop_lite.message(kind, 1, 1, OWNED, bytes(size))
+    hunger = [scoop_lite.HUNGER.pack(1, 1)] if kind == "NEXT" else []
+    return scoop_lite.message(kind, 1, 1, *hunger, OWNED, bytes(size))
 
 
 def transfer(outbox, frames, inbox):
@@ -77,7 +78,9 @@ def test_what_is_sent_before_the_message_is_small():
     assert [len(frames[-1]) for frames in sent] == [PIECE, 1, scoop_lite.REFERENCE.size, 0]
 
 
-@pytest.mark.parametrize("kind, to", [("RESULT", OWNED), ("BATCH", ANYBODY), ("CONST", BROKER), ("ALL", BROKER)])
+@pytest.mark.parametrize("kind, to", [
+    ("RESULT", OWNED), ("NEXT", OWNED), ("BATCH", ANYBODY), ("CONST", BROKER), ("ALL", BROKER),
+])  # fmt: skip
 def test_pieces_go_where_their_message_will(kind, to):
     assert Outbox(SOURCE).put(big(kind))[0][1] == to
 
