@@ -885,7 +885,7 @@ class Outbox:
         kind, rank, incarnation = HEADER.unpack(frames[0])
         to = self.source
         if self.relayed:
-            to = {"BATCH": ANYBODY, "RESULT": frames[1], "NEXT": frames[2]}.get(NAMES[kind], BROKER)
+            to = {"BATCH": ANYBODY, "RESULT": frames[1], "NEXT": frames[2]}.get(NAMES[kind], TO_BROKER)
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
         small, left = list(frames), PIECE
         heaps: List[List[Any]] = []  # frames that travel together, the last one first
@@ -912,7 +912,7 @@ REFERENCE = struct.Struct("!7s8sQQQ")
 REFERENCE_MARK = b"\xffpieces"
 PROMPT = (CODES["CREDIT"], CODES["OPENED"])  # what an Outbox sends at once
 ALL_FRAMES = COUNT.pack((1 << 64) - 1)
-BROKER, ANYBODY = OWNER.pack(AGENT, 0), OWNER.pack(AGENT, 1)  # who gets pieces: the broker; whoever gets the BATCH
+TO_BROKER, ANYBODY = OWNER.pack(AGENT, 0), OWNER.pack(AGENT, 1)  # who gets pieces: the broker; whoever gets the BATCH
 
 
 def is_piece(frames: Frames) -> bool:
@@ -1135,7 +1135,7 @@ class Member:
         self.ordered = self.filled = 0  # batches ever ordered from it, and received
         self.opened: Dict[ChunkKey, int] = {}  # of chunks that are run carefully: the task that has begun
         self.retires = False  # it said BYE after as many tasks as --max-tasks-per-child allows
-        self.outbox, self.inbox = Outbox(BROKER, relayed=False), Inbox()
+        self.outbox, self.inbox = Outbox(TO_BROKER, relayed=False), Inbox()
         self.target: Optional[Member] = None  # where the frames go that it sends in pieces
         self.taker: Optional[Member] = None  # the same, while it is the next BATCH that they belong to
         self.unread: Dict[Member, int] = {}  # pieces on their way to it, by who sends them
@@ -1426,7 +1426,7 @@ class Transfers(Accounts):
     def on_piece(self, member: Member, frames: Frames) -> None:
         """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
         _, to, number, piece = frames
-        if bytes(to) == BROKER:
+        if bytes(to) == TO_BROKER:
             target, taken = None, member.inbox.on_piece(member.address, frames)
         else:
             target, taken = self.target_of(member, bytes(to), frames), is_piece(frames)
@@ -1437,7 +1437,7 @@ class Transfers(Accounts):
             else:
                 self.to(target, "PIECE", member.address, number, piece)
         elif taken:
-            self.to(member, "CREDIT", BROKER, COUNT.pack(1))
+            self.to(member, "CREDIT", TO_BROKER, COUNT.pack(1))
 
     def target_of(self, member: Member, to: bytes, frames: Frames) -> Optional[Member]:
         """Find the receiver of a worker's pieces: the owner of results; whoever the coming batch is for."""
@@ -1453,7 +1453,7 @@ class Transfers(Accounts):
     def on_credit(self, member: Member, frames: Frames) -> None:
         """Pass on how many pieces have arrived, to who sent them."""
         (n,) = COUNT.unpack(frames[2])
-        if bytes(frames[1]) == BROKER:
+        if bytes(frames[1]) == TO_BROKER:
             member.outbox.credit += n
             for ready in member.outbox.take():
                 self.send(member.rank, ready)
@@ -1474,7 +1474,7 @@ class Transfers(Accounts):
             self.to(member.target, "PIECE", member.address, ALL_FRAMES, b"")
         for sender, n in member.unread.items():
             if n and self.lives(sender):
-                self.to(sender, "CREDIT", BROKER, COUNT.pack(n))
+                self.to(sender, "CREDIT", TO_BROKER, COUNT.pack(n))
         member.unread.clear()
         for other in self.members.values():
             other.unread.pop(member, None)

@@ -47,7 +47,6 @@ else:
 from scoop_lite import (  # noqa: E402
     AGENT,
     ANYBODY,
-    BROKER,
     CHUNK,
     COUNT,
     HUNGER,
@@ -58,6 +57,7 @@ from scoop_lite import (  # noqa: E402
     REFERENCE,
     REFERENCE_MARK,
     STATUS,
+    TO_BROKER,
     Broker,
     Codec,
     PeerError,
@@ -294,8 +294,9 @@ def one_input(data):
 
 #: Frames that are right somewhere, for what the targets have.
 FRAMES = [
-    *(HUNGER.pack(n, 2) for n in range(4)), *(OWNER.pack(rank, 1) for rank in range(3)), ANYBODY, BROKER, COUNT.pack(1),
-    *(REF.pack(0, first, 1) for first in range(4)), *(PART.pack(0, 0, n, 0, 0, 1) for n in range(5)), b"f", b"",
+    *(HUNGER.pack(n, 2) for n in range(4)), *(OWNER.pack(rank, 1) for rank in range(3)), ANYBODY, TO_BROKER,
+    COUNT.pack(1), *(REF.pack(0, first, 1) for first in range(4)),
+    *(PART.pack(0, 0, n, 0, 0, 1) for n in range(5)), b"f", b"",
     *(PART.pack(chunk, first, 1, 0, 1, 2) for chunk in range(3) for first in range(2)), REF.pack(1, 0, 4),
     *(CHUNK.pack(owner, 1, 0, 0, 4, 0, 0, 0, 0, 0, 1) for owner in range(3)), bytes(1), bytes(255), bytes(256),
     *(REFERENCE.pack(REFERENCE_MARK, OWNER.pack(rank, 1), 1, 256, 256) for rank in range(3)), facts(pid=1),

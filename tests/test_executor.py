@@ -652,11 +652,11 @@ def test_names_of_scoop():
         print(list(parallel_map(f, range(3))), scoop.SIZE, scoop.IS_ORIGIN, scoop.worker, IS_RUNNING)
         print(vars(futures.map), pickle.loads(pickle.dumps(futures.map)) is futures.map, shared.elements)
         controller = sys.modules["scoop.futures"].__dict__.get("_controller")
-        print(bool(controller), importlib.util.find_spec("scoop") is not None)
+        print(bool(controller), importlib.util.find_spec("scoop") is not None, scoop.BROKER, scoop.VALID)
         """)
     assert status == 0, err
     assert out.splitlines() == [
-        "[(0, True), (3, True), (6, True)] 2 True 0 True", "{} True {0: {'limit': 3}}", "True True",
+        "[(0, True), (3, True), (6, True)] 2 True 0 True", "{} True {0: {'limit': 3}}", "True True None True",
     ]  # fmt: skip
 
 

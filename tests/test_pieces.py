@@ -10,7 +10,7 @@ import itertools
 import pytest
 
 import scoop_lite
-from scoop_lite import ANYBODY, BIG_BUFFER, BROKER, COUNT, OWNER, PIECE, PIECES_AHEAD, Inbox, Outbox, is_piece
+from scoop_lite import ANYBODY, BIG_BUFFER, COUNT, OWNER, PIECE, PIECES_AHEAD, TO_BROKER, Inbox, Outbox, is_piece
 
 SOURCE, OWNED = OWNER.pack(1, 1), OWNER.pack(2, 1)
 SIZES = [0, 1, 255, BIG_BUFFER - 1, BIG_BUFFER, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE]
@@ -79,7 +79,7 @@ def test_what_is_sent_before_the_message_is_small():
 
 
 @pytest.mark.parametrize("kind, to", [
-    ("RESULT", OWNED), ("NEXT", OWNED), ("BATCH", ANYBODY), ("CONST", BROKER), ("ALL", BROKER),
+    ("RESULT", OWNED), ("NEXT", OWNED), ("BATCH", ANYBODY), ("CONST", TO_BROKER), ("ALL", TO_BROKER),
 ])  # fmt: skip
 def test_pieces_go_where_their_message_will(kind, to):
     assert Outbox(SOURCE).put(big(kind))[0][1] == to

@@ -324,9 +324,9 @@ def test_pieces_go_to_one_taker_until_the_end_of_their_transfer(pool):
 
 
 def test_pieces_for_nobody_are_taken_by_the_broker_so_that_their_sender_goes_on(pool):
-    for to in (OWNER.pack(1, 9), scoop_lite.BROKER):
+    for to in (OWNER.pack(1, 9), scoop_lite.TO_BROKER):
         found = news(pool, pool.turn, 0, "PIECE", to, scoop_lite.COUNT.pack(1), b"x")
-        assert found == [(0, "CREDIT", [scoop_lite.BROKER, scoop_lite.COUNT.pack(1)])]
+        assert found == [(0, "CREDIT", [scoop_lite.TO_BROKER, scoop_lite.COUNT.pack(1)])]
         assert news(pool, pool.turn, 0, "PIECE", to, scoop_lite.COUNT.pack(1), b"") == []
 
 
@@ -357,7 +357,7 @@ def test_a_death_ends_transfers_on_both_sides(pool):
         pool.turn(0, "PIECE", OWNER.pack(1, 1), number, b"x")  # and 0 to it
     found = die(pool, 1)
     assert (2, "PIECE", [OWNER.pack(1, 1), scoop_lite.ALL_FRAMES, b""]) in found
-    assert (0, "CREDIT", [scoop_lite.BROKER, scoop_lite.COUNT.pack(3)]) in found
+    assert (0, "CREDIT", [scoop_lite.TO_BROKER, scoop_lite.COUNT.pack(3)]) in found
     assert not any(member.unread for member in pool.broker.members.values())
 
 
