@@ -7557,20 +7557,29 @@ def starter_command(host: str, config: Config) -> List[str]:
     return [*words, "exec " + shlex.join(agent_command(config))]
 
 
-class Starter:
-    """The command that reaches one host, and what comes of it until that host's agent speaks.
+class Site:
+    """A host of the plan as the launcher sees it: what starts its agent, and what is known once that speaks.
 
     Attributes:
-        here: it starts the agent of this machine, which inherits its link and the user's terminal.
+        here: it is this machine, whose agent inherits its link and the user's terminal.
+        direct: its workers have links of their own to the broker. link: to its agent.
         noise: what came before the marker. words: the last that was said on standard error.
     """
 
-    def __init__(self, name: str, config: Config, here: bool) -> None:
-        self.name, self.config, self.here = name, config, here
-        self.command = agent_command(config, (0,)) if here else starter_command(name, config)
+    link: StreamLink
+    process: Any = None  # the command that reaches it, unless its agent is forked or a thread
+    pid = 0  # of the agent, if that is forked
+    killed = False  # by us
+    cpus = 0  # that it offers, once it has joined
+    facing = ""  # our address as it sees it
+    printed = told = 0  # bytes that its workers have printed; how many of these its agent knows to be written
+    told_way = False  # we have said how its workers come
+
+    def __init__(self, number: int, host: Host, config: Config) -> None:
+        self.number, self.name, self.n, self.config = number, *host, config
+        self.here = is_here(self.name)
+        self.direct = self.here and config.backend != "zmq"
         self.noise = self.words = b""
-        self.process: Any = None
-        self.killed = False  # by us
 
     def start(self) -> None:
         """Start the command, and prepare all that its agent needs.
@@ -7578,28 +7587,25 @@ class Starter:
         Raises:
             OSError: there is no such command.
         """
-        header = {"config": self.config._asdict(), "here": self.here, "life": -1}
+        header: Dict[str, Any] = {"config": self.config._asdict(), "here": self.here}
         header["environment"] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         if self.here:
-            header["life"] = self.start_here()
+            ours, theirs = socket.socketpair()
+            header["life"], self.life_in = os.pipe()
+            fd = theirs.fileno()
+            self.command = agent_command(self.config, (fd, fd))
+            self.process = subprocess.Popen(self.command, pass_fds=(fd, header["life"]))
+            self.link = StreamLink(ours, passes_descriptors=True)
+            theirs.close()
+            os.close(header["life"])
         else:
+            self.command = starter_command(self.name, self.config)
             pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             self.process = subprocess.Popen(self.command, 0, start_new_session=True, **pipes)
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
         parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]
         self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
-
-    def start_here(self) -> int:
-        """Start this machine's agent in an interpreter of its own; return the descriptor of its lifeline."""
-        ours, theirs = socket.socketpair()
-        life_out, self.life_in = os.pipe()
-        self.command = agent_command(self.config, (theirs.fileno(), theirs.fileno()))
-        self.process = subprocess.Popen(self.command, pass_fds=(theirs.fileno(), life_out))
-        self.link = StreamLink(ours, passes_descriptors=True)
-        theirs.close()
-        os.close(life_out)
-        return life_out
 
     def read_start(self) -> bool:
         """Read up to the agent's marker; return True when all of it is here, and right.
@@ -7664,7 +7670,9 @@ class Starter:
             self.process.kill()
 
     def end(self) -> None:
-        """Wait for the command's end, which comes with the link's."""
+        """Wait for the agent's or the command's end, which comes with the link's."""
+        if self.pid:
+            os.waitpid(self.pid, 0)
         if self.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(2)
@@ -7779,13 +7787,12 @@ class Links:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.plan = [Host(*host) for host in config.hosts] or [Host("localhost", config.n)]
-        self.here = {number for number, host in enumerate(self.plan) if is_here(host.name)}
-        self.direct = set() if config.backend == "zmq" else self.here  # hosts whose workers have links of their own
+        plan = config.hosts or (("localhost", config.n),)
+        self.sites = [Site(number, Host(*host), config) for number, host in enumerate(plan)]
         self.selector = selectors.DefaultSelector()
         welcome = {"size": config.n, "retries": config.retries}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
-        self.agents: Dict[int, StreamLink] = {}
+        self.agents: Dict[int, StreamLink] = {}  # links of those that speak, by host number
         self.peers: Dict[int, StreamLink] = {}  # workers' own links, by rank
         self.early: Dict[int, List[Frames]] = {}  # for workers whose link is not here yet
         self.touched: Set[Any] = set()  # links with something to write
@@ -7794,8 +7801,6 @@ class Links:
         self.writer = Writer(self.bell.ring)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
         self.broker.library = functools.partial(read_library, config)
-        self.facing: Dict[int, str] = {}  # our address as other hosts see it
-        self.told_way: Set[int] = set()  # hosts of which we have said how their workers come
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
@@ -7807,7 +7812,7 @@ class Links:
         if self.router is not None and self.router.send(rank, frames):
             return
         peer, member = self.peers.get(rank), self.broker.members.get(rank)
-        if peer is None and member is not None and member.host not in self.direct:
+        if peer is None and member is not None and not self.sites[member.host].direct:
             peer = self.agents.get(member.host)
         if peer is None:
             self.early.setdefault(rank, []).append(frames)
@@ -7830,15 +7835,15 @@ class Links:
 
     def invite(self, rank: int) -> Optional[List[str]]:
         """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
-        host = self.broker.members[rank].host
-        address = "127.0.0.1" if host in self.here else self.config.address or self.facing[host]
+        site = self.sites[self.broker.members[rank].host]
+        address = "127.0.0.1" if site.here else self.config.address or site.facing
         endpoint = self.router.listen(address) if address else ""
         return self.router.invite(rank, endpoint) if endpoint else None
 
     def tell_way(self, host: int, way: str) -> None:
         """With -v, say once which way the workers of a host have come."""
-        if self.config.verbose > 0 and self.router is not None and host not in self.told_way:
-            self.told_way.add(host)
+        if self.config.verbose > 0 and self.router is not None and not self.sites[host].told_way:
+            self.sites[host].told_way = True
             self.report(f"{self.broker.host_names[host]}: its workers come {way}")
 
     def take_zmq(self, rank: int, frames: Frames) -> None:
@@ -7930,12 +7935,9 @@ class HostLinks(Links):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.signalled: Optional[int] = None  # the first signal that asked us to end
-        self.local_agents: List[int] = []  # processes forked from this one
-        self.starters: Dict[int, Starter] = {}  # by host number
-        self.joining: Set[int] = set()  # hosts that have neither joined nor failed
-        self.cpus: Dict[int, int] = {}  # of the hosts that have joined
-        self.printed: Dict[int, int] = collections.Counter()  # bytes that the workers of a host have printed
-        self.told: Dict[int, int] = collections.Counter()  # how many of these its agent knows to be written
+        self.joining: Set[Site] = set()  # that have neither joined nor failed
+        self.printing: Set[Site] = set()  # whose workers have printed something
+        self.watched = False  # some were reached by a command
         self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
 
@@ -7947,21 +7949,18 @@ class HostLinks(Links):
         start_here = self.start_host if self.config.python or self.config.prolog else self.fork_agent
         if self.config.backend == "loopback":
             start_here = self.begin_agent
-        for number in self.here:
-            start_here(number)
-        for number in range(len(self.plan)):
-            if number not in self.here:
-                self.start_host(number)
+        for site in sorted(self.sites, key=lambda site: not site.here):
+            start_here(site) if site.here else self.start_host(site)
         if self.joining:
             self.join_s = now() + JOIN_S
 
-    def fork_agent(self, number: int) -> None:
+    def fork_agent(self, site: Site) -> None:
         """Fork the agent of this host, before any thread or ØMQ context exists here."""
         ours, theirs = socket.socketpair()
         life_out, life_in = os.pipe()
         flush_output()
-        pid = os.fork()
-        if pid == 0:
+        site.pid = os.fork()
+        if site.pid == 0:
             ours.close()
             os.close(life_in)
             self.selector.close()
@@ -7976,74 +7975,73 @@ class HostLinks(Links):
             os._exit(0)
         theirs.close()
         os.close(life_out)
-        self.local_agents.append(pid)
-        self.add_agent(number, StreamLink(ours, passes_descriptors=True))
+        self.add_agent(site, StreamLink(ours, passes_descriptors=True))
 
-    def begin_agent(self, number: int) -> None:
+    def begin_agent(self, site: Site) -> None:
         """Start this host's agent as a thread (--backend loopback)."""
         ours, theirs = socket.socketpair()
         link = StreamLink(ours)
         agent = LoopbackAgent(StreamLink(theirs), self.config._replace(ship=False), link.descriptors)
         threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
-        self.add_agent(number, link)
+        self.add_agent(site, link)
 
-    def add_agent(self, number: int, link: StreamLink) -> None:
+    def add_agent(self, site: Site, link: StreamLink) -> None:
         """Note that this host's agent is there."""
-        self.cpus[number] = usable_cpus()
-        self.agents[number] = link
-        self.broker.host_names[number] = socket.gethostname()
-        read_agent = functools.partial(self.read_agent, number, link)
-        self.selector.register(link.fileno(), selectors.EVENT_READ, read_agent)
+        site.cpus = usable_cpus()
+        site.link = self.agents[site.number] = link
+        self.broker.host_names[site.number] = socket.gethostname()
+        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, site))
 
-    def start_host(self, number: int) -> None:
+    def start_host(self, site: Site) -> None:
         """Start the command that reaches a host, or the interpreter that this host's agent needs."""
-        starter = self.starters[number] = Starter(self.plan[number].name, self.config, number in self.here)
+        self.watched = True
         try:
-            starter.start()
+            site.start()
         except OSError as error:
-            self.fail_host(number, str(error))
+            self.fail_host(site, str(error))
             return
-        self.joining.add(number)
-        self.selector.register(starter.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, number))
-        if starter.process.stderr is not None:
-            read_words = functools.partial(self.read_words, starter)
-            self.selector.register(starter.process.stderr, selectors.EVENT_READ, read_words)
+        self.joining.add(site)
+        self.selector.register(site.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, site))
+        if site.process.stderr is not None:
+            read_words = functools.partial(self.read_words, site)
+            self.selector.register(site.process.stderr, selectors.EVENT_READ, read_words)
 
-    def read_agent(self, host: int, link: StreamLink) -> None:
+    def read_agent(self, site: Site) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
+        link = site.link
         messages = link.receive()
         try:
             while messages:
-                self.agent_message(host, link, messages.popleft())
+                self.agent_message(site.number, messages.popleft())
         except (PeerError, IndexError) as error:
             link.closed = str(error)
         if link.closed:
-            self.lose_agent(host, link)
+            self.lose_agent(site)
 
-    def lose_agent(self, host: int, link: StreamLink) -> None:
+    def lose_agent(self, site: Site) -> None:
         """Let go of a host whose link is closed, and of the command that reached it."""
-        if host in self.joining:
-            self.fail_host(host, link.closed)
+        why = site.link.closed
+        if site in self.joining:
+            self.fail_host(site, why)
             return
-        self.close(link)
-        del self.agents[host]
+        self.close(site.link)
+        del self.agents[site.number]
         if self.broker.status is None:
-            if host in self.starters:
-                link.closed += self.starters[host].last_words()
-                self.starters[host].kill()
-            self.report(f"host {self.broker.host_names[host]} is lost: {link.closed}")
-        self.broker.lose_host(host, link.closed)
+            why += site.last_words()
+            site.kill()
+            self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
+        self.broker.lose_host(site.number, why)
 
-    def agent_message(self, host: int, link: StreamLink, frames: Frames) -> None:
+    def agent_message(self, host: int, frames: Frames) -> None:
         """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
         code, rank, _ = Broker.header(frames)
-        name = NAMES.get(code) if rank == AGENT else None
+        name, site = NAMES.get(code) if rank == AGENT else None, self.sites[host]
         if name == "OUTPUT":
             head = read_facts(frames[1], rank=int, stream=int)
-            self.show_output(host, head["rank"], head["stream"], bytes(frames[2]))
+            self.show_output(site, head["rank"], head["stream"], bytes(frames[2]))
             return
         if name == "JOIN":
-            self.join_host(host, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
+            self.join_host(site, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
             return
         if NAMES.get(code) == "HELLO" and self.router is not None:  # a worker that ØMQ did not bring here
             self.router.identities.pop(rank, None)
@@ -8055,81 +8053,79 @@ class HostLinks(Links):
             for rank, incarnation, pid in read_facts(frames[1])["workers"]:
                 if self.config.verbose > 1:
                     self.report(f"worker {rank} on {self.broker.host_names[host]} runs as process {pid}")
-                if host in self.direct and link.descriptors:
-                    self.add_peer(rank, incarnation, link.descriptors.popleft())
+                if site.direct and site.link.descriptors:
+                    self.add_peer(rank, incarnation, site.link.descriptors.popleft())
 
-    def show_output(self, host: int, rank: int, stream: int, text: bytes) -> None:
+    def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
-        self.printed[host] += len(text)
-        if self.config.verbose > 0 and len(self.plan) > 1 and rank != ORIGIN:
-            mark = f"[{self.broker.host_names[host]} {rank}] ".encode()
+        site.printed += len(text)
+        self.printing.add(site)
+        if self.config.verbose > 0 and len(self.sites) > 1 and rank != ORIGIN:
+            mark = f"[{self.broker.host_names[site.number]} {rank}] ".encode()
             text = b"".join(mark + line for line in text.splitlines(keepends=True))
         self.writer.put(stream, text)
 
-    def read_words(self, starter: Starter) -> None:
-        """Keep what a starter says on standard error; show it with -v."""
-        text = starter.read_words()
+    def read_words(self, site: Site) -> None:
+        """Keep and show what a starter says on standard error."""
+        text = site.read_words()
         if text is None:
-            self.selector.unregister(starter.process.stderr)
-        elif self.config.verbose > 0:
-            self.show(starter.name, text)
+            self.selector.unregister(site.process.stderr)
+        self.show(site, text or b"")
 
-    def show(self, name: str, text: bytes) -> None:
-        """Show the user what a starter has printed, which is none of ours."""
-        for line in text.decode(errors="replace").splitlines():
-            self.report(f"{name} says: {line}")
+    def show(self, site: Site, text: bytes) -> None:
+        """With -v, show the user what a starter has printed, which is none of ours."""
+        for line in text.decode(errors="replace").splitlines() if self.config.verbose > 0 else ():
+            self.report(f"{site.name} says: {line}")
 
-    def read_start(self, number: int) -> None:
+    def read_start(self, site: Site) -> None:
         """Take in what a host says before its agent does; from the marker on, it is a link like any other."""
-        starter = self.starters[number]
-        if starter.read_start():
-            self.touched.add(starter.link)
+        if site.read_start():
+            self.touched.add(site.link)
             self.join_s = max(self.join_s, now() + JOIN_S)
-            read_agent = functools.partial(self.read_agent, number, starter.link)
-            self.selector.modify(starter.link.fileno(), selectors.EVENT_READ, read_agent)
-            self.agents[number] = starter.link
-            if starter.noise and self.config.verbose > 0:
-                self.show(starter.name, starter.noise)
+            read_agent = functools.partial(self.read_agent, site)
+            self.selector.modify(site.link.fileno(), selectors.EVENT_READ, read_agent)
+            self.agents[site.number] = site.link
+            self.show(site, site.noise)
             read_agent()
-        elif starter.link.closed:
-            self.fail_host(number, starter.link.closed)
+        elif site.link.closed:
+            self.fail_host(site, site.link.closed)
 
-    def join_host(self, number: int, there: Dict[str, Any]) -> None:
+    def join_host(self, site: Site, there: Dict[str, Any]) -> None:
         """Note that a host's agent is there."""
-        self.joining.discard(number)
-        self.cpus[number] = there["cpus"]
-        self.facing[number] = there["facing"]
-        self.broker.host_names[number] = self.starters[number].name
+        self.joining.discard(site)
+        site.cpus, site.facing = there["cpus"], there["facing"]
+        self.broker.host_names[site.number] = site.name
         if self.config.verbose > 0:
-            name = self.plan[number].name
-            self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(name, **there))
+            self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
 
-    def fail_host(self, number: int, why: str) -> None:
+    def fail_host(self, site: Site, why: str) -> None:
         """Say why a host did not join; unless others suffice, the job ends, a moment later: so all such are named."""
-        if number in self.joining:
-            self.drop_start(number)
+        if site in self.joining:
+            self.drop_start(site)
         if self.signalled is None and self.broker.status is None:
-            self.report(self.starters[number].explain(why))
+            self.report(site.explain(why))
             if not self.config.min_hosts:
                 self.give_up_s = min(self.give_up_s, now() + 1)
 
-    def drop_start(self, number: int) -> None:
+    def drop_start(self, site: Site) -> None:
         """Give up a host that is still joining."""
-        self.joining.discard(number)
-        self.agents.pop(number, None)
-        self.close(self.starters[number].link)
-        self.starters[number].kill()
+        self.joining.discard(site)
+        self.agents.pop(site.number, None)
+        self.close(site.link)
+        site.kill()
 
     def watch_hosts(self, now_s: float) -> None:
         """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
-        for number in list(self.joining) if now_s >= self.join_s else ():
-            self.fail_host(number, f"no answer within {JOIN_S} s")
+        for site in self.sites if self.joining and now_s >= self.join_s else ():
+            if site in self.joining:
+                self.fail_host(site, f"no answer within {JOIN_S} s")
         for number, link in list(self.agents.items()):
-            if number not in self.here and number not in self.joining:
+            site = self.sites[number]
+            if not site.here and site not in self.joining:
                 link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
                 self.touched.add(link)
                 if link.closed:
-                    self.lose_agent(number, link)
+                    self.lose_agent(site)
 
 
 class Launcher(HostLinks):
@@ -8161,7 +8157,7 @@ class Launcher(HostLinks):
             for key, _ in self.selector.select(self.timeout(delay)):
                 key.data()
             self.tell_written()
-            if self.starters:
+            if self.watched:
                 self.watch_hosts(now())
             self.view.tick()
             if now() >= self.kill_s:
@@ -8170,16 +8166,17 @@ class Launcher(HostLinks):
 
     def begin(self) -> None:
         """Once every host has joined or failed: number the workers, host after host, and start them."""
-        enough = len(self.cpus) >= (self.config.min_hosts or len(self.plan))
+        joined = [site for site in self.sites if site.cpus]
+        enough = len(joined) >= (self.config.min_hosts or len(self.sites))
         failed = now() >= self.give_up_s or not (enough or self.joining)
         if self.signalled is not None or failed:
             self.begun = True
             self.broker.end(1)
-            for number in list(self.joining):
-                self.drop_start(number)
+            for site in list(self.joining):
+                self.drop_start(site)
         elif enough and not self.joining:
             self.begun = True
-            shares = [(number, self.plan[number].n or cpus) for number, cpus in sorted(self.cpus.items())]
+            shares = [(site.number, site.n or site.cpus) for site in joined]
             self.broker.welcome["size"] = sum(n for _, n in shares)
             if self.config.backend == "zmq":
                 self.open_router()
@@ -8198,16 +8195,16 @@ class Launcher(HostLinks):
         due_s = min(self.view.due_s(), self.kill_s, math.inf if self.begun else self.give_up_s)
         if self.joining:
             due_s = min(due_s, self.join_s)
-        beat_s = self.config.heartbeat_s / 2 if self.starters else math.inf  # so late, at most, a silence is noticed
+        beat_s = self.config.heartbeat_s / 2 if self.watched else math.inf  # so late, at most, a silence is noticed
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
-        for host, n in () if self.writer.lines else self.printed.items():
-            if n - self.told[host] > OUTPUT_WINDOW // 8:
-                self.told[host] = n
-                self.send_agent(host, message("WRITTEN", AGENT, 0, COUNT.pack(n)))
+        for site in () if self.writer.lines else self.printing:
+            if site.printed - site.told > OUTPUT_WINDOW // 8:
+                site.told = site.printed
+                self.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
 
     def on_signal(self, number: int, frame: Any) -> None:
         """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
@@ -8246,18 +8243,16 @@ class Launcher(HostLinks):
         for rank in list(self.broker.members):
             self.kill_worker(rank)
         if self.broker.status is not None:  # an agent that does not answer costs us its starter
-            for starter in self.starters.values():
-                starter.kill()
+            for site in self.sites:
+                site.kill()
         self.broker.end(128 + (self.signalled or signal.SIGTERM))
 
     def end(self) -> int:
         """Wait for the agents' ends and for the last output; return the job's exit status."""
         if self.router is not None:
             self.router.close()
-        for pid in self.local_agents:
-            os.waitpid(pid, 0)
-        for starter in self.starters.values():
-            starter.end()
+        for site in self.sites:
+            site.end()
         self.view.end()
         self.writer.drain(2)
         while self.writer.lines and self.signalled is None:  # a pager, or a stopped terminal: as any program waits
