@@ -170,8 +170,8 @@ def test_each_host_is_told_how_much_of_its_own_output_is_written(monkeypatch):
     put, told, window = [], [], scoop_lite.OUTPUT_WINDOW
     monkeypatch.setattr(launcher.writer, "put", lambda *line: put.append(line))
     monkeypatch.setattr(launcher, "send_agent", lambda host, frames: told.append((host, *COUNT.unpack(frames[1]))))
-    launcher.show_output(0, 1, 1, bytes(window))
-    launcher.show_output(1, 2, 2, b"little")
+    launcher.show_output(launcher.sites[0], 1, 1, bytes(window))
+    launcher.show_output(launcher.sites[1], 2, 2, b"little")
     launcher.writer.lines.append((1, b"not written yet"))
     launcher.tell_written()
     assert put == [(1, bytes(window)), (2, b"little")] and told == []
@@ -179,7 +179,7 @@ def test_each_host_is_told_how_much_of_its_own_output_is_written(monkeypatch):
     launcher.tell_written()
     launcher.tell_written()
     assert told == [(0, window)]
-    launcher.show_output(1, 2, 2, bytes(window))
+    launcher.show_output(launcher.sites[1], 2, 2, bytes(window))
     launcher.tell_written()
     assert told == [(0, window), (1, window + len("little"))]
 

@@ -727,7 +727,7 @@ import builtins, io, time
 real, opened = time.perf_counter, open
 time.perf_counter = lambda: real() + 1234.5
 def open_other(file, *args, **more):
-    return io.StringIO("another") if str(file).endswith("boot_id") else opened(file, *args, **more)
+    return io.BytesIO(b"another") if str(file).endswith("boot_id") else opened(file, *args, **more)
 builtins.open = open_other
 """
 
