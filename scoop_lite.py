@@ -4024,9 +4024,7 @@ class Runner(Mailbox):
                 raise error  # the script's own strand runs this task
             self.interrupt_script()
         self.n_failures += 1
-        if isinstance(error, ModuleNotFoundError) and self.config.ship:
-            error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable} there (nor beside the script)"
-            error.args = (error.msg,)
+        name_host(error, self.config)
         return Failure(error, self.unseen if missed else None)
 
     def interrupt_script(self, error: Optional[BaseException] = None) -> None:
@@ -6577,6 +6575,7 @@ def run_script(config: Config) -> Any:
             code = "scoop_lite: a task called sys.exit(0); as nobody caught that, this is no success"
     except BaseException as error:
         code = 128 + found.signal if isinstance(error, KeyboardInterrupt) else 1
+        name_host(error, config)
         show_exception(error)
     try:
         found.finish(code is None or code == 0)
@@ -6586,6 +6585,14 @@ def run_script(config: Config) -> Any:
     for function in found.at_leave:
         function()
     return code
+
+
+def name_host(error: BaseException, config: Config) -> None:
+    """Have the error about a module that this host lacks, and others may have, say which host that is."""
+    there = " there (nor beside the script)"
+    if isinstance(error, ModuleNotFoundError) and config.ship and not error.msg.endswith(there):
+        error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable}{there}"
+        error.args = (error.msg,)
 
 
 def show_exception(error: BaseException) -> None:
@@ -6615,6 +6622,9 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         pipe: to the broker, or to the agent that relays. invitation: to the ØMQ engine.
     """
     origin = rank == ORIGIN
+    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
+        if stream is not None and config.n > 1:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     apply_limits(config)
     link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
     found = _state["runtime"] = Runtime(config, rank, incarnation, link)
@@ -7149,9 +7159,6 @@ def serve_worker(number: int) -> None:
     life = open(number, "rb", 0)
     order = json.loads(life.readline())
     config, door = Config(**order["config"]), order["door"]
-    if door["rank"] != ORIGIN:
-        for stream in (sys.stdout, sys.stderr):
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     sys.exit(work(config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
 
@@ -7209,9 +7216,6 @@ def redirect_output(pipes: Sequence[Tuple[int, int]]) -> None:
         os.dup2(fd, target)
     for fd in itertools.chain([null], *pipes):
         os.close(fd)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
 
 
 # ======================================================================================================================
@@ -7464,6 +7468,7 @@ STARTERS = {
 SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch"}
 JOIN_S = 10  # for a host to answer, and again for its agent to come through
 
+PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at once
 ALL_BYTES = bytes(range(256))
 MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
 #: What `python3 -c` runs: a constant, without a line break or exclamation mark, for which csh has no quotes.
@@ -7768,10 +7773,12 @@ class Writer:
         while True:
             self.work.acquire()
             stream, data = self.lines[0]
-            view = memoryview(data)
-            while view and stream not in self.broken:
+            done = 0
+            while done < len(data) and stream not in self.broken:
+                # The origin writes to the user's pipe, too: only what is so short goes in as a whole, in whole lines.
+                end = stream <= 2 and data.rfind(b"\n", done, done + PIPE_BUF) + 1 or len(data)
                 try:
-                    view = view[os.write(stream, view) :]
+                    done += os.write(stream, memoryview(data)[done:end])
                 except BlockingIOError:
                     select.select([], [stream], [])
                 except OSError as error:

@@ -50,8 +50,8 @@ def about():
         "blocked": [int(s) for s in signal.pthread_sigmask(signal.SIG_BLOCK, [])],
         "main thread": threading.current_thread() is threading.main_thread(),
         "hooks": [sys.excepthook is sys.__excepthook__, sys.displayhook is sys.__displayhook__, sys.gettrace() is None],
-        "streams": [[type(s).__name__, s.encoding, s.errors, s.line_buffering, s.write_through, s.isatty(), s.fileno(),
-                     s.name, s.mode] for s in (sys.stdin, sys.stdout, sys.stderr)],
+        "streams": [[type(s).__name__, s.encoding, s.errors, s.write_through, s.isatty(), s.fileno(), s.name, s.mode]
+                    for s in (sys.stdin, sys.stdout, sys.stderr)],
         "recursion": sys.getrecursionlimit(),
         "umask": [os.umask(0o22), os.umask(0o22)],
         "handlers": [str(h) for h in __import__("logging").getLogger().handlers],
@@ -386,6 +386,40 @@ def test_lines_of_the_workers_stay_whole(launch):
     xs = b"x" * 200
     assert sorted(lines) == sorted([b"out-%d-%s" % (i, xs) for i in range(150)] + [b"child", b"\xff\x00bytes"])
     assert sorted(errors) == sorted([b"err-%d-%s" % (i, xs) for i in range(150)] + [b"child error"])
+
+
+def test_lines_of_the_origin_stay_whole_too(launch_once):
+    """Python's own buffer of 8 KiB is full in mid-line."""
+    outcome = launch_once(program("""
+        def main():
+            for i in range(40):
+                for j in range(100):
+                    print("o" * (100 + (i + j) % 50))
+                away(print, "w").result()
+                time.sleep(0.02)
+    """), env={"PYTHONUNBUFFERED": ""})  # fmt: skip
+    lines = ["o" * (100 + (i + j) % 50) for i in range(40) for j in range(100)]
+    assert sorted(outcome.stdout.splitlines()) == ["null", *sorted(lines), *["w"] * 40]
+
+
+def test_lines_stay_whole_in_a_pipe_that_is_full(launch_once, tmp_path):
+    """It takes parts of what is longer than PIPE_BUF, and what others write in between."""
+    script = launch_once.write("""
+        from scoop_lite import futures
+
+        def talk(i):
+            for _ in range(20):
+                print(f"<{i}:" + "x" * (i % 300) + f":{i}>")
+
+        if __name__ == "__main__":
+            list(futures.map(talk, range(4_000)))
+    """)
+    words = [sys.executable, str(launch_once.file), "-n", "4", str(script)]
+    run = subprocess.Popen(words, env={**os.environ, "PYTHONUNBUFFERED": ""}, stdout=subprocess.PIPE)
+    time.sleep(1)
+    lines = run.stdout.read().decode().splitlines()
+    assert (run.wait(60), len(lines)) == (0, 80_000)
+    assert sorted(lines) == sorted(f"<{i}:{'x' * (i % 300)}:{i}>" for i in range(4_000) for _ in range(20))
 
 
 def test_all_that_workers_print_arrives(launch):

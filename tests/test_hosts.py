@@ -352,6 +352,17 @@ def test_a_module_that_a_host_lacks_is_named_with_the_host_its_interpreter_and_i
     assert re.search(rf"\(on {here}, by \S+; sys.path there: \['", done.err)
 
 
+@pytest.mark.parametrize("task", [False, True], ids=["script", "task"])
+def test_a_module_that_the_origins_host_lacks_is_named_once(place, task):
+    run = "def f():\n    import no_such_module\nif __name__ == '__main__':\n    futures.submit(f).result()\n"
+    place.write("lacking.py", "from scoop_lite import futures\n" + (run if task else "import no_such_module\n"))
+    done = place.run("--hosts", "a:1", "lacking.py")
+    assert done.returncode == 1
+    assert re.findall(r"No module named 'no_such_module' (.*)", done.err)[-1] == (
+        f"on {os.uname().nodename}, for {shutil.which('python3', path=place.environment['PATH'])}"
+        " there (nor beside the script)")
+
+
 def test_sixty_four_hosts_are_up_in_time(place):
     hosts = [f"n{i}:1" for i in range(64)]
     begin = time.monotonic()
