@@ -9214,6 +9214,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     except Become as become:
         role = become.role
     else:
+        tell_unread_input(config)
         if status < 0:
             end_by_signal(-status)
         if _run_as_script:  # then all that is left is to take the interpreter apart, which takes 10 ms
@@ -9222,6 +9223,21 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             os._exit(status)
         sys.exit(status)
     sys.exit(role())
+
+
+def tell_unread_input(config: Config) -> None:
+    """Tell the user if something was piped in that a program on another host could not read."""
+    host = config.hosts[0][0] if config.hosts else "localhost"
+    if not is_here(host) and config.serve < 0 and config.verbose >= 0:
+        import termios
+
+        n = bytearray(4)
+        with contextlib.suppress(OSError):  # it is closed, or /dev/null
+            if not os.isatty(0):
+                fcntl.ioctl(0, termios.FIONREAD, n)
+        if any(n):
+            remedy = f"write --hosts localhost {host}, if it was meant for that"
+            print(f"scoop_lite: {host} ran the program, so nobody read standard input; {remedy}", file=sys.stderr)
 
 
 def raise_file_limit() -> None:

@@ -204,6 +204,17 @@ def test_streams_and_status_of_a_far_origin(place):
     assert (done.returncode, done.out, done.err) == (7, "''", "err\n")
 
 
+@pytest.mark.parametrize("source", ["pipe", "file", "empty pipe", "closed"])
+def test_what_is_piped_in_for_a_far_origin_is_said_to_be_unread(place, source):
+    place.write("text", "data")
+    before = {"pipe": "echo data |", "file": "<text", "empty pipe": "true |", "closed": "<&-"}[source]
+    words = [sys.executable, place.file, "--hosts", "a:1", "where.py"]
+    done = subprocess.run(["sh", "-c", before + ' "$@"', "sh", *words], cwd=place.path, env=place.environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=40)
+    assert done.returncode == 0 and ("nobody read standard input" in done.stderr) == (source in ("pipe", "file"))
+    assert done.stderr.count("\n") == (source in ("pipe", "file"))
+
+
 def test_profiles_of_a_far_origin(place):
     """Each host writes those of its workers, into a directory that it may not have yet."""
     place.write("gone.py", "import shutil; shutil.rmtree('profiles', ignore_errors=True)\n" + WHERE)
