@@ -5608,7 +5608,7 @@ class Request(Job):
 
     @staticmethod
     def fail(future: concurrent.futures.Future[Any], error: BaseException) -> None:
-        if not future.done():
+        with contextlib.suppress(InvalidStateError):  # user code has cancelled or settled it, maybe just now
             future.set_exception(error)
 
 

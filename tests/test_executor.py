@@ -122,6 +122,22 @@ def test_a_task_is_started_or_cancelled_never_both(restless):
         assert future.running() is started and future.cancelled() is cancelled
 
 
+def test_failing_a_future_that_is_cancelled_at_that_moment_does_no_harm():
+    class Cancelled(scoop_lite.PoolFuture):
+        def done(self):
+            before = super().done()
+            self.cancel()
+            return before
+
+        def set_exception(self, exception):
+            self.cancel()
+            super().set_exception(exception)
+
+    future = Cancelled()
+    scoop_lite.Request.fail(future, BrokenProcessPool("x"))
+    assert future.cancelled()
+
+
 def test_who_waits_does_not_miss_the_result_whenever_it_comes(restless):
     called = []
 
@@ -803,14 +819,15 @@ def test_the_tests_of_mpi4py(tmp_path):
 
 def test_a_module_that_a_pools_workers_cannot_import_is_named_with_host_and_path(pool, tmp_path, monkeypatch):
     (tmp_path / "late_module.py").write_text("def one():\n    return 1\n")
-    others = pool.submit(eval, "__import__('sys').path").result()
+    theirs = pool.run_on_all(eval, "__import__('sys').path").values()  # a worker that has imported this file has more
     monkeypatch.syspath_prepend(str(tmp_path))
     import late_module
 
     with pytest.raises(BrokenProcessPool) as info:
         pool.submit(late_module.one).result(10)
     assert "No module named 'late_module'" in str(info.value)
-    assert str(info.value).endswith(f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: {others})")
+    where = f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: "
+    assert str(info.value).endswith(tuple(f"{where}{path})" for path in theirs))
 
 
 def test_a_pool_starts_from_compiled_code_and_not_from_modules_of_the_directory(tmp_path):
