@@ -57,7 +57,7 @@ class Place:
         self.path, self.file = path, file
         self.record = path / "record"
         programs = [str(path / "bin"), os.path.dirname(sys.executable), os.environ["PATH"]]
-        self.environment = {**os.environ, "PATH": os.pathsep.join(programs)}
+        self.environment = {**os.environ, "PATH": os.pathsep.join(programs), "PYTHONUNBUFFERED": ""}  # cuts lines
         self.write("where.py", WHERE)
         self.write("bin/ssh", FAKE.format(record=self.record)).chmod(0o755)
 
