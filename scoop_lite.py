@@ -3637,9 +3637,9 @@ def travelled(by_value: Names, **parts: Any) -> Any:
 class Mailbox:
     """A process's end of the protocol: reads its link, sends, and hands each message to who handles it.
 
-    `Runtime` is built in floors, each of which uses those before it: Mailbox, Runner, Parking, Calls. The scheduler's
-    strands own all of it but what the scheduler's lock guards; the pump only reads the link into `inbox`, carves and
-    flushes. Foreign threads may not call in (`check_thread`).
+    `Runtime` is built in floors, each of which uses those before it: Mailbox, Baton, Runner, Parking, Calls. The
+    scheduler's strands own all of it but what the scheduler's lock guards; the pump only reads the link into `inbox`,
+    carves and flushes. Foreign threads may not call in (`check_thread`).
     """
 
     scheduler_class = Scheduler
@@ -3880,7 +3880,71 @@ class Mailbox:
         os._exit(status)
 
 
-class Runner(Mailbox):
+class Baton(Mailbox):
+    """Which strand runs, and what. One at a time, but for a task in a thread when the script is interrupted."""
+
+    n_parked = 0  # strands that wait
+
+    def __init__(self, *about: Any) -> None:
+        super().__init__(*about)
+        self.strands = new_strands(self.config.strands)
+        self.current: Strand = self.strands.main
+        self.left: Dict[int, Tuple[Strand, Any]] = {}  # by thread: strands left behind; the recorder's stacks
+        self.root = Scope(0, 0, self.scheduler.level(0))
+        # What runs now on the current strand; saved and restored by `switch`.
+        self.scope: Optional[Scope] = self.root  # of the running code, once it has created a task
+        self.slice: Optional[Slice] = None  # the running slice; or else
+        self.task: Optional[Future] = None  # the running future's task
+        self.inline = 0  # tasks stacked on this strand
+        self.epoch = 0  # number of switches: a measurement across one is void
+
+    def leave_behind(self) -> bool:
+        """Have the script go on at once while a task runs on in its thread, which nobody can interrupt; see `rejoin`.
+
+        Returns:
+            False if the thread is at work for us: then not now.
+        """
+        strand, main = self.current, self.strands.main
+        frame: Any = sys._current_frames()[strand.ident]
+        while frame.f_globals is not globals():
+            frame = frame.f_back  # at the latest the frame that started the thread
+        if frame.f_code not in (run_calls.__code__, Runner.run_future.__code__):
+            return False
+        self.left[strand.ident] = strand, self.recorder and self.recorder.park()
+        strand.saved = self.scope, self.slice, self.task, self.inline
+        if main.ready:
+            main.ready = False
+            self.ready.remove(main)
+        self.epoch += 1
+        self.current = main
+        return True
+
+    def rejoin(self) -> bool:
+        """In a strand that was left behind, wait for its turn: its task has ended, or needs us. False in others."""
+        strand, stack = self.left.get(threading.get_ident(), (None, None))
+        if strand is None:
+            return False
+        self.n_parked += 1
+        del self.left[strand.ident]
+        strand.ready = True
+        self.ready.append(strand)
+        self.wake()
+        strand.impl.acquire()
+        self.n_parked -= 1
+        self.current = strand
+        self.restore(strand)
+        if self.recorder is not None and stack is not None:
+            self.recorder.resume(stack)
+        return True
+
+    def restore(self, strand: Strand) -> None:
+        """Take up again what a strand was at when it was left, once."""
+        if strand.saved is not None:
+            self.scope, self.slice, self.task, self.inline = strand.saved
+            strand.saved = None
+
+
+class Runner(Baton):
     """Runs tasks: futures one by one, blocks in C loops, and knows at any time whose code runs."""
 
     n_here = 0  # tasks run where they were waited for
@@ -3889,15 +3953,6 @@ class Runner(Mailbox):
 
     def __init__(self, *about: Any) -> None:
         super().__init__(*about)
-        self.strands = new_strands(self.config.strands)
-        self.current: Strand = self.strands.main
-        self.root = Scope(0, 0, self.scheduler.level(0))
-        # What runs now on the current strand; saved and restored by `switch`.
-        self.scope: Optional[Scope] = self.root  # of the running code, once it has created a task
-        self.slice: Optional[Slice] = None  # the running slice; or else
-        self.task: Optional[Future] = None  # the running future's task
-        self.inline = 0  # tasks stacked on this strand
-        self.epoch = 0  # number of switches: a measurement across one is void
         self.deadlines: List[Tuple[float, int, Waiter]] = []
         self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
 
@@ -4000,7 +4055,11 @@ class Runner(Mailbox):
                 outcome = future.func(*future.args, **future.kwargs)
             if self.config.check:
                 outcome = travelled(self.scheduler.by_value, result=outcome)[0]
+            if self.left:
+                self.rejoin()
         except BaseException as error:
+            if self.left:
+                self.rejoin()
             self.scope, self.slice, self.task = saved
             outcome = self.failure(error, future.func)
         self.scope, self.slice, self.task = saved
@@ -4031,7 +4090,7 @@ class Runner(Mailbox):
         """Raise KeyboardInterrupt, or another error, where the script waits."""
         self.interrupting = False
         main, error = self.strands.main, error or KeyboardInterrupt()
-        if self.current is main:
+        if self.current is main and main.saved is None:
             raise error
         main.error = error
         if not main.ready:
@@ -4084,7 +4143,11 @@ class Runner(Mailbox):
                 run_calls(piece, calls)
             except BaseException as problem:
                 error = problem
+                if self.left:
+                    self.rejoin()
             else:
+                if self.left:
+                    self.rejoin()
                 with self.lock:
                     if len(out) >= piece.block.hi - piece.block.lo:
                         return
@@ -4129,7 +4192,6 @@ class Parking(Runner):
     """Strands: one that waits is parked, and others, ready or new, go on; when all wait, so does the process."""
 
     holding = 0  # strands that want no task to be started here
-    n_parked = 0
     n_deadlines = 0
 
     def __init__(self, *about: Any) -> None:
@@ -4140,7 +4202,7 @@ class Parking(Runner):
 
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
-        if threading.get_ident() != self.current.ident:
+        if threading.get_ident() != self.current.ident and not (self.left and self.rejoin()):
             raise MisuseError(
                 f"futures were used from the thread {threading.current_thread().name!r}; only the script's own thread "
                 "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any may call"
@@ -4234,7 +4296,7 @@ class Parking(Runner):
             self.strands.switch(me, to)
             self.recorder.resume(stack)
         self.current = me
-        self.scope, self.slice, self.task, self.inline = me.saved
+        self.restore(me)
 
     def schedule(self) -> Strand:
         """Run tasks until told otherwise: the body of every scheduler strand.
@@ -4700,7 +4762,8 @@ class Runtime(Calls):
     def is_busy(self) -> bool:
         """Return True while tasks of this worker's own, or strands, are not finished."""
         scheduler = self.scheduler
-        return bool(scheduler.sent or scheduler.home or scheduler.away or self.n_parked or scheduler.has_queued())
+        parked = self.n_parked or self.left
+        return bool(scheduler.sent or scheduler.home or scheduler.away or parked or scheduler.has_queued())
 
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
@@ -4726,6 +4789,8 @@ class Runtime(Calls):
         self.interrupting, self.signal = True, number
         if self.lock.locked():  # in the middle of our own work: come again in a moment
             threading.Timer(0.01, signal_self, (number,)).start()
+        elif self.current is self.strands.main and self.current.saved is not None:  # it is being switched to just now
+            self.interrupt_script()
         elif self.current is self.strands.main:
             self.interrupting = self.slice is not None or self.task is not None  # `failure` must let it pass
             raise KeyboardInterrupt
@@ -4734,9 +4799,12 @@ class Runtime(Calls):
             self.wake()
         elif self.strands.name == "greenlet":
             raise KeyboardInterrupt  # out of the running task; `failure` passes it to the script
-        else:  # the task's thread cannot be interrupted: it is left behind, and the script goes on at once
-            self.current, self.interrupting = self.strands.main, False
+        elif self.leave_behind():  # the task's thread cannot be interrupted
+            self.interrupting = False
+            self.restore(self.current)
             raise KeyboardInterrupt
+        else:
+            threading.Timer(0.01, signal_self, (number,)).start()
 
     def interrupt_task(self, piece: Slice) -> None:
         """Have KeyboardInterrupt raised in the task that a slice runs now. Any thread, lock held."""

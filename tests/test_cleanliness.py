@@ -282,6 +282,69 @@ def test_a_script_may_survive_an_interrupt(launch):
     assert (outcome.returncode, outcome.stdout) == (0, f"ready\ncaught\n{sum(range(50))}\n"), outcome
 
 
+def test_a_script_survives_interrupts_at_any_moment(launch):
+    seed = random.randrange(10**6)
+    outcome = launch(
+        program("""
+        def pause(i):
+            time.sleep(0.002)
+            return i
+
+        def nest(i):
+            return sum(future.result() for future in [futures.submit(pause, j) for j in range(3)])
+
+        def main():
+            rng = random.Random(int(sys.argv[1]))
+            caught = 0
+            for turn in range(1, 21):
+                timer = threading.Timer(rng.random() * 0.05, os.kill, (os.getpid(), signal.SIGINT))
+                try:
+                    timer.start()
+                    list(futures.map(rng.choice((pause, nest)), range(1000)))
+                except KeyboardInterrupt:
+                    caught += 1
+                timer.join()
+                assert caught == turn, (caught, turn)
+                n = rng.randrange(2, 30)
+                assert list(futures.map(pause, range(n))) == list(range(n))
+                assert list(futures.map(nest, range(3))) == [3] * 3
+            return caught
+        """),
+        args=[str(seed)],
+    )
+    assert outcome.stdout == "20\n" and outcome.returncode == 0, (seed, outcome)
+
+
+@pytest.mark.parametrize("options", [[], ["--trace", "trace.json"]], ids=["plain", "traced"])
+def test_a_task_in_a_thread_goes_on_when_the_script_is_interrupted(launch_once, options):
+    """Nobody can interrupt it; when it needs the runtime, or ends, it waits until the script does."""
+    run = launch_once.start(
+        program("""
+        def slow(started):
+            print("ready", flush=True)
+            end = time.monotonic() + 0.7
+            while time.monotonic() < end:
+                time.sleep(0.01)
+            return futures.submit(abs, started).result()
+
+        def main():
+            slow_ones = [futures.submit(slow, i) for i in range(2)]
+            try:
+                slow_ones[0].result(timeout=60)
+            except KeyboardInterrupt:
+                print("caught", flush=True)
+            return [sum(futures.map(abs, range(50))), *(future.result() for future in slow_ones)]
+        """),
+        options=["-n", "1", "--strands", "thread", *options],
+    )
+    run.wait_for("ready")
+    time.sleep(0.1)
+    run.signal_group(signal.SIGINT)
+    outcome = run.finish(settle_s=4)
+    assert outcome.stdout == f"ready\ncaught\nready\n[{sum(range(50))}, 0, 1]\n", outcome
+    assert outcome.returncode == 0, outcome
+
+
 def test_a_second_interrupt_ends_a_script_that_will_not(launch_once):
     run = launch_once.start("""
         import time
