@@ -3905,10 +3905,8 @@ class Baton(Mailbox):
             False if the thread is at work for us: then not now.
         """
         strand, main = self.current, self.strands.main
-        frame: Any = sys._current_frames()[strand.ident]
-        while frame.f_globals is not globals():
-            frame = frame.f_back  # at the latest the frame that started the thread
-        if frame.f_code not in (run_calls.__code__, Runner.run_future.__code__):
+        code = innermost(sys._current_frames()[strand.ident]).f_code
+        if code is not run_calls.__code__ and code is not Runner.run_future.__code__:
             return False
         self.left[strand.ident] = strand, self.recorder and self.recorder.park()
         strand.saved = self.scope, self.slice, self.task, self.inline
@@ -4153,8 +4151,10 @@ class Runner(Baton):
                         return
                 error = StopIteration()
             job.failed = True
-            out.append(self.failure(error, job.func, type(job) is Parcel))
-            del error  # whose traceback refers to this frame
+            failure = self.failure(error, job.func, type(job) is Parcel)
+            if len(out) < piece.block.hi - piece.block.lo:  # else the interrupt came when all was done
+                out.append(failure)
+            del error, failure  # whose traceback refers to this frame
 
     def finish_slice(self, piece: Slice, seconds: float) -> None:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
@@ -4786,25 +4786,29 @@ class Runtime(Calls):
         if os.getpid() != self.pid:
             os._exit(128 + number)  # a child of the user's by fork
         self.n_signals[number] += 1
-        self.interrupting, self.signal = True, number
-        if self.lock.locked():  # in the middle of our own work: come again in a moment
+        self.signal = number
+        if self.lock.locked() or not self.interrupt(frame):  # in the middle of our own work: come again in a moment
             threading.Timer(0.01, signal_self, (number,)).start()
-        elif self.current is self.strands.main and self.current.saved is not None:  # it is being switched to just now
+
+    def interrupt(self, frame: Any) -> bool:
+        """Raise KeyboardInterrupt in the script, here or where it waits; False where that would lose results."""
+        main, in_task = self.strands.main, self.slice is not None or self.task is not None
+        if self.current is main and main.saved is not None:  # it is being switched to just now
             self.interrupt_script()
-        elif self.current is self.strands.main:
-            self.interrupting = self.slice is not None or self.task is not None  # `failure` must let it pass
-            raise KeyboardInterrupt
-        elif self.slice is None and self.task is None:  # a scheduler is waiting, or at work
+        elif self.current is not main and not in_task:  # a scheduler is waiting, or at work
             self.later.append(self.interrupt_script)
             self.wake()
-        elif self.strands.name == "greenlet":
-            raise KeyboardInterrupt  # out of the running task; `failure` passes it to the script
-        elif self.leave_behind():  # the task's thread cannot be interrupted
-            self.interrupting = False
-            self.restore(self.current)
+        elif self.current is not main and self.strands.name == "thread":  # nobody can interrupt the task's thread
+            if not self.leave_behind():
+                return False
+            self.restore(main)
+            raise KeyboardInterrupt
+        elif innermost(frame).f_code in INTERRUPTIBLE:
+            self.interrupting = in_task  # then `failure` lets it pass, or passes it on to the script
             raise KeyboardInterrupt
         else:
-            threading.Timer(0.01, signal_self, (number,)).start()
+            return False
+        return True
 
     def interrupt_task(self, piece: Slice) -> None:
         """Have KeyboardInterrupt raised in the task that a slice runs now. Any thread, lock held."""
@@ -4832,9 +4836,7 @@ class Runtime(Calls):
         main = self.strands.name == "greenlet" or self.current is self.strands.main
         runs = self.slice or self.task
         mine = runs is piece or piece.scope is not None and scope_of(runs) is piece.scope
-        ours = frame
-        while ours.f_globals is not globals():
-            ours = ours.f_back  # at the latest the frame that started the worker
+        ours = innermost(frame)
         in_task = ours.f_code is run_calls.__code__ or ours is not frame and ours.f_code is Runtime.run_future.__code__
         if piece.index() != index or not main or not (mine or piece.strand is self.current):
             self.doomed = None
@@ -4843,6 +4845,13 @@ class Runtime(Calls):
         else:
             self.doomed = None
             raise KeyboardInterrupt
+
+
+def innermost(frame: Any) -> Any:
+    """Return the innermost frame of ours, where user code was called if another is above; one that began it all is."""
+    while frame.f_globals is not globals():
+        frame = frame.f_back
+    return frame
 
 
 def signal_self(number: int) -> None:
@@ -6751,6 +6760,15 @@ def prompt(module: types.ModuleType) -> None:
     banner = f"Python {sys.version.split()[0]}, {pool}; futures and shared are there"
     module.__dict__.update(futures=futures, shared=shared)
     code.interact(banner, local=module.__dict__, exitmsg="")
+
+
+#: Of functions that call user code or wait, so that an interrupt loses nothing there.
+INTERRUPTIBLE = {
+    function.__code__
+    for function in (run_calls, Runner.run_future, MapJob.draw, absorb, Runtime.initialize, Waits.wait, run_program,
+                     prompt, *vars(futures).values(), *vars(shared).values())
+    if isinstance(function, types.FunctionType)
+}  # fmt: skip
 
 
 def hello(rank: int, incarnation: int) -> Frames:
