@@ -4803,7 +4803,7 @@ class Runtime(Calls):
                 return False
             self.restore(main)
             raise KeyboardInterrupt
-        elif innermost(frame).f_code in INTERRUPTIBLE:
+        elif getattr(innermost(frame), "f_code", None) in INTERRUPTIBLE:
             self.interrupting = in_task  # then `failure` lets it pass, or passes it on to the script
             raise KeyboardInterrupt
         else:
@@ -4848,8 +4848,8 @@ class Runtime(Calls):
 
 
 def innermost(frame: Any) -> Any:
-    """Return the innermost frame of ours, where user code was called if another is above; one that began it all is."""
-    while frame.f_globals is not globals():
+    """Return the innermost frame of ours: where user code was called, if another is above. None at the exit."""
+    while frame is not None and frame.f_globals is not globals():
         frame = frame.f_back
     return frame
 
@@ -6763,7 +6763,7 @@ def prompt(module: types.ModuleType) -> None:
 
 
 #: Of functions that call user code or wait, so that an interrupt loses nothing there.
-INTERRUPTIBLE = {
+INTERRUPTIBLE = {None} | {  # None: exit functions
     function.__code__
     for function in (run_calls, Runner.run_future, MapJob.draw, absorb, Runtime.initialize, Waits.wait, run_program,
                      prompt, *vars(futures).values(), *vars(shared).values())

@@ -282,6 +282,26 @@ def test_a_script_may_survive_an_interrupt(launch):
     assert (outcome.returncode, outcome.stdout) == (0, f"ready\ncaught\n{sum(range(50))}\n"), outcome
 
 
+def test_an_exit_function_can_be_interrupted(launch):
+    run = launch.start("""
+        import atexit, time
+        from scoop_lite import futures
+        def last():
+            print("ready", flush=True)
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                print("caught", flush=True)
+        if __name__ == "__main__":
+            print(sum(futures.map(abs, range(10))), flush=True)
+            atexit.register(last)
+    """)
+    run.wait_for("ready")
+    run.signal_group(signal.SIGINT)
+    outcome = run.finish(settle_s=3)
+    assert outcome.stdout == "45\nready\ncaught\n" and not outcome.stderr, outcome
+
+
 def test_a_script_survives_interrupts_at_any_moment(launch):
     seed = random.randrange(10**6)
     outcome = launch(
