@@ -6699,8 +6699,9 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
         pipe: to the broker, or to the agent that relays. invitation: to the ØMQ engine.
     """
     origin = rank == ORIGIN
+    alone = origin and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
     for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
-        if stream is not None and config.n > 1:
+        if stream is not None and not alone:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     apply_limits(config)
     link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe

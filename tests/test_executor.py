@@ -861,3 +861,26 @@ def test_importing_takes_no_module_that_few_runs_need():
     rare = ["hashlib", "hmac", "random", "shutil", "zmq", "greenlet"]
     source = f"import sys, scoop_lite; print([name for name in {rare} if name in sys.modules])"
     assert run(source, launch=False)[1] == "[]\n"
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_task_prints_is_there_while_it_runs(launch_once, tmp_path, workers):
+    go = tmp_path / "go"
+    program = launch_once.write("""
+        import os, sys, time, scoop_lite
+        def say(path):
+            print("said")
+            limit = time.monotonic() + 10
+            while not os.path.exists(path) and time.monotonic() < limit:
+                time.sleep(0.01)
+            return os.path.exists(path)
+        if __name__ == "__main__":
+            with scoop_lite.Executor(int(sys.argv[2])) as pool:
+                print(pool.submit(say, sys.argv[1]).result())
+    """)
+    env = {"PYTHONPATH": str(launch_once.file.parent), "PYTHONUNBUFFERED": ""}
+    run = launch_once.run([program, str(go), str(workers)], env=env)
+    run.wait_for("said")
+    go.touch()
+    outcome = run.finish(settle_s=3)
+    assert outcome.stdout == "said\nTrue\n" and outcome.returncode == 0, outcome
