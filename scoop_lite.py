@@ -3482,10 +3482,21 @@ class Scheduler(Carver):
                 block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload, unseen))
 
 
+class _Plain(pickle.Pickler):
+    """The C pickler of builtin values, also within lists, tuples, dicts …; it refuses anything else."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        raise Unpicklable("not plain")
+
+
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
-    """Pickle outcomes: plain values together, anything else one by one, so that a bad one spoils only itself."""
-    if PLAIN.issuperset(map(type, outcomes)):
+    """Pickle outcomes: builtin values together, anything else one by one, so that a bad one spoils only itself."""
+    if len(outcomes) == 1 and type(outcomes[0]) in PLAIN:
         return LIST, [pickle.dumps(outcomes, 5)]
+    with contextlib.suppress(Exception):
+        stream = io.BytesIO()
+        _Plain(stream, 5).dump(outcomes)
+        return LIST, [stream.getvalue()]
     table, frames = bytearray(), []
     for outcome in outcomes:
         status, packed = pack_outcome(outcome, by_value)

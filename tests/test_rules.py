@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fractions
 import functools
 import json
 import pickle
@@ -456,10 +457,17 @@ def outcomes_of(outcomes, **how):
     return form, scoop_lite.unpack_outcomes(form, [bytearray(frame) for frame in frames])
 
 
-def test_plain_outcomes_travel_together_and_others_one_by_one():
-    assert outcomes_of([1, "a", None, 2.5]) == (scoop_lite.LIST, [1, "a", None, 2.5])
-    form, found = outcomes_of([1, {2: 3}, (4,)])
-    assert form == scoop_lite.EACH and found == [1, {2: 3}, (4,)]
+def test_builtin_outcomes_travel_together_and_others_one_by_one():
+    deep = functools.reduce(lambda inner, _: [inner], range(100_000), 0)
+    for plain in [1, "a", None, 2.5], [1, {2: {3}}, (4, [b"5"], bytearray(b"6"))], [[1]], [7]:
+        assert outcomes_of(plain) == (scoop_lite.LIST, plain)
+    for other in fractions.Fraction(1, 2), len, Own, (1, {2: len}):
+        assert outcomes_of([1, other]) == (scoop_lite.EACH, [1, other])
+        assert outcomes_of([other]) == (scoop_lite.EACH, [other])
+    form, (one, failure) = outcomes_of([1, deep])
+    assert form == scoop_lite.EACH and one == 1 and type(failure.look()) is RecursionError
+    while deep:
+        (deep,) = deep  # taken apart from outside, as some Pythons free it by recursion
 
 
 def raised(error):
@@ -490,10 +498,10 @@ def test_what_cannot_be_pickled_is_told_in_words():
 
 
 def test_a_result_that_cannot_be_unpickled_is_a_failure_of_its_own():
-    form, frames = scoop_lite.pack_outcomes([[1], [2]])
+    form, frames = scoop_lite.pack_outcomes([Own, Failure])
     frames[1] = b"garbage"
     bad, good = scoop_lite.unpack_outcomes(form, frames)
-    assert good == [2] and type(bad) is Failure and "cannot be unpickled here" in str(bad.look())
+    assert good is Failure and type(bad) is Failure and "cannot be unpickled here" in str(bad.look())
     table = scoop_lite.STATUS.pack(scoop_lite.WITHDRAWN, 0)
     assert scoop_lite.unpack_outcomes(scoop_lite.EACH, [table]) == [scoop_lite.GONE]
 
