@@ -2296,19 +2296,16 @@ class Future:
     def __reduce__(self) -> Any:
         raise TypeError("a Future cannot travel to another worker; pass its result, or create it there")
 
-    def end(self, state: int, value: Any) -> None:
-        """Set the outcome and tell everyone who waits."""
-        self.value = value
-        self.state = state
+    def settle(self, outcome: Any) -> None:
+        """Set the outcome (a value, a Failure, or GONE), unless there is one, and tell everyone who waits."""
+        if self.state >= CANCELLED:
+            return
+        self.value = outcome
+        self.state = FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED
         self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
         waiters, self.waiters = self.waiters, None
         for waiter in waiters or ():
             waiter(self)
-
-    def settle(self, outcome: Any) -> None:
-        """Set a value, or a Failure, that came from running the task."""
-        if self.state < CANCELLED:
-            self.end(FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED, outcome)
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the task returned; run it here, now, if nobody took it yet.
@@ -2324,7 +2321,7 @@ class Future:
             1024
         """
         if self.state < CANCELLED:
-            runtime().wait_for(self, timeout)
+            (_state["runtime"] or runtime()).wait_for(self, timeout)
         if self.state == FINISHED:
             return self.value
         if self.state == CANCELLED:
@@ -3068,7 +3065,6 @@ class Carver(Queue):
         parcel = Parcel(futures)
         for i, future in enumerate(futures):
             future.state, future.at, future.order = SENT, parcel, i
-            future.func = future.args = future.kwargs = None  # type: ignore[assignment]
         return Block(parcel, [parcel.calls], 0, 0, len(futures))
 
     def rob(self) -> Optional[Block]:
@@ -4511,7 +4507,7 @@ class Calls(Parking):
                 if future.state == PENDING:
                     future.state = RUNNING  # nobody else may take it
                     self.scheduler.left_stale(future.at.level)
-            future.end(CANCELLED, None)
+            future.settle(GONE)
         elif future.state == SENT:
             self.cancel_sent(future)
 
@@ -4521,7 +4517,7 @@ class Calls(Parking):
         with self.lock:
             for queue in (scheduler.home, scheduler.away, *scheduler.levels):
                 if scheduler.cut_out(queue, lambda job: job is parcel, index, index + 1):
-                    self.later.append(functools.partial(future.end, CANCELLED, None))
+                    self.later.append(functools.partial(future.settle, GONE))
         if self.later:
             self.dispatch()
             return
