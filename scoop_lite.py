@@ -120,6 +120,7 @@ SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush o
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
 AHEAD_S = 0.01  # what fetching may take at most beside the shortest time seen: a busy owner's pump waits for the GIL
+SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
 FLUSH_S = 0.02  # results wait this long for company, while short tasks run: less wakes broker and owner for each slice
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
@@ -1203,6 +1204,7 @@ class Orders(Members):
         self.need = 0  # batches that they want together
         # ranks that are not hungry; those that filled orders lately come first
         self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
+        self.last_supplier: Optional[Member] = None  # who filled an order last
         self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
         self.widen_s = 0.0  # when to double it
 
@@ -1228,6 +1230,8 @@ class Orders(Members):
         member.wants = member.given
         for ranks in (self.hungry, self.suppliers):
             ranks.pop(member.rank, None)
+        if self.last_supplier is member:
+            self.last_supplier = None
 
     def order(self, member: Member, n: int) -> None:
         """Tell a supplier how many takers wait for it now; a cumulative count makes crossing messages harmless."""
@@ -1243,8 +1247,10 @@ class Orders(Members):
             return None
         if now_s >= self.widen_s and self.width < len(self.suppliers):
             self.width, self.widen_s = self.width * 2, now_s + 0.004
-        for rank in itertools.islice(self.suppliers, self.width):
-            member = self.members[rank]
+        asked = [self.members[rank] for rank in itertools.islice(self.suppliers, self.width)]
+        if not asked and self.last_supplier is not None:  # all are hungry: it has the order before it has new tasks
+            asked = [self.last_supplier]
+        for member in asked:
             if not need <= member.ordered - member.filled <= 3 * need:
                 self.order(member, 1 << (need - 1).bit_length())
         return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
@@ -1259,6 +1265,7 @@ class Orders(Members):
                 if taker.given >= taker.wants:
                     del self.hungry[rank]
                     self.suppliers[rank] = None
+                self.last_supplier = sender
                 if sender.rank in self.suppliers:
                     self.suppliers.move_to_end(sender.rank, last=False)
                 return taker
@@ -2580,17 +2587,19 @@ class MapJob(Job):
     def can_widen(self, scheduler: Scheduler) -> bool:
         """Return True when the window is used up though the pool could do with more of it.
 
-        Beyond some thousand items only if they are so short that the window is worth less than some chunks each.
+        Beyond the first window only as far as is useful.
         """
-        if self.fixed or self.drawn == self.length or self.window >= MAX_WINDOW:
+        if self.fixed or self.drawn == self.length or self.window >= max(WINDOW, self.useful_window(scheduler)):
             return False
         if self.drawn - self.done < self.window - self.window // 4:
             return False
         level = scheduler.level(self.depth)
-        if any(type(item) is Block and item.job is self for item in itertools.islice(level, 4)):
-            return False
+        return not any(type(item) is Block and item.job is self for item in itertools.islice(level, 4))
+
+    def useful_window(self, scheduler: Scheduler) -> int:
+        """Return how many items are worth some chunks for each worker, as far as measured."""
         cost = scheduler.costs.get(cost_key(self.func), 1.0)
-        return self.window < WINDOW or cost * self.window < 4 * CHUNK_S * scheduler.live
+        return min(MAX_WINDOW, int(4 * CHUNK_S * scheduler.live / (cost + 1e-9)))
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         if not self.abandoned:
@@ -4584,6 +4593,8 @@ class Calls(Parking):
 
     def feed(self, job: MapJob) -> None:
         """Draw a map's input into the queue, as far as its window allows."""
+        if job.columns is not None and not job.fixed:
+            job.window = max(job.window, job.useful_window(self.scheduler))  # pieces of less make chunks too small
         block = job.draw()
         if block is not None and self.config.check:
             rows = [travelled(self.scheduler.by_value, func=job.func, args=row)[1] for row in zip(*block.rows())]
@@ -4594,6 +4605,7 @@ class Calls(Parking):
             self.scheduler.put(block)
             if self.pump is not None:
                 self.scheduler.sate()
+                self.scheduler.carve()
                 self.pump.kick()
 
     def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
@@ -4943,6 +4955,7 @@ class Pump:
             return
         self.asleep = self.patient = False
         if self.thread is None:
+            sys.setswitchinterval(SWITCH_S)
             self.thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
             self.thread.start()
         else:

@@ -221,6 +221,12 @@ def test_the_window_of_a_map_grows_rather_than_let_its_owner_idle(launch):
     assert mean > 1500, "chunks are as small as the first window"
 
 
+def test_tasks_that_hold_the_gil_give_way_to_the_pump(facts):
+    """By Python's own 5 ms, others would idle for as long whenever they ask a busy worker for tasks."""
+    got = facts("def main(): return [sys.getswitchinterval(), away(abs, -1).result(), sys.getswitchinterval()]")
+    assert got == [0.005, 1, 0.0005]  # what needs no pump runs as it ever did
+
+
 def test_map_of_an_endless_generator_draws_within_a_window(facts):
     got = facts("""
         drawn = 0

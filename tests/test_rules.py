@@ -252,6 +252,16 @@ def test_orders_are_powers_of_two_and_change_only_when_they_are_far_off(pool):
         assert ordered(news(pool, pool.broker.end_turn, 2.0)).get(0) == (wanted and filled + wanted), hungry
 
 
+def test_when_all_are_hungry_who_filled_the_last_order_has_one_before_it_has_tasks(pool):
+    for serial, rank in enumerate((0, 1, 2), 5):
+        pool.turn(rank, "HUNGRY", HUNGER.pack(pool.broker.members[rank].given + 1, serial))
+    assert not pool.broker.suppliers and pool.broker.last_supplier is pool.broker.members[2]
+    assert list(ordered(news(pool, pool.broker.end_turn, 2.0))) == [2]
+    assert ordered(news(pool, pool.broker.end_turn, 2.1)) == {}
+    die(pool, 2)
+    assert ordered(news(pool, pool.broker.end_turn, 2.2)) == {}  # its successor has filled none
+
+
 def test_an_order_that_stands_is_not_repeated(pool):
     member = pool.broker.members[0]
     assert ordered(news(pool, pool.broker.order, member, 3)) == {0: member.filled + 3}
@@ -444,6 +454,29 @@ def test_what_a_task_costs_is_believed_quickly_if_longer_and_slowly_if_shorter(s
     assert list(scheduler.costs.values()) == [9.0]
     scheduler.note_cost(task, 101.0, 101)  # so many are believed at once
     assert list(scheduler.costs.values()) == [1.0]
+
+
+def identity(x):
+    return x
+
+
+def test_a_map_draws_what_keeps_the_pool_busy_by_measurement_and_fills_an_order_before_anything_runs():
+    runtime, sent = scoop_lite.Runtime(scoop_lite.Config(n=1)), []
+    runtime.pump, runtime.scheduler.emit = SimpleNamespace(kick=lambda: None), sent.append
+    runtime.scheduler.live = 2
+    unknown = scoop_lite.MapJob(identity, [range(10**6)], runtime.root, None, None)
+    runtime.feed(unknown)
+    assert unknown.drawn == scoop_lite.WINDOW and not sent
+    runtime.scheduler.note_cost(identity, 1e-5)
+    runtime.scheduler.ordered = 1
+    known = scoop_lite.MapJob(identity, [range(10**6)], runtime.root, None, None)
+    runtime.feed(known)
+    assert known.drawn == pytest.approx(4 * scoop_lite.CHUNK_S * 2 / 1e-5, rel=1e-3)
+    assert [NAMES[frames[0][0]] for frames in sent] == ["BATCH"]
+    for fixed in (scoop_lite.MapJob(identity, [range(10**6)], runtime.root, 7, None),
+                  scoop_lite.MapJob(identity, [iter(range(10**6))], runtime.root, None, None)):  # fmt: skip
+        runtime.feed(fixed)
+        assert fixed.drawn == fixed.window <= scoop_lite.WINDOW  # as asked for; no more of a generator than is needed
 
 
 def test_costs_are_remembered_of_so_many_functions(scheduler):

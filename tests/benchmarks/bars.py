@@ -49,6 +49,7 @@ ALL = (
        for system in (OURS, EXECUTOR) for key in ("out", "back", "all") for mb in (1, 16, 64)]
     + [Bar("arrays.peak", "most", 3, system=system) for system in (OURS, EXECUTOR)]
     + [Bar("irregular." + key, "least", 0.97) for key in ("uniform", "lognormal", "last", "longest_first")]
+    + [Bar("generations." + key, "every peer", 1) for key in ("few_long", "few", "few_short", "many_short")]
     + [Bar("start.start_2", "floor at most", 8, "bare interpreter"),
        Bar("start.start_2", "floor at most", 6, "bare interpreter", "scoop_lite-m"),
        Bar("start.start_2", "every peer", 1),

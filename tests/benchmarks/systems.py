@@ -11,7 +11,7 @@ import sys
 import tasks
 
 #: Workloads in which a documented setting for short or uneven tasks makes a difference to a pool with chunks.
-CHUNKED = frozenset({"map", "metg-map", "irregular"})
+CHUNKED = frozenset({"map", "metg-map", "irregular", "generations"})
 
 
 class Unavailable(Exception):

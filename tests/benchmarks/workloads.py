@@ -475,6 +475,33 @@ class Irregular(Workload):
         return floors.list_schedule([ns * 1e-9 for ns in real_ns], system.workers) / length_s
 
 
+class Generations(Workload):
+    """Small maps, one after another, each of which needs the one before: an evolutionary algorithm's way of working."""
+
+    number, name, title = 12, "generations", "maps of a few tasks, one after another"
+    shapes = {"few_long": (10, 20_000), "few": (10, 5000), "few_short": (10, 1000), "many_short": (50, 200)}
+    metrics = {key: Metric("%d tasks of %g ms each" % (n, us / 1000), "of two bare processes")
+               for key, (n, us) in shapes.items()}
+    has_floor = False       # so many milliseconds of work, by the clock
+
+    def drive(self, system, channel, job):
+        return {key: self.efficiency(system, *shape) for key, shape in self.shapes.items()}
+
+    def efficiency(self, system, n, length_us):
+        """Return the time that the workers need at least, over the time that a map takes."""
+        lengths_ns = [length_us * 1000] * n
+        generations = max(5, 500_000 // (n * length_us))
+
+        def run():
+            for _ in range(generations):
+                check(list(system.map(tasks.spin, lengths_ns, True)), lengths_ns)
+
+        run()
+        gc.collect()
+        least_s = generations * math.ceil(n / system.workers) * length_us * 1e-6
+        return least_s / timed(run)[1]
+
+
 class Start(Workload):
     """From the command to its exit, with one result on standard output in between."""
 
@@ -653,6 +680,6 @@ class Idle(Workload):
         return sum(one["cpu_ns"] for one in processes.values())
 
 
-ALL = (Map(), Submit(), MetgSubmit(), MetgMap(), Fib(), Tree(), Quicksort(), Latency(), Arrays(), Irregular(), Start(),
-       Pending(), Sleepers(), Relay(), Idle())
+ALL = (Map(), Submit(), MetgSubmit(), MetgMap(), Fib(), Tree(), Quicksort(), Latency(), Arrays(), Irregular(),
+       Generations(), Start(), Pending(), Sleepers(), Relay(), Idle())
 BY_NAME = {workload.name: workload for workload in ALL}
