@@ -1846,6 +1846,7 @@ _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__
 _ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes])
 #: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
 _TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType")}
+HEAP_TYPE = 1 << 9  # of `__flags__`: the class was made by Python code, or in C like such a one
 _LruCache = type(functools.lru_cache(maxsize=None)(len))
 
 #: Classes that came or went by value. They belong to the process, not to a run, and go with their last reference.
@@ -1860,12 +1861,13 @@ CodeFacts = Tuple[bytes, Tuple[str, ...], FrozenSet[str]]  # marshalled, global 
 ClassState = Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]  # token, attributes, those of enum members
 
 
-def dumps(value: Any, by_value_names: Names = frozenset()) -> Frames:
+def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> Frames:
     """Pickle a value, whatever functions and classes are in it.
 
     Args:
         value: Anything.
         by_value_names: Top-level names of `__main__` that the receiver will not find, or `ALL_NAMES`.
+        pickler: A class; `_Pickler` by default.
 
     Returns:
         Frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
@@ -1882,7 +1884,7 @@ def dumps(value: Any, by_value_names: Names = frozenset()) -> Frames:
 
     stream = io.BytesIO()
     # Not a bound method: it would close a reference cycle, and all that was pickled would live until the next gc.
-    _Pickler(stream, keep_in_band, by_value_names).dump(value)
+    (pickler or _Pickler)(stream, keep_in_band, by_value_names).dump(value)
     frames[0] = stream.getvalue()
     return frames
 
@@ -2112,7 +2114,7 @@ def _fill_class(cls: Any, state: ClassState) -> None:
 
 def _has_own_init(kind: Any) -> bool:
     """Whether a class of exceptions takes what it likes, so that pickle's way, ``kind(*args)``, may fail or do harm."""
-    base = next(c for c in kind.__mro__ if not c.__flags__ & 1 << 9)  # the C class below: one without fields of its own
+    base = next(c for c in kind.__mro__ if not c.__flags__ & HEAP_TYPE)  # the C class below: has it fields of its own?
     return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
             and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__new__ is base.__new__
             and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
@@ -2233,7 +2235,7 @@ def _reduced_parts(reduced: Reduction) -> Parts:
 PENDING, SENT, RUNNING, CANCELLED, FAILED, FINISHED = range(6)
 # How the arguments of a run of tasks lie: a column for each parameter; a tuple for each task; (args, kwargs) for each.
 COLUMNS, CALLS, KWCALLS = range(3)
-# How results are packed: one pickled list of plain values; or a table of (status, number of frames), then each alone.
+# How results are packed: as one list; or a table of (status, number of frames), then each alone.
 LIST, EACH = range(2)
 VALUE, ERROR, WITHDRAWN = range(3)
 STATUS = struct.Struct("!BH")
@@ -3482,26 +3484,28 @@ class Scheduler(Carver):
             if nanoseconds:
                 self.note_cost(block.job.func, nanoseconds / 1e9, count)
             if not block.job.dropped():
-                block.job.failed = block.job.failed or form != LIST
                 unseen = self.unseen if type(block.job) is Parcel else None
-                block.job.deliver(block.lo + first, count, unpack_outcomes(form, payload, unseen))
+                outcomes = unpack_outcomes(form, payload, count, unseen)
+                block.job.failed = block.job.failed or form != LIST or type(outcomes[0]) is Failure
+                block.job.deliver(block.lo + first, count, outcomes)
 
 
-class _Plain(pickle.Pickler):
-    """The C pickler of builtin values, also within lists, tuples, dicts …; it refuses anything else."""
+class _PlainPickler(_Pickler):
+    """Refuses instances of classes that are written in Python, as their own code may fail where they arrive."""
 
     def reducer_override(self, obj: Any) -> Any:
-        raise Unpicklable("not plain")
+        named = isinstance(obj, (type, *FUNCTIONS))
+        if type(obj).__flags__ & HEAP_TYPE or named and not finds_by_name(obj, self.by_value_names):
+            raise Unpicklable("not plain")
+        return NotImplemented
 
 
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
-    """Pickle outcomes: builtin values together, anything else one by one, so that a bad one spoils only itself."""
+    """Pickle outcomes: those of types made in C together, others one by one, so that a bad one spoils only itself."""
     if len(outcomes) == 1 and type(outcomes[0]) in PLAIN:
         return LIST, [pickle.dumps(outcomes, 5)]
     with contextlib.suppress(Exception):
-        stream = io.BytesIO()
-        _Plain(stream, 5).dump(outcomes)
-        return LIST, [stream.getvalue()]
+        return LIST, dumps(outcomes, by_value, _PlainPickler)
     table, frames = bytearray(), []
     for outcome in outcomes:
         status, packed = pack_outcome(outcome, by_value)
@@ -3531,10 +3535,13 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
 
 
-def unpack_outcomes(form: int, frames: Frames, unseen: Optional[Deque[BaseException]] = None) -> List[Any]:
-    """Undo `pack_outcomes`; a value that cannot be unpickled becomes a Failure of its own."""
+def unpack_outcomes(
+    form: int, frames: Frames, count: int, unseen: Optional[Deque[BaseException]] = None
+) -> List[Any]:
+    """Undo `pack_outcomes`; what cannot be unpickled becomes Failures: of those packed one by one, only itself."""
     if form == LIST:
-        return pickle.loads(frames[0])  # type: ignore[no-any-return]
+        whole = unpack_outcome(VALUE, frames, unseen)
+        return [whole] * count if type(whole) is Failure else whole
     outcomes, at = [], 1
     for status, n in STATUS.iter_unpack(frames[0]):
         outcomes.append(unpack_outcome(status, frames[at : at + n], unseen))

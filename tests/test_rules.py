@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import datetime
 import fractions
 import functools
 import json
@@ -487,20 +489,39 @@ def test_costs_are_remembered_of_so_many_functions(scheduler):
 
 def outcomes_of(outcomes, **how):
     form, frames = scoop_lite.pack_outcomes(outcomes, **how)
-    return form, scoop_lite.unpack_outcomes(form, [bytearray(frame) for frame in frames])
+    return form, scoop_lite.unpack_outcomes(form, [bytearray(frame) for frame in frames], len(outcomes))
 
 
-def test_builtin_outcomes_travel_together_and_others_one_by_one():
+def test_outcomes_of_types_made_in_c_travel_together_and_others_one_by_one():
     deep = functools.reduce(lambda inner, _: [inner], range(100_000), 0)
-    for plain in [1, "a", None, 2.5], [1, {2: {3}}, (4, [b"5"], bytearray(b"6"))], [[1]], [7]:
-        assert outcomes_of(plain) == (scoop_lite.LIST, plain)
-    for other in fractions.Fraction(1, 2), len, Own, (1, {2: len}):
+    together = [1, "a", None, 2.5], [1, {2: {3}}, (4, [b"5"], bytearray(b"6"))], [[1]], [7], [len, Own, 8], [
+        datetime.date(2024, 2, 29), collections.OrderedDict(a=1)]  # fmt: skip
+    for outcomes in together:
+        assert outcomes_of(outcomes) == (scoop_lite.LIST, outcomes)
+    for other in fractions.Fraction(1, 2), (1, {2: fractions.Fraction(1, 2)}):
         assert outcomes_of([1, other]) == (scoop_lite.EACH, [1, other])
         assert outcomes_of([other]) == (scoop_lite.EACH, [other])
+    assert outcomes_of([lambda: 1])[0] == scoop_lite.EACH
     form, (one, failure) = outcomes_of([1, deep])
     assert form == scoop_lite.EACH and one == 1 and type(failure.look()) is RecursionError
     while deep:
         (deep,) = deep  # taken apart from outside, as some Pythons free it by recursion
+
+
+def test_arrays_and_their_scalars_travel_together_and_big_ones_beside_the_stream():
+    numpy = pytest.importorskip("numpy")
+    form, found = outcomes_of([numpy.float64(1.5), numpy.arange(3)])
+    assert form == scoop_lite.LIST and type(found[0]) is numpy.float64 and found[0] == 1.5
+    assert list(found[1]) == [0, 1, 2]
+    form, frames = scoop_lite.pack_outcomes([numpy.zeros(10**5), numpy.ones(10**5)])
+    assert form == scoop_lite.LIST and list(map(len, frames[1:])) == [800_000] * 2
+    form, found = outcomes_of([numpy.array([1, fractions.Fraction(1, 2)], object), 2])
+    assert form == scoop_lite.EACH and found[0][1] == fractions.Fraction(1, 2)
+
+
+def test_outcomes_that_came_together_and_cannot_be_unpickled_are_failures_all():
+    found = scoop_lite.unpack_outcomes(scoop_lite.LIST, [b"garbage"], 2)
+    assert [str(failure.look())[:36] for failure in found] == ["the task's result cannot be unpickled"[:36]] * 2
 
 
 def raised(error):
@@ -531,12 +552,12 @@ def test_what_cannot_be_pickled_is_told_in_words():
 
 
 def test_a_result_that_cannot_be_unpickled_is_a_failure_of_its_own():
-    form, frames = scoop_lite.pack_outcomes([Own, Failure])
+    form, frames = scoop_lite.pack_outcomes([fractions.Fraction(1, 2), fractions.Fraction(1, 3)])
     frames[1] = b"garbage"
-    bad, good = scoop_lite.unpack_outcomes(form, frames)
-    assert good is Failure and type(bad) is Failure and "cannot be unpickled here" in str(bad.look())
+    bad, good = scoop_lite.unpack_outcomes(form, frames, 2)
+    assert good == fractions.Fraction(1, 3) and type(bad) is Failure and "cannot be unpickled here" in str(bad.look())
     table = scoop_lite.STATUS.pack(scoop_lite.WITHDRAWN, 0)
-    assert scoop_lite.unpack_outcomes(scoop_lite.EACH, [table]) == [scoop_lite.GONE]
+    assert scoop_lite.unpack_outcomes(scoop_lite.EACH, [table], 1) == [scoop_lite.GONE]
 
 
 class Big(bytearray):
@@ -1328,7 +1349,7 @@ def test_tasks_are_described_in_short_whatever_their_arguments_are():
 def test_an_exception_that_cannot_be_unpickled_arrives_as_its_text():
     frames = scoop_lite.pack_outcomes([raised(KeyError("k"))])[1]
     frames[-1] = b"garbage"
-    (failure,) = scoop_lite.unpack_outcomes(scoop_lite.EACH, frames)
+    (failure,) = scoop_lite.unpack_outcomes(scoop_lite.EACH, frames, 1)
     error = failure.look()
     assert type(error) is scoop_lite.ScoopError and "a task raised KeyError: 'k'" in str(error)
     assert "in raised\n" in str(error.__cause__)
