@@ -3491,17 +3491,29 @@ class Scheduler(Carver):
 
 
 class _PlainPickler(_Pickler):
-    """Refuses instances of classes that are written in Python, as their own code may fail where they arrive."""
+    """Refuses instances of classes with code of their own for unpickling, as that may fail where they arrive."""
 
     def reducer_override(self, obj: Any) -> Any:
-        named = isinstance(obj, (type, *FUNCTIONS))
-        if type(obj).__flags__ & HEAP_TYPE or named and not finds_by_name(obj, self.by_value_names):
+        if isinstance(obj, (type, *FUNCTIONS)):
+            plain = finds_by_name(obj, self.by_value_names)
+        else:
+            plain = not type(obj).__flags__ & HEAP_TYPE or is_plain_class(type(obj))  # type: ignore[arg-type]
+        if not plain:
             raise Unpicklable("not plain")
         return NotImplemented
 
 
+@functools.lru_cache(maxsize=256)
+def is_plain_class(kind: type) -> bool:
+    """Say whether instances are made and filled as `object` does it."""
+    names = ("__new__", "__setattr__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__",
+             "__getnewargs_ex__")  # fmt: skip
+    own = any(getattr(kind, name, None) is not getattr(object, name, None) for name in names)
+    return not own and kind not in copyreg.dispatch_table and kind is not Failure  # exceptions have a way of their own
+
+
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
-    """Pickle outcomes: those of types made in C together, others one by one, so that a bad one spoils only itself."""
+    """Pickle outcomes: plain ones together, others one by one, so that a bad one spoils only itself."""
     if len(outcomes) == 1 and type(outcomes[0]) in PLAIN:
         return LIST, [pickle.dumps(outcomes, 5)]
     with contextlib.suppress(Exception):

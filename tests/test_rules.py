@@ -492,13 +492,26 @@ def outcomes_of(outcomes, **how):
     return form, scoop_lite.unpack_outcomes(form, [bytearray(frame) for frame in frames], len(outcomes))
 
 
-def test_outcomes_of_types_made_in_c_travel_together_and_others_one_by_one():
+class Simple:
+    def __init__(self, x):
+        self.x = x
+
+    def __eq__(self, other):
+        return self.x == other.x
+
+
+class Filled(Simple):
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+
+
+def test_plain_outcomes_travel_together_and_others_one_by_one():
     deep = functools.reduce(lambda inner, _: [inner], range(100_000), 0)
     together = [1, "a", None, 2.5], [1, {2: {3}}, (4, [b"5"], bytearray(b"6"))], [[1]], [7], [len, Own, 8], [
-        datetime.date(2024, 2, 29), collections.OrderedDict(a=1)]  # fmt: skip
+        datetime.date(2024, 2, 29), collections.OrderedDict(a=1)], [Simple(1), [Simple(2)]]  # fmt: skip
     for outcomes in together:
         assert outcomes_of(outcomes) == (scoop_lite.LIST, outcomes)
-    for other in fractions.Fraction(1, 2), (1, {2: fractions.Fraction(1, 2)}):
+    for other in Filled(1), fractions.Fraction(1, 2), (1, {2: fractions.Fraction(1, 2)}):
         assert outcomes_of([1, other]) == (scoop_lite.EACH, [1, other])
         assert outcomes_of([other]) == (scoop_lite.EACH, [other])
     assert outcomes_of([lambda: 1])[0] == scoop_lite.EACH
