@@ -5844,6 +5844,7 @@ class Client(Runtime):
         self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
+        self.asked: Set[concurrent.futures.Future[Any]] = set()  # answers that are still to come, see `ask`
         self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
@@ -5886,6 +5887,21 @@ class Client(Runtime):
         self.later.append(functools.partial(func, *args))
         self.alert()
 
+    def ask(self, func: Callable[..., None], *args: Any) -> concurrent.futures.Future[Any]:
+        """Have the client's thread call a function with a future; that is failed if the call or the pool fails."""
+        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+        def run() -> None:
+            try:
+                func(answer, *args)
+            except Exception as error:
+                answer.set_exception(error)
+
+        self.asked.add(answer)
+        answer.add_done_callback(self.asked.discard)
+        self.call(run)
+        return answer
+
     def alert(self) -> None:
         """Have the client's thread look at what was handed in; if it has ended, fail that here."""
         self.asleep = False
@@ -5926,16 +5942,18 @@ class Client(Runtime):
             not item.job.dropped() for q in queues for item in q
         )
 
-    def start_on_all(self, future: concurrent.futures.Future[Any], func: Any, args: Tuple[Any, ...]) -> None:
+    def start_on_all(self, answer: concurrent.futures.Future[Any], func: Any, args: Tuple[Any, ...]) -> None:
+        """Send a task that each worker is to run once; its results, by worker."""
+
         def note() -> None:
-            if len(job.results) == job.n and not future.done():
-                settle_with(future, job.value)
+            if len(job.results) == job.n and not answer.done():
+                try:
+                    answer.set_result(job.value())
+                except BaseException as error:
+                    answer.set_exception(error)
 
         job = Everywhere(func, args, note)
-        try:
-            self.scheduler.run_on_all(job)
-        except Exception as error:
-            future.set_exception(error)
+        self.scheduler.run_on_all(job)
 
     def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
         """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
@@ -5946,27 +5964,19 @@ class Client(Runtime):
             return
         self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames))
 
-    def set_constants(self, future: concurrent.futures.Future[Any], constants: Dict[str, Any]) -> None:
-        """Send constants; `future` is done when the broker has them, or refuses one."""
-        verdicts: List[bool] = []
+    def send_constant(self, answer: concurrent.futures.Future[Any], name: str, frames: Frames) -> None:
+        """Send a constant; the broker has it, or refuses it."""
 
         def note(accepted: bool) -> None:
-            verdicts.append(accepted)
-            if len(verdicts) == len(constants) and all(verdicts):
-                future.set_result(None)
-            elif len(verdicts) == len(constants):
-                future.set_exception(TypeError("a constant is set already; constants can be set once"))
+            if accepted:
+                answer.set_result(None)
+            else:
+                answer.set_exception(TypeError(f"the constant {name!r} is set already; constants can be set once"))
 
-        try:
-            packed = [(name.encode(), dumps(value, self.scheduler.by_value)) for name, value in constants.items()]
-        except Exception as error:
-            future.set_exception(error)
-            return
-        for name, frames in packed:
-            self.n_constants += 1
-            serial = COUNT.pack(self.n_constants)
-            self.verdicts[serial] = note
-            self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name, *frames))
+        self.n_constants += 1
+        serial = COUNT.pack(self.n_constants)
+        self.verdicts[serial] = note
+        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name.encode(), *frames))
 
     def give_up(self, future: Optional[PoolFuture] = None) -> None:
         """End a task of `submit` that has been sent, or everything, whether it runs or waits."""
@@ -6026,29 +6036,29 @@ class Client(Runtime):
     def fail_all(self) -> None:
         """Fail what is not done and never will be."""
         error = self.broken or broken_pool("the pool is closed")
+        while self.later:  # first: it may be a map's next block
+            self.later.popleft()()
         jobs = [item.job for q in (*self.scheduler.levels, self.scheduler.away) for item in q]
         jobs += [sent.block.job for sent in self.scheduler.sent.values()]
+        futures = list(self.asked)
         while self.intake:
             future, job, *_ = self.intake.popleft()
             if future is None:
                 jobs.append(job)
             else:
-                Request.fail(future, error)
-        while self.later:
-            self.later.popleft()()
+                futures.append(future)
         for job in jobs:
             if isinstance(job, PoolMap):
                 job.arrived.put((-1, error))
-            elif isinstance(job, Everywhere):
-                job.fail(error)
             elif isinstance(job, Request):
-                for future in job.futures:
-                    Request.fail(future, error)
+                futures += job.futures
+        for future in futures:
+            Request.fail(future, error)
 
     def end(self) -> None:
         """Fail what is not done, close the link, wait for the pool's processes."""
         self.closing = self.ended = True
-        if self.broken is not None:
+        if self.broken is not None or self.later:  # a thread may have asked for something just now
             self.fail_all()
         self.emit(message("BYE", ORIGIN, 1, facts(code="0")))
         self.link.drain(1.0)
@@ -6059,14 +6069,6 @@ class Client(Runtime):
         self.handlers, self.urgent, self.owner = {}, {}, lambda: None
         self.scheduler.emit = lambda _: None
         self.scheduler.later = lambda _: None
-
-
-def settle_with(future: concurrent.futures.Future[Any], value: Callable[[], Any]) -> None:
-    """Set a future to what a call returns or raises."""
-    try:
-        future.set_result(value())
-    except BaseException as error:
-        future.set_exception(error)
 
 
 @functools.lru_cache(maxsize=None)
@@ -6310,11 +6312,9 @@ class Executor(concurrent.futures.Executor):
             ...     pool.run_on_all(len, "abc")
             {1: 3, 2: 3}
         """
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
-            client.call(client.start_on_all, future, func, args)
-        by_worker: Dict[int, Any] = future.result()
+        by_worker: Dict[int, Any] = client.ask(client.start_on_all, func, args).result()
         return by_worker
 
     def set_const(self, **constants: Any) -> None:
@@ -6324,7 +6324,7 @@ class Executor(concurrent.futures.Executor):
             constants: see `shared.setConst`; tasks read them with `shared.getConst`.
 
         Raises:
-            TypeError: a name is set already. Else what pickling a value raises.
+            TypeError: a name is set already. BrokenProcessPool: the pool cannot go on. Else what pickling raises.
 
         Example:
             >>> with scoop_lite.Executor(2) as pool:
@@ -6332,11 +6332,11 @@ class Executor(concurrent.futures.Executor):
             ...     pool.submit(shared.getConst, "limit").result()
             10
         """
-        future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._lock:
             client = self._ready()
-            client.call(client.set_constants, future, constants)
-        future.result()
+        packed = {name: dumps(value, client.scheduler.by_value) for name, value in constants.items()}
+        for answer in [client.ask(client.send_constant, name, frames) for name, frames in packed.items()]:
+            answer.result()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Let the pool end when its tasks are done.

@@ -404,7 +404,8 @@ def test_constants(pool):
     pool.set_const(executor_constant=[1, 2])
     assert pool.submit(shared.getConst, "executor_constant").result(20) == [1, 2]
     with pytest.raises(TypeError, match="set already"):
-        pool.set_const(executor_constant=3)
+        pool.set_const(another_constant=4, executor_constant=3)
+    pool.set_const()  # none: done at once
 
 
 # -- faults -----------------------------------------------------------------------------------------------------------
@@ -483,6 +484,24 @@ def test_the_end_of_the_launcher_breaks_the_pool():
     with pytest.raises(BrokenProcessPool):
         executor.submit(abs, 1)
     executor.shutdown()
+
+
+@pytest.mark.parametrize("question", ["set_const", "run_on_all"])
+def test_who_waits_for_an_answer_learns_that_the_pool_is_broken(question):
+    executor = Executor(1, quiet=True)
+    ask = {"set_const": lambda: executor.set_const(a=1), "run_on_all": lambda: executor.run_on_all(abs, 1)}[question]
+    executor.submit(abs, 1).result(20)
+    client = executor._client
+    os.kill(client.process.pid, signal.SIGSTOP)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(ask)
+        time.sleep(0.1)
+        client.process.kill()
+        with pytest.raises(BrokenProcessPool, match="the pool's launcher has ended"):
+            answer.result(20)
+    executor.shutdown()
+    with pytest.raises(BrokenProcessPool):  # one that comes just when the client has ended
+        client.ask(client.send_constant, "b", [b""]).result(20)
 
 
 def test_a_forked_child_gets_a_pool_of_its_own():
