@@ -6896,20 +6896,37 @@ class Child:
         if self.link is not None:
             self.link.close()
 
+    def kill(self) -> None:
+        self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
 
-class Keeper:
-    """Watches the workers of one host: passes on what they say and print, and reports their deaths.
+    def kill_group(self) -> None:
+        """End the processes that it had started; those of the script's own (the origin) are the user's."""
+        if self.rank != ORIGIN and hasattr(os, "killpg"):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # there are none
+                os.killpg(self.pid, signal.SIGKILL)
 
-    Base of `Agent`, which starts them.
+
+class Agent:
+    """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
+
+    Args:
+        link: to the broker. config: for the workers.
+        local: the origin inherits our standard input, output and error, which are the user's.
+        direct: workers' links are handed to the broker as descriptors, not relayed.
     """
 
-    def __init__(self, link: StreamLink, config: Config) -> None:
-        self.link, self.config = link, config
+    def __init__(self, link: StreamLink, config: Config, local: bool, direct: bool) -> None:
+        self.link, self.config, self.local, self.direct = link, config, local, direct
         self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
         self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
         self.oom_kills = count_oom_kills()
+        self.signals: Dict[int, int] = collections.Counter()  # that came to us (and so to our whole foreground group)
+        self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
+        self.bell = Bell()
+        self.handlers = handlers_of((self,), "> agent", ", agent")
+        self.stop_s: Optional[float] = None  # when to kill who has not left
 
     def read_worker(self, child: Child) -> None:
         """Relay a worker's messages to the broker, untouched."""
@@ -6965,7 +6982,7 @@ class Keeper:
     def bury(self, child: Child, code: int) -> None:
         """Report a worker that has ended, after all that it had printed and sent."""
         del self.children[child.rank, child.incarnation]
-        self.kill_group(child)
+        child.kill_group()
         for fd in list(child.outputs):
             while self.read_output(child, fd, dead=True):
                 pass
@@ -6991,38 +7008,8 @@ class Keeper:
     def kill_all(self) -> None:
         """End all workers, and what their tasks have started."""
         for child in self.children.values():
-            self.kill(child)
-            self.kill_group(child)
-
-    @staticmethod
-    def kill(child: Child) -> None:
-        child.process.kill() if child.process else os.kill(child.pid, signal.SIGKILL)
-
-    @staticmethod
-    def kill_group(child: Child) -> None:
-        """End the processes that a worker had started; those of the script's own (the origin) are the user's."""
-        if child.rank != ORIGIN and hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # there are none
-                os.killpg(child.pid, signal.SIGKILL)
-
-
-class Agent(Keeper):
-    """Forks workers, connects them with the broker, and obeys that.
-
-    Args:
-        link: to the broker. config: for the workers.
-        local: the origin inherits our standard input, output and error, which are the user's.
-        direct: workers' links are handed to the broker as descriptors, not relayed.
-    """
-
-    def __init__(self, link: StreamLink, config: Config, local: bool, direct: bool) -> None:
-        super().__init__(link, config)
-        self.local, self.direct = local, direct
-        self.signals: Dict[int, int] = collections.Counter()  # that came to us (and so to our whole foreground group)
-        self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
-        self.bell = Bell()
-        self.handlers = handlers_of((self,), "> agent", ", agent")
-        self.stop_s: Optional[float] = None  # when to kill who has not left
+            child.kill()
+            child.kill_group()
 
     def run(self) -> None:
         """Serve until the job is over or the link ends; return when all workers are gone."""
@@ -7035,10 +7022,7 @@ class Agent(Keeper):
             self.reap()
             if not self.local:  # then only a heartbeat tells that the other end is gone
                 self.link.beat(now(), self.config.heartbeat_s, self.config.dead_after_s)
-            if self.link.closed:
-                self.kill_all()
-                self.stop_s = now()
-            elif self.stop_s is not None and now() >= self.stop_s:
+            if self.link.closed or self.stop_s is not None and now() >= self.stop_s:
                 self.kill_all()
                 self.stop_s = now() + 1
             self.flush()
@@ -7149,7 +7133,7 @@ class Agent(Keeper):
         order = read_facts(frames[1], rank=int, incarnation=int)
         child = self.children.get((order["rank"], order["incarnation"]))
         if child is not None:
-            self.kill(child)
+            child.kill()
 
     def on_interrupt(self, frames: Frames) -> None:
         """Interrupt the origin as the launcher was, unless the whole foreground group was: then it knows.
@@ -7242,7 +7226,7 @@ class LoopbackAgent(Agent):
         super().on_stop(frames)
         for child in self.children.values():
             if OWNER.pack(child.rank, child.incarnation) in self.door.keys:
-                self.kill(child)  # it still starts, and will not hear of the end
+                child.kill()  # it still starts, and will not hear of the end
 
     def on_interrupt(self, frames: Frames) -> None:
         """Tell the origin of a signal; it knows whether it got that one itself, as all do that share a terminal."""

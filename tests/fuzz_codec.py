@@ -174,17 +174,22 @@ class Worker(scoop_lite.Runtime):
                 raise AssertionError("messages pile up")
 
 
+class HostWorker(scoop_lite.Child):
+    """A worker that is no process."""
+
+    kill = kill_group = lambda self: None
+
+
 class Host(scoop_lite.Agent):
     """An agent whose broker is not honest, and whose workers are no processes."""
 
     def __init__(self):
         super().__init__(Wire(), scoop_lite.Config(n=3, strands="thread"), local=False, direct=False)
-        self.children = {(pid, 1): scoop_lite.Child(pid, 1, pid, -1, Wire()) for pid in range(3)}
+        self.children = {(pid, 1): HostWorker(pid, 1, pid, -1, Wire()) for pid in range(3)}
 
     def start_worker(self, rank, incarnation, order):
         assert len(self.children) < 1000
 
-    kill = kill_group = staticmethod(lambda child: None)
     kill_all = on_interrupt = lambda *_: None
 
     def take(self, frames):

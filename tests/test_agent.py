@@ -6,6 +6,7 @@ With processes and faults it is tried in `test_cleanliness.py`, `test_faults.py`
 from __future__ import annotations
 
 import builtins
+import functools
 import io
 import json
 import os
@@ -227,21 +228,20 @@ def test_a_kill_by_the_kernel_is_told_once_for_each_that_it_counts(held, monkeyp
 
 
 def test_what_the_broker_says_reaches_the_worker_that_it_is_for(held):
-    links = {}
+    links, killed = {}, []
     for rank in (1, 2):
         ours, theirs = socket.socketpair()
-        held.child(rank, scoop_lite.StreamLink(theirs))
+        child, *_ = held.child(rank, scoop_lite.StreamLink(theirs))
+        child.kill = functools.partial(killed.append, rank)
         links[rank] = scoop_lite.StreamLink(ours)
     for rank, incarnation in ((1, 1), (2, 2), (3, 1)):  # the second is not the one that runs, and there is no third
         held.link.send(scoop_lite.message("POOL", rank, incarnation, b"{}"))
     held.agent.read_broker()
     assert [(rank, len(link.receive())) for rank, link in links.items()] == [(1, 1), (2, 0)]
-    killed = []
-    held.agent.kill = killed.append
     held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=2, incarnation=1)))
     held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=1, incarnation=2)))
     held.agent.read_broker()
-    assert [child.rank for child in killed] == [2]
+    assert killed == [2]
 
 
 @pytest.mark.parametrize("local, number, ends", [
