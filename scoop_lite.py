@@ -3506,8 +3506,8 @@ class _PlainPickler(_Pickler):
 @functools.lru_cache(maxsize=256)
 def is_plain_class(kind: type) -> bool:
     """Say whether instances are made and filled as `object` does it."""
-    names = ("__new__", "__setattr__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs__",
-             "__getnewargs_ex__")  # fmt: skip
+    names = ("__new__", "__getattr__", "__getattribute__", "__setattr__", "__reduce__", "__reduce_ex__", "__getstate__",
+             "__setstate__", "__getnewargs__", "__getnewargs_ex__")  # fmt: skip
     own = any(getattr(kind, name, None) is not getattr(object, name, None) for name in names)
     return not own and kind not in copyreg.dispatch_table and kind is not Failure  # exceptions have a way of their own
 

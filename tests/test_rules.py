@@ -500,6 +500,11 @@ class Simple:
         return self.x == other.x
 
 
+class Asking(Simple):
+    def __getattr__(self, name):
+        return getattr(self.x, name)  # before there is an x, without end
+
+
 class Filled(Simple):
     def __setstate__(self, state):
         self.__dict__.update(state)
@@ -515,6 +520,8 @@ def test_plain_outcomes_travel_together_and_others_one_by_one():
         assert outcomes_of([1, other]) == (scoop_lite.EACH, [1, other])
         assert outcomes_of([other]) == (scoop_lite.EACH, [other])
     assert outcomes_of([lambda: 1])[0] == scoop_lite.EACH
+    form, (one, _) = outcomes_of([1, Asking(Simple(1))])
+    assert form == scoop_lite.EACH and one == 1
     form, (one, failure) = outcomes_of([1, deep])
     assert form == scoop_lite.EACH and one == 1 and type(failure.look()) is RecursionError
     while deep:
