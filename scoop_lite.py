@@ -3684,6 +3684,7 @@ class Mailbox:
     n_fetched = 0
     n_received = 0  # messages
     corked = False  # messages wait for one flush
+    careful = False  # results of tasks that are suspected of killing workers are being sent
     polled_s = 0.0  # when the link was looked at in passing
     pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
     pump: Optional[Pump] = None
@@ -3720,11 +3721,15 @@ class Mailbox:
         if self.link is None:
             return
         with self.lock:
-            if self.pipe is not None and frames[0][0] == CODES["OPENED"]:
+            if self.pipe is not None and (frames[0][0] == CODES["OPENED"] or self.is_careful(frames)):
                 self.pipe.send(frames)
             else:
                 self.post(self.outbox.put(frames))
         self.look_again()
+
+    def is_careful(self, frames: Frames) -> bool:
+        """Say whether these are results that must not be lost with this process, as what libzmq has not sent would."""
+        return self.careful and frames[0][0] == CODES["RESULT"] and sum(map(len, frames)) < PIECE
 
     def post(self, messages: Iterable[Frames]) -> None:
         """Send what the outbox lets go (lock held)."""
@@ -4205,7 +4210,9 @@ class Runner(Baton):
         if type(job) is Visit:
             self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
             if block.alone:
+                self.careful = True
                 self.scheduler.flush()
+                self.careful = False
         else:
             job.deliver(block.lo, n, outcomes)
 

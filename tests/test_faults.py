@@ -78,12 +78,18 @@ def test_a_worker_killed_while_idle_is_replaced_and_not_missed(run):
     assert set(job.runs().values()) == {1}
 
 
+def kill_at_once(workers):
+    """Kill workers, none of which may run what another, killed a moment before, has lost."""
+    for number in signal.SIGSTOP, signal.SIGKILL:
+        for worker in workers:
+            worker.kill(number)
+
+
 def test_all_workers_but_the_origin_killed_are_restarted(run):
     job = run(SQUARES.format(wait=True), "-n", "4")
     job.noted("run", 40)
     killed = processes_of(job.others())
-    for worker in killed:
-        worker.kill()
+    kill_at_once(killed)
     wait_until(lambda: len(set(job.others()) - {p.pid for p in killed}) == 3, 5, lambda: "three new workers; %s" % job)
     job.reached("end")
     job.give("end")
@@ -96,8 +102,7 @@ def test_all_workers_but_the_origin_killed_are_restarted(run):
 def test_with_restarts_off_the_origin_finishes_alone_and_says_so(run):
     job = run(SQUARES.format(wait=False), "-n", "4", "--restarts", "0")
     job.noted("run", 40)
-    for worker in processes_of(job.others()):
-        worker.kill()
+    kill_at_once(processes_of(job.others()))
     wait_until(lambda: not job.others(), 1, lambda: "no other worker; %s" % job)
     killed_at_s = time.monotonic()
     outcome = job.right(SUM_OF_SQUARES)

@@ -481,6 +481,20 @@ def test_a_map_draws_what_keeps_the_pool_busy_by_measurement_and_fills_an_order_
         assert fixed.drawn == fixed.window <= scoop_lite.WINDOW  # as asked for; no more of a generator than is needed
 
 
+def test_results_of_suspects_take_the_way_that_survives_their_worker():
+    runtime, ways = scoop_lite.Runtime(scoop_lite.Config(n=1), 1), []
+    runtime.pipe = SimpleNamespace(send=lambda frames: ways.append("pipe"))
+    runtime.link = SimpleNamespace(queue=lambda frames: ways.append("link"), flush=lambda: None, edge=False)
+    visit = scoop_lite.Visit((0, 1, 5, 0, 2, 1, 0, scoop_lite.CALLS, 0, 0, 1), identity, None, b"", None)
+    visit.send_part = runtime.scheduler.send_part
+    for alone, value in (False, 1), (True, 2), (True, b"x" * scoop_lite.PIECE):
+        block = scoop_lite.Block(visit, [[(value,)]], 0, 0, 1)
+        block.alone = alone
+        runtime.finish_slice(SimpleNamespace(block=block, out=[value], n_handed=0), 0.0)
+        runtime.scheduler.flush()
+    assert ways[:2] == ["link", "pipe"] and set(ways[2:]) == {"link"}  # big ones go in pieces, with credit
+
+
 def test_costs_are_remembered_of_so_many_functions(scheduler):
     for _ in range(5000):
         scheduler.note_cost(eval("lambda: None"), 1.0)
