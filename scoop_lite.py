@@ -4820,12 +4820,36 @@ class Runtime(Calls):
 
     def catch_signals(self) -> None:
         """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
-        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-            number = getattr(signal, name, None)
-            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:
+        names = "SIGINT", "SIGTERM", "SIGHUP"
+        numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
+        for number in numbers:
+            if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self.on_signal)
+        if CAN_FORK:
+            self.let_children_end(numbers)
         if not CAN_FORK:  # where a signal ends no wait either
             signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
+
+    def let_children_end(self, numbers: List[int]) -> None:
+        """Give signals of which a process ends their meaning back in children that user code forks, as a pool's.
+
+        A handler of ours would not run if the signal came just before the child begins, or waits for something.
+        """
+        masks: Dict[int, Any] = {}  # by thread
+
+        def before() -> None:
+            masks[threading.get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+
+        def after() -> None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masks.pop(threading.get_ident()))
+
+        def in_child() -> None:
+            for number in numbers:
+                if number != signal.SIGINT and signal.getsignal(number) == self.on_signal:
+                    signal.signal(number, signal.SIG_DFL)
+            after()
+
+        os.register_at_fork(before=before, after_in_parent=after, after_in_child=in_child)
 
     def on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() != self.pid:

@@ -227,6 +227,20 @@ def test_tasks_that_hold_the_gil_give_way_to_the_pump(facts):
     assert got == [0.005, 1, 0.0005]  # what needs no pump runs as it ever did
 
 
+def test_pools_that_tasks_fork_can_be_terminated_just_when_they_begin(facts):
+    """`Pool.terminate` sends SIGTERM; a handler inherited from the script's process would miss it now and then."""
+    assert facts("""
+        import multiprocessing
+
+        def negatives(x):
+            with multiprocessing.get_context("fork").Pool(2) as pool:
+                return pool.map(abs, [-x, x])
+
+        def main():
+            return [sum(map(sum, futures.map(negatives, range(6)))) for _ in range(15)]
+    """) == [30] * 15
+
+
 def test_map_of_an_endless_generator_draws_within_a_window(facts):
     got = facts("""
         drawn = 0
