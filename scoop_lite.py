@@ -590,7 +590,7 @@ class StreamLink:
                     if n:
                         codec.feed(data)
                 if not n:
-                    self.closed = self.closed or "end of file"
+                    self.closed = self.closed or "the connection ended"
                 self.n_in += n
                 budget -= n
                 self.last_heard_s = now()
@@ -7715,7 +7715,6 @@ class Site:
     link: StreamLink
     process: Any = None  # the command that reaches it, unless its agent is forked or a thread
     pid = 0  # of the agent, if that is forked
-    killed = False  # by us
     cpus = 0  # that it offers, once it has joined
     facing = ""  # our address as it sees it
     printed = told = 0  # bytes that its workers have printed; how many of these its agent knows to be written
@@ -7773,7 +7772,7 @@ class Site:
                 return True
             self.link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
         elif not data or len(self.noise) > 1 << 20:
-            self.link.closed = "end of file" if not data else "it prints without end"
+            self.link.closed = "the connection ended" if not data else "it prints without end"
         return False
 
     def read_words(self) -> Optional[bytes]:
@@ -7790,9 +7789,9 @@ class Site:
         if self.process is None:
             return ""
         status = ""
-        if not self.killed:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                status = f"; {os.path.basename(self.command[0])} ended with status {self.process.wait(0.3)}"
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its end may come a moment after that of its link
+            code = self.process.wait(0.3 if self.link.closed else 0)
+            status = f"; {os.path.basename(self.command[0])} ended with status {code}"
         while self.process.stderr is not None and self.read_words():
             pass
         lines = (self.noise + b"\n" + self.words).decode(errors="replace").splitlines()
@@ -7812,7 +7811,6 @@ class Site:
     def kill(self) -> None:
         """End the command; what it started over there ends with its link."""
         if self.process is not None and self.process.poll() is None:
-            self.killed = True
             self.process.kill()
 
     def end(self) -> None:
@@ -8248,12 +8246,12 @@ class HostLinks(Links):
 
     def fail_host(self, site: Site, why: str) -> None:
         """Say why a host did not join; unless others suffice, the job ends, a moment later: so all such are named."""
-        if site in self.joining:
-            self.drop_start(site)
         if self.signalled is None and self.broker.status is None:
-            self.report(site.explain(why))
+            self.report(site.explain(why))  # which tells how the command ended: before we kill it
             if not self.config.min_hosts:
                 self.give_up_s = min(self.give_up_s, now() + 1)
+        if site in self.joining:
+            self.drop_start(site)
 
     def drop_start(self, site: Site) -> None:
         """Give up a host that is still joining."""

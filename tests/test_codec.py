@@ -254,7 +254,7 @@ def test_two_links_talk(family):
     writer.join()
     one.receive()  # the greeting: what is left unread makes a reset of the end
     one.close()
-    assert collect(other, 1) == [] and other.closed == "end of file"
+    assert collect(other, 1) == [] and other.closed == "the connection ended"
     other.close()
 
 

@@ -268,7 +268,7 @@ CAUSES = {
     "changed-key": "(?i)host key",
     "silent": r"(?i)no answer|not answer|timed? ?out|within \d+",
     "no-python": "(?i)python",
-    "half": r"(?i)ended|closed|lost|status 255",
+    "half": "the connection ended.* ended with status 255",
     "half-frame": r"(?i)frame|ended|closed",
 }
 

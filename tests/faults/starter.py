@@ -158,6 +158,8 @@ def end_badly(host, home):
     elif host == "huge-frame":
         home.write(b"\x02\x80" + b"\x00" * 7)
         flood(home)
+    os.close(home.target)
+    time.sleep(0.1)  # a command may end a moment after its output: why it did must be told nevertheless
     os._exit(255)
 
 
