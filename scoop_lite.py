@@ -1634,6 +1634,7 @@ class Broker(Transfers):
         else:
             member.retires = True
             self.dismiss(member)
+            self.to(member, "STOP")
 
     def on_started(self, host: int, frames: Frames) -> None:
         for worker in read_facts(frames[1], workers=list)["workers"]:
@@ -2799,6 +2800,7 @@ class Queue:
         self.runs_script = False  # so what may kill this process is better run elsewhere
         self.n_visits = 0  # tasks of others that were run here
         self.max_tasks = 0  # that a worker runs before it retires; 0 for no limit
+        self.retired = False  # it has said so
         self.levels: List[Level] = [Level()]
         self.top = 0  # no level above holds anything, as far as the scheduler's thread knows; the pump never writes it
         self.home: Deque[Any] = collections.deque()  # futures and blocks that cannot travel
@@ -3271,6 +3273,8 @@ class Scheduler(Carver):
 
         The shortest wait is the way's, what was longer waited for tasks to be there; 5% a time follow a way that slows.
         """
+        if self.retired:
+            return
         self.fetch_s = min(self.clock() - self.wanted_s, self.fetch_s * 1.05)
         self.received += 1
         self.late_s = self.late_s or self.clock() + CHUNK_S  # it came to be run here, not to be passed on
@@ -4234,6 +4238,7 @@ class Parking(Runner):
     """Strands: one that waits is parked, and others, ready or new, go on; when all wait, so does the process."""
 
     holding = 0  # strands that want no task to be started here
+    dismissed = False  # the broker has answered the BYE of this worker, which retires
     n_deadlines = 0
 
     def __init__(self, *about: Any) -> None:
@@ -4375,13 +4380,34 @@ class Parking(Runner):
                 self.execute(item)
 
     def retire(self) -> None:
-        """Leave after `max_tasks` tasks of others, unless something of this worker's own is not finished."""
+        """After `max_tasks` tasks of others: say so; leave once the broker knows, and no task of our own is left.
+
+        What crosses that is still done if it is for each worker, else it runs elsewhere.
+        """
+        scheduler = self.scheduler
         if self.rank == ORIGIN or self.n_parked or self.has_own_tasks():
             return
-        self.scheduler.flush()
-        self.teller.tell(final=True)
-        self.settle(math.inf)
-        self.leave_with(0, "BYE", facts(tasks=self.scheduler.n_visits))
+        scheduler.flush()
+        if self.dismissed:
+            self.settle(math.inf)
+            self.on_stop([])
+        elif not scheduler.retired:
+            with self.lock:
+                scheduler.retired = True
+                for level in scheduler.levels:
+                    level.clear()
+            self.emit(message("BYE", self.rank, self.incarnation, facts(tasks=scheduler.n_visits)))
+
+    def on_stop(self, frames: Frames) -> None:
+        """The job is over, or the launcher is gone: leave. But first, it is the answer to our BYE."""
+        if self.scheduler.retired and not self.dismissed and not self.link.closed:
+            self.dismissed = True
+            return
+        if self.link is not None and not self.link.closed:
+            self.outbox.waiting.clear()
+            self.teller.tell(final=True)
+            (self.pipe or self.link).drain()
+        self.leave(0 if self.link and not self.link.closed else 1)
 
     def has_own_tasks(self) -> bool:
         """Return True while tasks that this worker created are not done."""
@@ -4795,14 +4821,6 @@ class Runtime(Calls):
             if piece.block.job.dropped() and piece.strand is not self.current:
                 piece.strand.error = Stopped("the owner of this task is gone")
                 Waiter(self, piece.strand)()
-
-    def on_stop(self, frames: Frames) -> None:
-        """The job is over, or the launcher is gone: leave."""
-        if self.link is not None and not self.link.closed:
-            self.outbox.waiting.clear()
-            self.teller.tell(final=True)
-            (self.pipe or self.link).drain()
-        self.leave(0 if self.link and not self.link.closed else 1)
 
     def is_busy(self) -> bool:
         """Return True while tasks of this worker's own, or strands, are not finished."""
@@ -5837,7 +5855,7 @@ class PoolMap(MapJob):
         self.arrived.put((first, outcomes))
 
     def next_run(self, deadline: Optional[float]) -> List[Any]:
-        """Wait for the next outcomes in order; return them in reverse, so that each is let go when it is popped."""
+        """Wait for the next run of outcomes in order."""
         import queue
 
         while self.done not in self.ready:
@@ -5848,7 +5866,7 @@ class PoolMap(MapJob):
             if first < 0:
                 raise outcomes
             self.ready[first] = len(outcomes), outcomes
-        return self.ready.pop(self.done)[1][::-1]
+        return self.ready.pop(self.done)[1]
 
 
 class Client(Runtime):
@@ -6414,7 +6432,13 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
     try:
         while job.length is None or job.done < job.length:
             outcomes = job.next_run(deadline)
-            if not job.fixed and not (job.failed and Failure in set(map(type, outcomes))):
+            all_well = not job.fixed and not (job.failed and Failure in set(map(type, outcomes)))
+            if all_well and len(outcomes) > 256:  # so many at once are not big
+                job.done += len(outcomes)
+                yield outcomes
+                continue
+            outcomes.reverse()
+            if all_well:
                 job.done += len(outcomes)
                 yield map(list.pop, itertools.repeat(outcomes, len(outcomes)))
                 continue
@@ -8021,6 +8045,8 @@ class Links:
 
     def read_peer(self, rank: int, link: Any) -> None:
         """Hand a worker's messages to the broker; one whose link is broken is ended."""
+        if rank not in self.peers or self.peers[rank] is not link:
+            return  # it was dropped a moment ago, with its worker, and must not cost the successor its life
         messages = link.receive()
         try:
             while messages:

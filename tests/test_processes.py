@@ -237,3 +237,22 @@ def test_a_worker_that_breaks_the_protocol_is_ended_and_its_task_runs_elsewhere(
     """.replace("SPOIL", SPOILED[what])), n=3, args=[tmp_path / "spoiled"])
     assert outcome.returncode == 0 and outcome.facts[0], outcome
     assert re.search(r"worker [12] broke the protocol: ", outcome.stderr) and "starting another" in outcome.stderr
+
+
+def test_workers_that_retire_cost_no_task_for_all_and_no_life(facts):
+    got = facts(
+        """
+        def pid(_):
+            time.sleep(0.005)
+            return os.getpid()
+
+        def main():
+            pids, ranks = set(), []
+            for _ in range(25):
+                pids.update(futures.map(pid, range(12)))
+                ranks.append(sorted(futures.run_on_all(abs, -1)))
+            return len(pids), ranks
+        """,
+        n=4, options=["--max-tasks-per-child", "1"],
+    )  # fmt: skip
+    assert got[0] > 4 and got[1] == [[0, 1, 2, 3]] * 25

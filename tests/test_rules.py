@@ -88,7 +88,8 @@ def test_a_worker_that_retires_is_replaced_without_a_word_and_without_being_coun
     pool.broker.restarts = 0
     pool.turn(1, "HUNGRY", HUNGER.pack(4, 2))
     assert pool.broker.need > 0
-    pool.turn(1, "BYE", scoop_lite.facts(tasks=5))
+    found = news(pool, pool.turn, 1, "BYE", scoop_lite.facts(tasks=5))
+    assert kinds(found) == [(1, "STOP")]  # it leaves when it knows that we know
     pool.check()
     assert pool.broker.members[1].retires and 1 not in pool.broker.hungry and 1 not in pool.broker.suppliers
     assert pool.broker.need == sum(max(0, m.wants - m.given) for m in pool.broker.members.values()) == 0
