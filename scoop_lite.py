@@ -125,9 +125,8 @@ FLUSH_S = 0.02  # results wait this long for company, while short tasks run: les
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
 SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
-MAX_FRAME = 1 << 33  # bytes; a length above it is a broken or hostile peer, never ours
+MAX_FRAME = 1 << 26  # bytes; a length above it is a broken or hostile peer: what is big of ours travels in pieces
 MAX_FRAMES = 1 << 21  # of one message; likewise
-BIG_STEP = 1 << 26  # bytes of a big frame's buffer until that many have come; more is doubled as it fills
 PIECE = 1 << 20  # bytes of a message that is relayed in one go; of a bigger one, relays hold so much at a time
 PIECES_AHEAD = 4  # pieces of one worker that may be under way: fewer slow down far links, more take relays' memory
 WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers starve
@@ -365,9 +364,8 @@ class Codec:
         self.greeted = self.ready = False
         self.rest = b""  # bytes of a frame that is not complete
         self.frames: Frames = []  # frames of a message that is not complete
-        self.big: Optional[memoryview] = None  # what is still to be filled of a big frame's buffer `whole`
-        self.whole = bytearray()
-        self.big_flags = self.big_size = 0
+        self.big: Optional[memoryview] = None  # what is still to be filled of a big frame
+        self.big_flags = 0
 
     def feed(self, data: bytes) -> None:
         """Take in bytes that arrived.
@@ -399,9 +397,10 @@ class Codec:
             if flags > 7 or size > self.max_frame or (flags & COMMAND and size >= BIG_FRAME):
                 raise PeerError(f"not a frame of this protocol: {bytes(data[at : at + 80])!r}")
             if body + size > end:
-                if size >= BIG_FRAME:
-                    self.begin_big(flags, size, data[body:])
-                    at = end
+                if size >= BIG_FRAME:  # a buffer of its own; the link reads the rest straight into it
+                    self.big, self.big_flags = memoryview(bytearray(size)), flags
+                    self.big[: end - body] = data[body:]
+                    self.big, at = self.big[end - body :], end
                 break
             self.end_frame(flags, data[body : body + size] if size < BIG_FRAME else bytearray(data[body : body + size]))
             at = body + size
@@ -420,24 +419,12 @@ class Codec:
         self.greeted = True
         return True
 
-    def begin_big(self, flags: int, size: int, start: bytes) -> None:
-        """Give a big frame a buffer of its own; the link reads the rest straight into it."""
-        self.whole, self.big_flags, self.big_size = bytearray(min(size, BIG_STEP)), flags, size
-        self.whole[: len(start)] = start
-        self.big = memoryview(self.whole)[len(start) :]
-
     def filled(self, n: int) -> None:
         """Note that `n` bytes were written to the start of `big`."""
         assert self.big is not None
-        self.big = self.big[n:]
-        if self.big:
-            return
-        self.big, n = None, len(self.whole)  # no view is left, so the buffer may grow
-        if n < self.big_size:
-            self.whole += bytes(min(n, self.big_size - n))
-            self.big = memoryview(self.whole)[n:]
-        else:
-            whole, self.whole = self.whole, bytearray()
+        whole, self.big = self.big.obj, self.big[n:]
+        if not self.big:
+            self.big = None
             self.end_frame(self.big_flags, whole)
 
     def end_frame(self, flags: int, frame: Any) -> None:

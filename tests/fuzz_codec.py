@@ -277,7 +277,7 @@ def messages_of(data, step):
     except PeerError as error:
         refused = True
         assert len(str(error)) < 4000
-    assert len(codec.rest) < scoop_lite.BIG_FRAME + 9 and len(codec.whole) <= LIMIT
+    assert len(codec.rest) < scoop_lite.BIG_FRAME + 9 and (codec.big is None or len(codec.big.obj) <= LIMIT)
     assert sum(map(len, codec.replies)) <= 2 * len(data)
     return list(codec.messages), refused
 
