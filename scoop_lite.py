@@ -27,9 +27,9 @@ between workers and never unpickles them. An *agent* starts, watches and connect
 
 Words. *task*: one call on its way to being run; *future*: the caller's handle on it; *owner*: the worker whose code
 created a task; *chunk*: tasks of one function pickled together, the unit that is moved, accounted for and retried;
-*batch*: chunks that travel together; *order*: the broker's standing wish for tasks; *carve*: take chunks out of the
-local queue to fill an order; *strand*: a stack that can be parked; *link*: one connection; *starter*: the command that
-reaches a host. Durations end in ``_s``.
+*batch*: a chunk on its way; *order*: the broker's standing wish for tasks; *carve*: take chunks out of the local queue
+to fill an order; *strand*: a stack that can be parked; *link*: one connection; *starter*: the command that reaches a
+host. Durations end in ``_s``.
 
 Guarantees. Without a fault each task runs exactly once; when workers die, at most ``--retries`` times more, and then it
 fails with WorkerLost. Nothing listens anywhere but with ``--backend zmq`` and on Windows; and then only keys handed out
@@ -218,8 +218,8 @@ _ROWS = [
     ("WELCOME", "broker > worker", "facts", "answers HELLO", ""),
     ("HUNGRY", "worker > broker", "hunger", "it can take in one more batch, or not any more", "BATCH"),
     ("ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
-    ("BATCH", "worker > broker > worker", "function, (chunk, payload…)…", "carved on order", "RESULT"),
-    ("RETURNED", "broker > worker", "function, (chunk, payload…)…", "a BATCH that nobody wants any more", "BATCH"),
+    ("BATCH", "worker > broker > worker", "function, chunk, payload…", "carved on order", "RESULT"),
+    ("RETURNED", "broker > worker", "function, chunk, payload…", "a BATCH that nobody wants any more", "BATCH"),
     ("RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
     ("NEXT", "worker > broker", "hunger, to, (part, payload…)…", "RESULT and HUNGRY in one", "RESULT, BATCH"),
     ("UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
@@ -1279,39 +1279,27 @@ class Accounts(Orders):
 
     def on_batch(self, member: Member, frames: Frames) -> None:
         """Pass a carved batch to the worker that has been hungry longest, or back when nobody is."""
-        chunks, parts = [], [frames[1]]
-        at = 2
-        while at < len(frames):
-            chunk = CHUNK.unpack(frames[at])
-            end = at + 1 + chunk[-1]
-            if end > len(frames) or not chunk[4] or chunk[5] >= MAX_DEPTH:
-                raise ValueError(chunk)
-            owner = self.members.get(chunk[0])
-            if owner is not None and owner.incarnation == chunk[1]:
-                chunks.append(chunk)
-                parts += frames[at:end]
-            at = end
+        chunk = self.chunk_in(frames)
         member.filled += 1
         taker, member.taker = member.taker, None
-        if not chunks:
+        owner = self.members.get(chunk[0])
+        if owner is None or owner.incarnation != chunk[1]:
             self.give_back(taker, member)
             return
         taker = taker or self.next_taker(member)
-        if taker.death is not None:
-            self.drop_batch(chunks, member, taker.death)
-            return
-        for chunk in chunks:
-            self.move(chunk, member, taker)
-        self.to(taker, "RETURNED" if taker is member else "BATCH", *parts)
+        self.move(chunk, member, taker)
+        if taker.death is None:
+            self.to(taker, "RETURNED" if taker is member else "BATCH", *frames[1:])
+        else:  # it died while the frames were on their way: the owner sends them again, and nobody is to blame
+            self.tell_lost(dict(taker.death, retired=True), {owner.rank: [LOST_REF.pack(*chunk[2:5], False)]})
 
-    def drop_batch(self, chunks: List[Tuple[Any, ...]], sender: Member, death: Dict[str, Any]) -> None:
-        """Have owners send chunks again whose taker died while their frames were on their way; nobody is to blame."""
-        lost: Dict[int, List[bytes]] = {}
-        for chunk in chunks:
-            if chunk[0] != sender.rank:
-                self.release(chunk[:3], sender, chunk[3], chunk[3] + chunk[4])
-            lost.setdefault(chunk[0], []).append(LOST_REF.pack(*chunk[2:5], False))
-        self.tell_lost(dict(death, retired=True), lost)
+    @staticmethod
+    def chunk_in(frames: Frames) -> Tuple[Any, ...]:
+        """Read the clear text of the chunk in a BATCH or ALL."""
+        chunk = CHUNK.unpack(frames[2])
+        if len(frames) != 3 + chunk[-1] or not chunk[4] or chunk[5] >= MAX_DEPTH:
+            raise ValueError(chunk)
+        return chunk
 
     def tell_lost(self, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
         for owner, refs in lost.items():
@@ -1320,12 +1308,12 @@ class Accounts(Orders):
                 self.to(self.members[owner], "LOST", facts(**death), *refs)
 
     def move(self, chunk: Tuple[Any, ...], sender: Member, taker: Member) -> None:
-        """Account for a chunk's (or a part of a chunk's) way from one worker to another."""
+        """Account for a chunk's (or a part of a chunk's) way from one worker to another, or to one that is dead."""
         key, first, end = chunk[:3], chunk[3], chunk[3] + chunk[4]
         if key[0] != sender.rank:
             if self.release(key, sender, first, end) != end - first:
                 raise PeerError(f"rank {sender.rank} passed on tasks that it does not have")
-        if key[0] != taker.rank:
+        if key[0] != taker.rank and taker.death is None:
             holders = self.chunks.setdefault(key, {})
             holders[taker.rank] = holders.get(taker.rank, []) + [(first, end)]
 
@@ -1392,9 +1380,8 @@ class Accounts(Orders):
             member.opened[key] = first
 
     def on_all(self, member: Member, frames: Frames) -> None:
-        _, _, head, *payload = frames
-        chunk = CHUNK.unpack(head)
-        if chunk[:2] != (member.rank, member.incarnation) or chunk[-1] != len(payload) or chunk[5] >= MAX_DEPTH:
+        chunk = self.chunk_in(frames)
+        if chunk[:2] != (member.rank, member.incarnation):
             raise ValueError(chunk)
         self.for_all.append((member, frames))
 
@@ -3256,7 +3243,7 @@ class Scheduler(Carver):
         (self.ordered,) = COUNT.unpack(frames[1])
 
     def on_batch(self, frames: Frames) -> None:
-        """Queue the chunks of a batch that was wanted here.
+        """Queue the chunk of a batch that was wanted here.
 
         The shortest wait is the way's, what was longer waited for tasks to be there; 5% a time follow a way that slows.
         """
@@ -3270,21 +3257,17 @@ class Scheduler(Carver):
         self.on_returned(frames)
 
     def on_returned(self, frames: Frames) -> None:
-        """Queue chunks; those of our own have come home without being opened."""
-        function, at = frames[1], 2
-        while at < len(frames):
-            head = CHUNK.unpack(frames[at])
-            end = at + 1 + head[-1]
-            sent = self.sent.pop(head[2], None) if head[:2] == (self.rank, self.incarnation) else None
-            if sent is not None:
-                first = sent.block.lo + head[3]
-                if head[4] < sent.left[0]:
-                    self.sent[head[2]] = sent
-                    sent.left[0] -= head[4]
-                self.put_back(sent.block.part(first, first + head[4]))
-            else:
-                self.level(head[5]).append(Chunk(head, function, frames[at + 1 : end]))
-            at = end
+        """Queue a chunk; one of our own has come home without being opened."""
+        head = CHUNK.unpack(frames[2])
+        sent = self.sent.pop(head[2], None) if head[:2] == (self.rank, self.incarnation) else None
+        if sent is None:
+            self.level(head[5]).append(Chunk(head, frames[1], frames[3:]))
+            return
+        first = sent.block.lo + head[3]
+        if head[4] < sent.left[0]:
+            self.sent[head[2]] = sent
+            sent.left[0] -= head[4]
+        self.put_back(sent.block.part(first, first + head[4]))
 
     def on_cancel(self, frames: Frames) -> None:
         """Withdraw tasks that have not started; answer for each range, or that there were none."""
