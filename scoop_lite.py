@@ -508,11 +508,10 @@ class StreamLink:
     def send_with_descriptor(self, frames: Frames, fd: int) -> None:
         """Send one message and pass an open descriptor along with its first byte (local sockets only)."""
         assert self.sock is not None
-        while not self.flush():  # the descriptor must not overtake earlier messages
-            select.select([], [self.sock], [])
         data = b"".join(encode(frames))
         self.sock.setblocking(True)
         try:
+            self.flush()  # the descriptor must not overtake earlier messages
             sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))])
             self.sock.sendall(data[sent:])
         except OSError as error:
@@ -569,13 +568,11 @@ class StreamLink:
                 if codec.big is not None:
                     full = len(codec.big)
                     n = self.sock.recv_into(codec.big) if self.sock else os.readv(self.fileno(), [codec.big])
-                    if n:
-                        codec.filled(n)
+                    codec.filled(n)
                 else:
                     data = self.read(1 << 16)
                     n, full = len(data), 1 << 16
-                    if n:
-                        codec.feed(data)
+                    codec.feed(data)
                 if not n:
                     self.closed = self.closed or "the connection ended"
                 self.n_in += n
@@ -814,16 +811,12 @@ class Bell:
         return self.reader.fileno()
 
     def ring(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # it is ringing
             self.writer.send(b"!")
-        except BlockingIOError:
-            pass  # it is ringing
 
     def clear(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # it did not
             self.reader.recv(4096)
-        except BlockingIOError:
-            pass  # it did not
 
     def close(self) -> None:
         self.reader.close()
@@ -843,11 +836,11 @@ class Outbox:
     up to its heap. No other frame is both so long and so begun: pickles begin with 0x80, and no text with 0xFF.
 
     Args:
-        source: OWNER of this end. relayed: the broker finds the receiver; else this is the broker's own.
+        source: OWNER of this end; TO_BROKER of the broker's own.
     """
 
-    def __init__(self, source: bytes, relayed: bool = True) -> None:
-        self.source, self.relayed = source, relayed
+    def __init__(self, source: bytes) -> None:
+        self.source = source
         self.waiting: Deque[Frames] = collections.deque()
         self.credit = PIECES_AHEAD
         self.n_heaps = 0
@@ -871,9 +864,7 @@ class Outbox:
     def cut(self, frames: Frames) -> Iterator[Frames]:
         """Yield the pieces of a big message; then the message, and the end of the transfer."""
         kind, rank, incarnation = HEADER.unpack(frames[0])
-        to = self.source
-        if self.relayed:
-            to = {"BATCH": ANYBODY, "RESULT": frames[1], "NEXT": frames[2]}.get(NAMES[kind], TO_BROKER)
+        to = {"BATCH": ANYBODY, "RESULT": frames[1], "NEXT": frames[2]}.get(NAMES[kind], TO_BROKER)
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
         small, left = list(frames), PIECE
         heaps: List[List[Any]] = []  # frames that travel together, the last one first
@@ -1123,7 +1114,7 @@ class Member:
         self.ordered = self.filled = 0  # batches ever ordered from it, and received
         self.opened: Dict[ChunkKey, int] = {}  # of chunks that are run carefully: the task that has begun
         self.retires = False  # it said BYE after as many tasks as --max-tasks-per-child allows
-        self.outbox, self.inbox = Outbox(TO_BROKER, relayed=False), Inbox()
+        self.outbox, self.inbox = Outbox(TO_BROKER), Inbox()
         self.target: Optional[Member] = None  # where the frames go that it sends in pieces
         self.taker: Optional[Member] = None  # the same, while it is the next BATCH that they belong to
         self.unread: Dict[Member, int] = {}  # pieces on their way to it, by who sends them
@@ -1171,10 +1162,10 @@ class Members:
     def lives(self, member: Member) -> bool:
         return self.members.get(member.rank) is member
 
-    def owner_of(self, frame: Any) -> Optional[Member]:
-        rank, incarnation = OWNER.unpack(frame)
-        owner = self.members.get(rank)
-        return owner if owner is not None and owner.incarnation == incarnation else None
+    def find(self, rank: int, incarnation: int) -> Optional[Member]:
+        """Find a member, unless this incarnation of it is dead."""
+        member = self.members.get(rank)
+        return member if member is not None and member.incarnation == incarnation else None
 
 
 class Orders(Members):
@@ -1202,9 +1193,13 @@ class Orders(Members):
         if serial <= member.said_hungry or member.retires:
             return  # two threads of the worker spoke at once; or it was on its way when the worker said BYE
         member.said_hungry = serial
-        self.need += max(wants, member.given) - max(member.wants, member.given)
-        member.wants = wants
-        if wants > member.given:
+        self.count(member, wants, member.given)
+
+    def count(self, member: Member, wants: int, given: int) -> None:
+        """Note how many batches a worker ever wanted and got; so it is hungry now, or may be asked for tasks."""
+        self.need += max(0, wants - given) - max(0, member.wants - member.given)
+        member.wants, member.given = wants, given
+        if wants > given:
             self.hungry[member.rank] = None
             self.suppliers.pop(member.rank, None)  # an order that it has stays: for what it will get
         else:
@@ -1213,10 +1208,8 @@ class Orders(Members):
 
     def dismiss(self, member: Member) -> None:
         """Neither feed a worker any more nor ask it for tasks."""
-        self.need -= max(0, member.wants - member.given)
-        member.wants = member.given
-        for ranks in (self.hungry, self.suppliers):
-            ranks.pop(member.rank, None)
+        self.count(member, member.given, member.given)
+        del self.suppliers[member.rank]
         if self.last_supplier is member:
             self.last_supplier = None
 
@@ -1247,11 +1240,7 @@ class Orders(Members):
         for rank in self.hungry:
             taker = self.members[rank]
             if taker is not sender:
-                taker.given += 1
-                self.need -= 1
-                if taker.given >= taker.wants:
-                    del self.hungry[rank]
-                    self.suppliers[rank] = None
+                self.count(taker, taker.wants, taker.given + 1)
                 self.last_supplier = sender
                 if sender.rank in self.suppliers:
                     self.suppliers.move_to_end(sender.rank, last=False)
@@ -1261,11 +1250,7 @@ class Orders(Members):
     def give_back(self, taker: Optional[Member], sender: Member) -> None:
         """Have a taker wait for another batch than that of `sender`, which will not come."""
         if taker is not None and taker is not sender and self.lives(taker):
-            self.need += max(taker.wants - taker.given + 1, 0) - max(taker.wants - taker.given, 0)
-            taker.given -= 1
-            if taker.wants > taker.given:
-                self.hungry[taker.rank] = None
-                self.suppliers.pop(taker.rank, None)
+            self.count(taker, taker.wants, taker.given - 1)
 
 
 class Accounts(Orders):
@@ -1282,8 +1267,8 @@ class Accounts(Orders):
         chunk = self.chunk_in(frames)
         member.filled += 1
         taker, member.taker = member.taker, None
-        owner = self.members.get(chunk[0])
-        if owner is None or owner.incarnation != chunk[1]:
+        owner = self.find(*chunk[:2])
+        if owner is None:
             self.give_back(taker, member)
             return
         taker = taker or self.next_taker(member)
@@ -1335,7 +1320,7 @@ class Accounts(Orders):
 
     def on_result(self, member: Member, frames: Frames) -> None:
         """Pass results to the owner; results of tasks that the sender does not have (any more) are refused."""
-        owner = self.owner_of(frames[1])
+        owner = self.find(*OWNER.unpack(frames[1]))
         at, good = 2, frames[1:2]
         while at < len(frames):
             chunk_id, first, count, _, _, n_frames = PART.unpack(frames[at])
@@ -1353,7 +1338,7 @@ class Accounts(Orders):
         self.on_result(member, frames[1:])
 
     def on_unreadable(self, member: Member, frames: Frames) -> None:
-        owner = self.owner_of(frames[1])
+        owner = self.find(*OWNER.unpack(frames[1]))
         chunk_id, first, count = REF.unpack(frames[2])
         read_facts(frames[3], error=str, missing=bool)
         if owner and count:
@@ -1428,7 +1413,7 @@ class Transfers(Accounts):
         elif target is None:
             if to == ANYBODY:
                 member.taker = self.next_taker(member)
-            target = member.target = member.taker if to == ANYBODY else self.owner_of(to)
+            target = member.target = member.taker if to == ANYBODY else self.find(*OWNER.unpack(to))
         return target
 
     def on_credit(self, member: Member, frames: Frames) -> None:
@@ -1439,7 +1424,7 @@ class Transfers(Accounts):
             for ready in member.outbox.take():
                 self.send(member.rank, ready)
             return
-        sender = self.owner_of(frames[1])
+        sender = self.find(*OWNER.unpack(frames[1]))
         if sender is not None:
             left = member.unread.get(sender, 0) - n
             if left < 0:
@@ -1503,8 +1488,8 @@ class Broker(Transfers):
             PeerError: the message is not one of the table, or malformed.
         """
         code, sender, incarnation = self.header(frames)
-        member = self.members.get(rank)
-        if member is None or sender != rank or incarnation != member.incarnation:
+        member = self.find(rank, incarnation)
+        if member is None or sender != rank:
             logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
             return
         if member.inbox.heaps and code != CODES["PIECE"]:
@@ -1614,14 +1599,14 @@ class Broker(Transfers):
         for worker in read_facts(frames[1], workers=list)["workers"]:
             if type(worker) is not list or list(map(type, worker)) != [int, int, int]:
                 raise ValueError(worker)
-            rank, incarnation, pid = worker
-            if rank in self.members and self.members[rank].incarnation == incarnation:
-                self.members[rank].pid = pid
+            member = self.find(*worker[:2])
+            if member is not None:
+                member.pid = worker[2]
 
     def on_died(self, host: int, frames: Frames) -> None:
         death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
-        member = self.members.get(death["rank"])
-        if member is not None and member.incarnation == death["incarnation"]:
+        member = self.find(death["rank"], death["incarnation"])
+        if member is not None:
             death["host"] = self.host_names.get(host, str(host))
             self.bury(member, death)
 
@@ -1818,7 +1803,7 @@ ALL_NAMES = frozenset(["*"])
 
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__",
                         "__annotations__", "__dict__")
-_ATOMS = frozenset([type(None), bool, int, float, complex, str, bytes])
+PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 #: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
 _TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType")}
 HEAP_TYPE = 1 << 9  # of `__flags__`: the class was made by Python code, or in C like such a one
@@ -1847,7 +1832,7 @@ def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) 
     Returns:
         Frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
     """
-    if type(value) in _ATOMS:
+    if type(value) in PLAIN:
         return [pickle.dumps(value, 5)]
     frames: Frames = [b""]
 
@@ -3556,7 +3541,6 @@ def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseExcep
 
 FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
 MADE = _make_function.__name__.encode()  # it is in what travels by value
-PLAIN = frozenset((type(None), bool, int, float, complex, str, bytes))
 
 
 def join(frames: Frames) -> bytes:
