@@ -864,7 +864,8 @@ class Outbox:
     def cut(self, frames: Frames) -> Iterator[Frames]:
         """Yield the pieces of a big message; then the message, and the end of the transfer."""
         kind, rank, incarnation = HEADER.unpack(frames[0])
-        to = {"BATCH": ANYBODY, "RESULT": frames[1], "NEXT": frames[2]}.get(NAMES[kind], TO_BROKER)
+        owner = {"RESULT": 1, "NEXT": 2}.get(NAMES[kind])
+        to = frames[owner] if owner else ANYBODY if NAMES[kind] == "BATCH" else TO_BROKER
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
         small, left = list(frames), PIECE
         heaps: List[List[Any]] = []  # frames that travel together, the last one first

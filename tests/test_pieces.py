@@ -85,6 +85,13 @@ def test_pieces_go_where_their_message_will(kind, to):
     assert Outbox(SOURCE).put(big(kind))[0][1] == to
 
 
+def test_a_message_of_one_big_frame_goes_to_the_broker_in_pieces():
+    """Such as a log record of some megabytes, or the events of a busy second."""
+    frames = scoop_lite.message("LOG", 1, 1, bytes(range(256)) * (PIECE // 128))
+    arrived, pieces = transfer(Outbox(SOURCE), frames, Inbox())
+    assert arrived == [frames] and [piece[1] for piece in pieces] == [TO_BROKER] * 2
+
+
 def test_no_more_than_the_window_is_under_way_and_nothing_overtakes_but_credit():
     outbox = Outbox(SOURCE)
     assert len(outbox.put(big(size=(PIECES_AHEAD + 2) * PIECE))) == PIECES_AHEAD
