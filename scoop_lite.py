@@ -220,9 +220,8 @@ _ROWS = [
     ("ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
     ("BATCH", "worker > broker > worker", "function, chunk, payload…", "carved on order", "RESULT"),
     ("RETURNED", "broker > worker", "function, chunk, payload…", "a BATCH that nobody wants any more", "BATCH"),
-    ("RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done", ""),
+    ("RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done, or cannot be unpickled", "BATCH"),
     ("NEXT", "worker > broker", "hunger, to, (part, payload…)…", "RESULT and HUNGRY in one", "RESULT, BATCH"),
-    ("UNREADABLE", "worker > broker > worker", "to, ref, reason", "a chunk cannot be unpickled", "BATCH"),
     ("CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
     ("LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
     ("PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
@@ -1338,14 +1337,6 @@ class Accounts(Orders):
         self.on_hungry(member, frames)
         self.on_result(member, frames[1:])
 
-    def on_unreadable(self, member: Member, frames: Frames) -> None:
-        owner = self.find(*OWNER.unpack(frames[1]))
-        chunk_id, first, count = REF.unpack(frames[2])
-        read_facts(frames[3], error=str, missing=bool)
-        if owner and count:
-            if self.release((owner.rank, owner.incarnation, chunk_id), member, first, first + count) == count:
-                self.to(owner, "UNREADABLE", *frames[1:4])
-
     def on_cancel(self, member: Member, frames: Frames) -> None:
         """Pass a cancellation (CANCEL or ABORT) to everyone who has tasks of the chunk."""
         chunk_id, first, count = REF.unpack(frames[2])
@@ -2196,8 +2187,8 @@ def _reduced_parts(reduced: Reduction) -> Parts:
 PENDING, SENT, RUNNING, CANCELLED, FAILED, FINISHED = range(6)
 # How the arguments of a run of tasks lie: a column for each parameter; a tuple for each task; (args, kwargs) for each.
 COLUMNS, CALLS, KWCALLS = range(3)
-# How results are packed: as one list; or a table of (status, number of frames), then each alone.
-LIST, EACH = range(2)
+# How results are packed: as one list; a table of (status, number of frames), then each alone; or as facts, why not.
+LIST, EACH, UNREADABLE = range(3)
 VALUE, ERROR, WITHDRAWN = range(3)
 STATUS = struct.Struct("!BH")
 GONE = object()  # the outcome of a task that was cancelled
@@ -3404,20 +3395,15 @@ class Scheduler(Carver):
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
         missing = isinstance(error, AttributeError) and "__m" in str(error)
-        reason = facts(error=traceback_text(error), missing=missing, count=count)
-        self.emit(self.message("UNREADABLE", OWNER.pack(*key[:2]), REF.pack(key[2], first, count), reason))
+        self.add_part(key, first, count, UNREADABLE, [facts(error=traceback_text(error), missing=missing)])
+        self.flush()
 
-    def on_unreadable(self, frames: Frames) -> None:
+    def send_again(self, block: Block, reason: Dict[str, Any]) -> None:
         """Send tasks again that a worker could not unpickle: one at a time, or by value if it lacked a name."""
-        chunk_id, first, count = REF.unpack(frames[2])
-        reason = json.loads(bytes(frames[3]))
-        sent = self.sent[chunk_id]
-        block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
-        self.account(chunk_id, count)
         names = main_names(block.job.func) - self.by_value if reason["missing"] else set()
         if names and type(block.job) is not Everywhere:
             self.by_value |= names
-        elif count == 1:
+        elif block.hi - block.lo == 1:
             text = f"worker could not unpickle {describe(block.job, block)}:\n{reason['error']}"
             block.job.deliver_error(block.lo, ScoopError(text))
             return
@@ -3440,6 +3426,9 @@ class Scheduler(Carver):
             block = self.sent[chunk_id].block
             with self.lock:
                 self.account(chunk_id, count)
+            if form == UNREADABLE:
+                self.send_again(block.part(block.lo + first, block.lo + first + count), json.loads(bytes(payload[0])))
+                continue
             self.n_returned += count
             if nanoseconds:
                 self.note_cost(block.job.func, nanoseconds / 1e9, count)

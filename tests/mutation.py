@@ -55,7 +55,6 @@ EQUAL = {  # a part of a mutant's line: why no test can notice
     "Codec.__init__: constant: 0": "likewise",
     "self.runs_script = False": "a declaration; the scheduler sets it",
     "on_credit: constant: 3": "the end of a slice, and of the message",
-    "on_unreadable: constant: 0": "a key that is looked at only if there is an owner, and then is another",
 }
 
 SWAPPED = {

@@ -1015,13 +1015,13 @@ def test_a_chunk_of_suspected_tasks_is_told_of_before_it_is_opened(scheduler):
 
 def test_a_chunk_that_cannot_be_unpickled_is_asked_for_one_by_one(scheduler):
     assert scheduler.open(received(scheduler, payload=[b"garbage"])) == []
-    assert scheduler.messages() == ["UNREADABLE"]
-    assert scheduler.last()[1:3] == [OWNER.pack(3, 1), REF.pack(5, 0, 4)]
+    assert scheduler.messages() == ["RESULT"]
+    assert scheduler.last()[1:3] == [OWNER.pack(3, 1), PART.pack(5, 0, 4, 0, scoop_lite.UNREADABLE, 1)]
     reason = scheduler.last()[3]
     job, chunk = shipped(scheduler, n=4, lo=3)
-    scheduler.on_unreadable([b"", b"", REF.pack(chunk, 1, 3), reason])
+    scheduler.on_result([b"", b"", PART.pack(chunk, 1, 3, 0, scoop_lite.UNREADABLE, 1), reason])
     assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(4, 7, True)] and scheduler.sent[chunk].left == [1]
-    scheduler.on_unreadable([b"", b"", REF.pack(chunk, 0, 1), reason])
+    scheduler.on_result([b"", b"", PART.pack(chunk, 0, 1, 0, scoop_lite.UNREADABLE, 1), reason])
     ((first, count, (failure,)),) = job.got
     assert (first, count) == (3, 1) and "worker could not unpickle task len('3')" in str(failure.look())
     assert chunk not in scheduler.sent
@@ -1030,8 +1030,8 @@ def test_a_chunk_that_cannot_be_unpickled_is_asked_for_one_by_one(scheduler):
 def test_a_name_that_workers_lack_travels_by_value_from_then_on(scheduler, monkeypatch):
     monkeypatch.setattr(in_main, "__module__", "__main__")
     _, chunk = shipped(scheduler, n=1, func=in_main)
-    reason = scoop_lite.facts(error="no attribute", missing=True, count=1)
-    scheduler.on_unreadable([b"", b"", REF.pack(chunk, 0, 1), reason])
+    reason = scoop_lite.facts(error="no attribute", missing=True)
+    scheduler.on_result([b"", b"", PART.pack(chunk, 0, 1, 0, scoop_lite.UNREADABLE, 1), reason])
     assert scheduler.by_value == {"in_main"}
     assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(0, 1, False)]
 
