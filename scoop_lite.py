@@ -3847,13 +3847,14 @@ class Mailbox:
         if self.pump is not None:
             self.pump.nudge()
 
-    def leave_with(self, status: int, kind: str, frame: bytes) -> None:
-        """Leave with a last message, by the way that DIED will come: it must not arrive after that."""
+    def leave_with(self, status: int, *last: Frames) -> None:
+        """Leave when all is sent; the last messages go by the way that DIED will come, as they must not be later."""
         link: Any = self.link
         pipe: Any = self.pipe
         self.detach()
         link.drain()
-        pipe.send(message(kind, self.rank, self.incarnation, frame))
+        for frames in last:
+            pipe.send(frames)
         pipe.drain()
         self.leave(status)
 
@@ -4334,7 +4335,8 @@ class Parking(Runner):
         scheduler.flush()
         if self.dismissed:
             self.settle(math.inf)
-            self.on_stop([])
+            self.teller.tell(final=True)
+            self.leave_with(0)
         elif not scheduler.retired:
             with self.lock:
                 scheduler.retired = True
@@ -4751,7 +4753,8 @@ class Runtime(Calls):
         except BaseException as error:
             if self.rank == ORIGIN:
                 raise
-            self.leave_with(1, "BROKEN", facts(why=traceback_text(error)))
+            why = facts(why=traceback_text(error))
+            self.leave_with(1, message("BROKEN", self.rank, self.incarnation, why))
 
     def on_broken(self, frames: Frames) -> None:
         """No worker can be initialized: raise that in the script."""

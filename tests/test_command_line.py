@@ -222,7 +222,7 @@ def test_code(launch):
 
 def test_modules_beside_the_script_reach_the_workers(launch, tmp_path):
     (tmp_path / "beside.py").write_text(
-        "def where(x):\n    import os, time\n    time.sleep(0.001)\n    return [x, os.getpid()]\n"
+        "def where(x):\n    import os, time\n    time.sleep(0.01)\n    return [x, os.getpid()]\n"
     )
     outcome = launch(
         program("""
@@ -241,7 +241,7 @@ def test_workers_find_modules_where_the_script_tells_python_to_look(launch, tmp_
     """A worker that has not needed the script yet imports it, rather than failing for a module that it makes known."""
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "far.py").write_text(
-        "def where(x):\n    import os, time\n    time.sleep(0.001)\n    return [x, os.getpid()]\n"
+        "def where(x):\n    import os, time\n    time.sleep(0.01)\n    return [x, os.getpid()]\n"
     )
     outcome = launch(
         program(f"""
