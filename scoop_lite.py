@@ -4299,7 +4299,7 @@ class Parking(Runner):
         while True:
             if self.ready:
                 strand = self.next_strand()
-                if len(self.spares) >= 16:
+                if len(self.spares) >= 16 and self.current is not self.strands.main:  # its end would be the worker's
                     self.epoch += 1
                     self.current = strand
                     return strand

@@ -411,6 +411,26 @@ def test_constants(pool):
 # -- faults -----------------------------------------------------------------------------------------------------------
 
 
+def wait_for_constant(name, path):
+    """Tell by a file that this task has begun; wait until the constant is there."""
+    open(path, "w").close()
+    return shared.getConst(name, None)
+
+
+@pytest.mark.parametrize("strands", ["auto", "thread"])
+def test_a_worker_whose_first_strand_has_nothing_left_to_do_stays(tmp_path, strands):
+    """There are enough spare strands when the first, which is the process itself, has run the first task to its end."""
+    waits = ["last", *["first"] * 20, "last"]
+    with Executor(1, retries=0, strands=strands) as pool:
+        tasks = [pool.submit(wait_for_constant, name, str(tmp_path / str(i))) for i, name in enumerate(waits)]
+        for i in range(len(waits)):
+            assert wait_for_file(str(tmp_path / str(i)))
+        pool.set_const(first=1)
+        assert [task.result(20) for task in tasks[1:-1]] == [1] * 20
+        pool.set_const(last=2)
+        assert (tasks[0].result(20), tasks[-1].result(20)) == (2, 2)
+
+
 def test_results_do_not_wait_for_a_task_that_was_believed_to_be_short(tmp_path):
     for turn in range(3):  # each in a fresh pool: its worker has not been woken for anything yet
         with Executor(1) as pool:
