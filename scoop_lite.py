@@ -6726,13 +6726,6 @@ def show_exception(error: BaseException) -> None:
         sys.excepthook(type(error), error, tb)
 
 
-class Become(BaseException):
-    """Raised in a forked child: unwinds to `main`, which then plays the child's role instead of its parent's."""
-
-    def __init__(self, role: Callable[[], Any]) -> None:
-        self.role = role
-
-
 def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitation: Optional[List[str]] = None) -> Any:
     """Be a worker: the role of every process that an agent starts.
 
@@ -7082,7 +7075,7 @@ class Agent:
             self.start_worker(rank, incarnation, order)
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
-        """Fork one worker; in the child, raise Become."""
+        """Fork one worker; in the child, this does not return."""
         ours, theirs = socket.socketpair()
         life_out, life_in = os.pipe()
         pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
@@ -7097,7 +7090,7 @@ class Agent:
                 redirect_output(pipes)
             link = StreamLink(theirs)
             invitation = order.get("invitations", {}).get(str(rank))
-            raise Become(functools.partial(work, self.config, rank, incarnation, link, invitation))
+            sys.exit(work(self.config, rank, incarnation, link, invitation))
         theirs.close()
         os.close(life_out)
         child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
@@ -7839,13 +7832,8 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
     there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
-    try:
-        Agent(link, config, local=order["here"], direct=order["here"] and config.backend == "own").run()
-    except Become as become:
-        role = become.role
-    else:
-        os._exit(0)
-    sys.exit(role())
+    Agent(link, config, local=order["here"], direct=order["here"] and config.backend == "own").run()
+    os._exit(0)
 
 
 # ======================================================================================================================
@@ -8061,7 +8049,7 @@ class HostLinks(Links):
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
 
     def start_hosts(self) -> None:
-        """Start an agent on every host of the plan; in the forked one, this does not return (Become).
+        """Start an agent on every host of the plan; in the forked one, this does not return.
 
         This host's agent is forked, unless it needs another interpreter or a prolog. Others are started in parallel.
         """
@@ -9321,20 +9309,15 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if options.tunnel:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
     raise_file_limit()
-    try:
-        status = Launcher(config).run()
-    except Become as become:
-        role = become.role
-    else:
-        tell_unread_input(config)
-        if status < 0:
-            end_by_signal(-status)
-        if _run_as_script:  # then all that is left is to take the interpreter apart, which takes 10 ms
-            atexit._run_exitfuncs()
-            flush_output()
-            os._exit(status)
-        sys.exit(status)
-    sys.exit(role())
+    status = Launcher(config).run()
+    tell_unread_input(config)
+    if status < 0:
+        end_by_signal(-status)
+    if _run_as_script:  # then all that is left is to take the interpreter apart, which takes 10 ms
+        atexit._run_exitfuncs()
+        flush_output()
+        os._exit(status)
+    sys.exit(status)
 
 
 def tell_unread_input(config: Config) -> None:
