@@ -5728,22 +5728,22 @@ class ClientScheduler(Scheduler):
     """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in.
 
     Attributes:
-        intake: (future, func, args, kwargs) of a submit, or (None, job, block) of a map, as they came.
+        intake: (future, func, args, kwargs) of a submit, or the block of a map, as they came.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.runs_script = False
-        self.intake: Deque[Tuple[Any, ...]] = collections.deque()
+        self.intake: Deque[Any] = collections.deque()
         self.n_maps_and_tasks = 0
 
     def take_away(self) -> Any:
         """Take out the next chunk: what came back, or the map that is running, before what has come since."""
         item = super().take_away()
         while item is None and self.intake:
-            if self.intake[0][0] is None:
-                _, job, block = self.intake.popleft()
-                job.place = place_of(0, self.n_maps_and_tasks)
+            if type(self.intake[0]) is Block:
+                block = self.intake.popleft()
+                block.job.place = place_of(0, self.n_maps_and_tasks)
                 self.n_maps_and_tasks += 1
                 self.put(block)
                 item = super().take_away()
@@ -5759,7 +5759,7 @@ class ClientScheduler(Scheduler):
         futures: List[Any] = []
         while len(calls) < n and intake:
             item = intake.popleft()
-            if item[1] is not func or bool(item[-1]) is not bool(keywords):
+            if type(item) is Block or item[1] is not func or bool(item[-1]) is not bool(keywords):
                 intake.appendleft(item)
                 break
             future, _, args, kwargs = item
@@ -5800,6 +5800,9 @@ class PoolMap(MapJob):
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         self.arrived.put((first, outcomes))
+
+    def fail(self, error: BaseException) -> None:
+        self.arrived.put((-1, error))
 
     def next_run(self, deadline: Optional[float]) -> List[Any]:
         """Wait for the next run of outcomes in order."""
@@ -5872,7 +5875,7 @@ class Client(Runtime):
 
     # -- any thread ----------------------------------------------------------------------------------------------------
 
-    def hand_in_task(self, *item: Any) -> None:
+    def hand_in_task(self, item: Any) -> None:
         """Queue a task or a map: an item of the scheduler's intake."""
         self.intake.append(item)
         if self.asleep or self.ended:
@@ -5995,18 +5998,21 @@ class Client(Runtime):
         if keep is None:
             keep = 0 if self.scheduler.n_carved else self.config.n
         kept = [self.intake.popleft() for _ in range(min(keep, len(self.intake)))]
-        jobs = [item.job for level in self.scheduler.levels for item in level]
-        while self.intake:
-            future, job, *_ = self.intake.popleft()
-            if future is None:
-                jobs.append(job)
-            elif future.cancel():
-                future.set_running_or_notify_cancel()
-        for job in jobs:
-            if isinstance(job, PoolMap):
-                job.arrived.put((-1, CancelledError()))
-                self.abandon(job)
+        for item in self.take_waiting():
+            if type(item) is tuple:
+                if item[0].cancel():
+                    item[0].set_running_or_notify_cancel()
+            elif type(item.job) is PoolMap:
+                item.job.fail(CancelledError())
+                self.abandon(item.job)
         self.intake.extend(kept)
+
+    def take_waiting(self) -> List[Any]:
+        """Return what waits in the queue and in the intake, which is empty then."""
+        items = list(itertools.chain(*self.scheduler.levels))
+        while self.intake:
+            items.append(self.intake.popleft())
+        return items
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn from the launcher what its options, which it alone has read, say of our tasks."""
@@ -6034,20 +6040,15 @@ class Client(Runtime):
         error = self.broken or broken_pool("the pool is closed")
         while self.later:  # first: it may be a map's next block
             self.later.popleft()()
-        jobs = [item.job for q in (*self.scheduler.levels, self.scheduler.away) for item in q]
-        jobs += [sent.block.job for sent in self.scheduler.sent.values()]
         futures = list(self.asked)
-        while self.intake:
-            future, job, *_ = self.intake.popleft()
-            if future is None:
-                jobs.append(job)
+        sent = [sent.block for sent in self.scheduler.sent.values()]
+        for item in (*self.take_waiting(), *self.scheduler.away, *sent):
+            if type(item) is tuple:
+                futures.append(item[0])
+            elif type(item.job) is PoolMap:
+                item.job.fail(error)
             else:
-                futures.append(future)
-        for job in jobs:
-            if isinstance(job, PoolMap):
-                job.arrived.put((-1, error))
-            elif isinstance(job, Request):
-                futures += job.futures
+                futures += getattr(item.job, "futures", ())
         for future in futures:
             Request.fail(future, error)
 
@@ -6245,7 +6246,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             future.client = client.me
-            client.hand_in_task(future, fn, args, kwargs)
+            client.hand_in_task((future, fn, args, kwargs))
         return future
 
     def map(
@@ -6288,7 +6289,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             if block is not None:
-                client.hand_in_task(None, job, block)
+                client.hand_in_task(block)
         return MapResults.over(pool_results(client, job, deadline))
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
@@ -6894,12 +6895,6 @@ class Child:
     def kill(self) -> None:
         self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
 
-    def kill_group(self) -> None:
-        """End the processes that it had started; those of the script's own (the origin) are the user's."""
-        if self.rank != ORIGIN and hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError, PermissionError):  # there are none
-                os.killpg(self.pid, signal.SIGKILL)
-
 
 class Agent:
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
@@ -6921,7 +6916,7 @@ class Agent:
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
         self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
-        self.stop_s: Optional[float] = None  # when to kill who has not left
+        self.stop_s = math.inf  # when to kill who has not left
 
     def read_worker(self, child: Child) -> None:
         """Relay a worker's messages to the broker, untouched."""
@@ -6975,9 +6970,11 @@ class Agent:
                     self.bury(child, os.WEXITSTATUS(status) if os.WIFEXITED(status) else -os.WTERMSIG(status))
 
     def bury(self, child: Child, code: int) -> None:
-        """Report a worker that has ended, after all that it had printed and sent."""
+        """Report a worker that has ended, after all that it had printed and sent; end what its tasks had started."""
         del self.children[child.rank, child.incarnation]
-        child.kill_group()
+        if child.rank != ORIGIN and hasattr(os, "killpg"):  # what the script has started is the user's
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # there is nothing
+                os.killpg(child.pid, signal.SIGKILL)
         for fd in list(child.outputs):
             while self.read_output(child, fd, dead=True):
                 pass
@@ -7000,25 +6997,20 @@ class Agent:
             text += f" ({counted if self.oom_kills > before else 'somebody with kill -9, or memory ran out'})"
         return text
 
-    def kill_all(self) -> None:
-        """End all workers, and what their tasks have started."""
-        for child in self.children.values():
-            child.kill()
-            child.kill_group()
-
     def run(self) -> None:
         """Serve until the job is over or the link ends; return when all workers are gone."""
         self.catch_signals()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
-        while self.children or self.stop_s is None:
+        while self.children or self.stop_s == math.inf:
             for key, _ in self.selector.select(self.timeout()):
                 key.data()
             self.reap()
             if not self.local:  # then only a heartbeat tells that the other end is gone
                 self.link.beat(now(), self.config.heartbeat_s, self.config.dead_after_s)
-            if self.link.closed or self.stop_s is not None and now() >= self.stop_s:
-                self.kill_all()
+            if self.link.closed or now() >= self.stop_s:
+                for child in self.children.values():
+                    child.kill()
                 self.stop_s = now() + 1
             self.flush()
         self.link.drain()
@@ -7030,10 +7022,9 @@ class Agent:
             self.old_handlers.setdefault(number, handler)
         signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
 
-    def timeout(self) -> Optional[float]:
+    def timeout(self) -> float:
         """Return how long a round may wait for something to happen."""
-        times = [] if self.stop_s is None else [max(0.0, self.stop_s - now())]
-        return min(times + ([] if self.local else [self.config.heartbeat_s]), default=None)
+        return max(0.0, min(self.stop_s - now(), IDLE_S if self.local else self.config.heartbeat_s))
 
     def flush(self) -> None:
         """Write what this round has queued, and wait for writability where it does not go at once.
@@ -7050,7 +7041,7 @@ class Agent:
         """Count a signal (see `catch_signals`); those that end the agent of another host start its grace."""
         self.signals[number] += 1
         if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
-            self.stop_s = self.stop_s or now() + 3
+            self.stop_s = min(self.stop_s, now() + 3)
 
     def read_broker(self) -> None:
         """Obey the broker, or pass its message on to the worker that it is for."""
@@ -7165,7 +7156,6 @@ class LoopbackAgent(Agent):
         super().__init__(link, config, local=True, direct=True)
         self.passed = passed
         self.door = Door(self.selector, self.admit)
-        self.ended: Deque[Tuple[Child, int]] = collections.deque()  # and the exit status
 
     def run(self) -> None:
         try:
@@ -7177,8 +7167,8 @@ class LoopbackAgent(Agent):
     def catch_signals(self) -> None:
         """Leave them to the launcher's main thread."""
 
-    def timeout(self) -> Optional[float]:
-        return 0.5 if self.door.callers else super().timeout()
+    def timeout(self) -> float:
+        return min(super().timeout(), 0.5 if self.door.callers else IDLE_S)
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
@@ -7200,7 +7190,7 @@ class LoopbackAgent(Agent):
         with contextlib.suppress(OSError):  # it has ended, as we are going to see
             with open(child.lifeline, "wb", closefd=False) as pipe:
                 pipe.write(header)
-        self.ended.append((child, child.process.wait()))
+        child.process.wait()
         self.bell.ring()
 
     def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
@@ -7212,10 +7202,9 @@ class LoopbackAgent(Agent):
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
         self.door.sweep()
-        while self.ended:
-            child, code = self.ended.popleft()
+        for child in [child for child in self.children.values() if child.process.returncode is not None]:
             self.door.keys.pop(OWNER.pack(child.rank, child.incarnation), None)
-            self.bury(child, code)
+            self.bury(child, child.process.returncode)
 
     def on_stop(self, frames: Frames) -> None:
         super().on_stop(frames)
@@ -7282,6 +7271,7 @@ def obey(life: Any) -> None:
 END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
 BACKLOG = 4 << 20  # bytes that may wait for a slow link before those who would send more have to wait
+IDLE_S = 3600.0  # that an agent may wait for something to happen: of less, an idle pool uses CPU
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 
 

@@ -21,6 +21,7 @@ import collections
 import functools
 import gc
 import logging
+import math
 import os
 import pickle
 import random
@@ -177,7 +178,8 @@ class Worker(scoop_lite.Runtime):
 class HostWorker(scoop_lite.Child):
     """A worker that is no process."""
 
-    kill = kill_group = lambda self: None
+    def kill(self):
+        pass
 
 
 class Host(scoop_lite.Agent):
@@ -190,7 +192,8 @@ class Host(scoop_lite.Agent):
     def start_worker(self, rank, incarnation, order):
         assert len(self.children) < 1000
 
-    kill_all = on_interrupt = lambda *_: None
+    def on_interrupt(self, frames):
+        pass
 
     def take(self, frames):
         self.link.arrived.append(frames)
@@ -198,7 +201,7 @@ class Host(scoop_lite.Agent):
             self.read_broker()
         finally:
             self.link.arrived.clear()
-            self.stop_s = None
+            self.stop_s = math.inf
 
     def close(self):
         self.selector.close()
