@@ -5699,10 +5699,8 @@ class Request(Job):
 
     __slots__ = ("futures",)
 
-    def __init__(
-        self, func: Any, mode: int, place: int, order: int, futures: List[concurrent.futures.Future[Any]]
-    ) -> None:
-        super().__init__(func, mode, place, order, 0)
+    def __init__(self, func: Any, mode: int, order: int, futures: List[Any]) -> None:
+        super().__init__(func, mode, 0, order, 0)
         self.futures = futures
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
@@ -5725,16 +5723,12 @@ class Request(Job):
 
 
 class ClientScheduler(Scheduler):
-    """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in.
-
-    Attributes:
-        intake: (future, func, args, kwargs) of a submit, or the block of a map, as they came.
-    """
+    """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.runs_script = False
-        self.intake: Deque[Any] = collections.deque()
+        self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
         self.n_maps_and_tasks = 0
 
     def take_away(self) -> Any:
@@ -5758,17 +5752,15 @@ class ClientScheduler(Scheduler):
         calls: List[Any] = []
         futures: List[Any] = []
         while len(calls) < n and intake:
-            item = intake.popleft()
-            if type(item) is Block or item[1] is not func or bool(item[-1]) is not bool(keywords):
-                intake.appendleft(item)
+            if type(intake[0]) is Block or intake[0][1] is not func or bool(intake[0][-1]) is not bool(keywords):
                 break
-            future, _, args, kwargs = item
+            future, _, args, kwargs = intake.popleft()
             if future.set_running_or_notify_cancel():
                 futures.append(future)
                 calls.append((args, kwargs) if keywords else args)
         if not calls:
             return None
-        request = Request(func, KWCALLS if keywords else CALLS, 0, self.n_maps_and_tasks, futures)
+        request = Request(func, KWCALLS if keywords else CALLS, self.n_maps_and_tasks, futures)
         self.n_maps_and_tasks += len(calls)
         return Block(request, [calls], 0, 0, len(calls))
 
@@ -5823,9 +5815,6 @@ class Client(Runtime):
     """An Executor's link to its pool: rank 0, as the origin, but of capacity 0.
 
     Any thread appends to `intake` and `later` and wakes the client's thread, to which all else belongs.
-
-    Args:
-        owner: the Executor. options: words of the launcher's command line.
     """
 
     scheduler_class = ClientScheduler
@@ -6406,11 +6395,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
 
 
 def option_words(**options: Any) -> List[str]:
-    """Turn keywords into words of the launcher's command line.
-
-    Raises:
-        TypeError: there is no such option.
-    """
+    """Turn keywords into words of the launcher's command line; refuse what is no option."""
     known, words = {flag for action in parser()._actions for flag in action.option_strings}, []
     for name, value in options.items():
         if value is not None and value is not False:
@@ -6534,8 +6519,7 @@ def run_program(config: Config, module: types.ModuleType) -> None:
             import runpy
 
             try:
-                details: Any = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
-                _, spec, code = details
+                _, spec, code = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
             except ImportError as error:
                 sys.exit(f"{sys.executable}: {error}")
             if module.__name__ == "__main__":
@@ -6581,12 +6565,9 @@ def set_up_path(config: Config) -> None:
 
 
 class Shipper:
-    """Import hook of workers on other hosts: modules below the script's directory come from the launcher's host.
+    """Import hook of workers on other hosts: modules below `root`, where the script is, come from the launcher's host.
 
     What lies at the same path here is used if it has the same content. All else is found here, as ever.
-
-    Args:
-        root: the script's directory. fetch: see Runtime.
     """
 
     def __init__(self, root: str, fetch: Callable[..., Tuple[Dict[str, Any], bytes]]) -> None:
@@ -6627,11 +6608,7 @@ class Shipper:
         return found
 
     def get(self, path: str) -> bytes:
-        """Return the content of a file below `root`, or else of one here.
-
-        Raises:
-            OSError: there is no such file.
-        """
+        """Return the content of a file below `root`, or else of one here."""
         if path not in self.contents and not self.look([path]).get("file"):
             with open(path, "rb") as file:
                 return file.read()
@@ -6728,11 +6705,7 @@ def show_exception(error: BaseException) -> None:
 
 
 def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitation: Optional[List[str]] = None) -> Any:
-    """Be a worker: the role of every process that an agent starts.
-
-    Args:
-        pipe: to the broker, or to the agent that relays. invitation: to the ØMQ engine.
-    """
+    """Be a worker: the role of every process that an agent starts; `pipe` leads to the broker, maybe by its agent."""
     origin = rank == ORIGIN
     alone = origin and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
     for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
@@ -7146,10 +7119,7 @@ class LoopbackAgent(Agent):
     """An agent as a thread of the launcher, where processes cannot fork and descriptors cannot be passed.
 
     A worker is a fresh interpreter with a pipe from us, through which come its orders and its key; at the pipe's end it
-    ends too. It prints where the launcher does. Its link comes in by our door, and from us the launcher gets it.
-
-    Args:
-        passed: where the launcher looks for links.
+    ends too. It prints where the launcher does. Its link comes in by our door, and we pass it on to the launcher.
     """
 
     def __init__(self, link: StreamLink, config: Config, passed: Deque[int]) -> None:
@@ -7241,11 +7211,7 @@ def inheritance(fd: int) -> Tuple[int, Dict[str, Any]]:
 
 
 def serve_worker(number: int) -> None:
-    """Be a worker that `LoopbackAgent` started: the role of a fresh interpreter. Does not return.
-
-    Args:
-        number: of the pipe that our agent holds the other end of.
-    """
+    """Be a worker that `LoopbackAgent` started, at the other end of the pipe of this number. Does not return."""
     if os.name == "nt":
         import msvcrt
 
@@ -7639,8 +7605,7 @@ def is_here(name: str) -> bool:
 def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
     """Return the words that start an agent: constants but for the user's interpreter and prolog.
 
-    Args:
-        local: descriptors that it inherits; else its link is its standard input and output.
+    Its link is its standard input and output, or the `local` descriptors, which it inherits.
     """
     python = [config.python] if config.python else own_command()[:-1] if local else ["python3"]
     words = [*python, "-c", f"exec({BOOTSTRAP!r})"]
@@ -7681,11 +7646,7 @@ class Site:
         self.noise = self.words = b""
 
     def start(self) -> None:
-        """Start the command, and prepare all that its agent needs.
-
-        Raises:
-            OSError: there is no such command.
-        """
+        """Start the command (OSError: there is none), and prepare all that its agent needs."""
         header: Dict[str, Any] = {"config": self.config._asdict(), "here": self.here}
         header["environment"] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         if self.here:
@@ -7707,10 +7668,7 @@ class Site:
         self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
     def read_start(self) -> bool:
-        """Read up to the agent's marker; return True when all of it is here, and right.
-
-        Else the link's `closed` says what is wrong, if anything is.
-        """
+        """Read up to the agent's marker; True when it is here. The link's `closed` says what is wrong, if anything."""
         try:
             data = os.read(self.link.fileno(), 65536)
         except ConnectionResetError:
