@@ -1853,7 +1853,7 @@ def loads(frames: Frames) -> Any:
     try:
         return pickle.loads(frames[0], buffers=frames[1:])
     except ModuleNotFoundError:
-        if not import_script():  # which may say where modules are to be found
+        if not import_script(sys.modules["__main__"]):  # which may say where modules are to be found
             raise
     return pickle.loads(frames[0], buffers=frames[1:])
 
@@ -6188,8 +6188,7 @@ class Executor(concurrent.futures.Executor):
         self._options = option_words(hosts=hosts, max_tasks_per_child=max_tasks_per_child, **options)
         self._lock, self._shutdown = threading.Lock(), False
         self._client: Optional[Client] = None
-        with self._lock:
-            self._start()
+        self._start()
 
     def _start(self) -> Client:
         """Start the pool: at once, and again in a forked child that uses it (lock held)."""
@@ -6475,33 +6474,26 @@ class MainModule(types.ModuleType):
         self.__dict__["scoop_lite_config"] = config
 
     def __getattr__(self, name: str) -> Any:
-        config = self.__dict__.get("scoop_lite_config")
-        if config is None or name.startswith("__") and name.endswith("__"):
-            raise AttributeError(f"module '__main__' (of {self.__dict__.get('__file__')}) has no attribute {name!r}")
-        del self.__dict__["scoop_lite_config"]
-        found = _state["runtime"]
-        _state.update(runtime=None, importing=found)
-        try:
-            run_program(config, self)
-        except BaseException as error:
-            self.__dict__["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
-            where = f"worker {found.rank} on {socket.gethostname()}"
-            raise ImportError(f"{where} cannot import {config.program}: {type(error).__name__}: {error}") from error
-        finally:
-            _state.update(runtime=found, importing=None)
+        if name.startswith("__") and name.endswith("__") or not import_script(self):
+            raise AttributeError(f"module '__main__' (of {vars(self).get('__file__')}) has no attribute {name!r}")
         return getattr(self, name)
 
 
-def import_script() -> bool:
+def import_script(main: types.ModuleType) -> bool:
     """In a worker, import the script if nothing of it was needed yet; return True if that was done now."""
-    main = sys.modules["__main__"]
-    if not isinstance(main, MainModule) or "scoop_lite_config" not in vars(main):
+    config = vars(main).pop("scoop_lite_config", None)
+    if config is None:
         return False
+    found = _state["runtime"]
+    _state.update(runtime=None, importing=found)
     try:
-        getattr(main, "any name", None)
-    except ImportError as error:
-        logger.debug("%s", error)
-        return False
+        run_program(config, main)
+    except BaseException as error:
+        vars(main)["scoop_lite_config"] = config  # the next look-up tries again, and fails as clearly
+        where = f"worker {found.rank} on {socket.gethostname()}"
+        raise ImportError(f"{where} cannot import {config.program}: {type(error).__name__}: {error}") from error
+    finally:
+        _state.update(runtime=found, importing=None)
     return True
 
 
@@ -6530,9 +6522,7 @@ def run_program(config: Config, module: types.ModuleType) -> None:
             code = spec.loader.get_code("__main__")
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:
-        path = config.program
-        if sys.version_info >= (3, 9):
-            path = os.path.join(config.directory, path)  # not normalized, as python does it
+        path = os.path.join(config.directory, config.program)  # not normalized, as python does it
         loader = shipper.loader if shipper else importlib.machinery.SourceFileLoader
         namespace.update(__file__=path, __loader__=loader(module.__name__, path), __cached__=None)
         try:
@@ -6555,8 +6545,6 @@ def set_up_path(config: Config) -> None:
         sys.path[:] = config.paths
         return
     first = "" if config.kind in ("code", "prompt") else config.root
-    if config.is_archive and sys.version_info < (3, 9) and not config.ship:
-        first = config.program  # as it was given: these versions of Python do so
     if config.is_archive and sys.flags.isolated:
         sys.path.insert(0, first)
     elif not sys.flags.isolated:
@@ -7077,6 +7065,7 @@ class Agent:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
         if rank != ORIGIN:
             os.setpgid(0, 0)  # first: from here on the terminal's Ctrl-C does not reach it
+            self.old_handlers[signal.SIGINT] = signal.default_int_handler
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
@@ -7085,8 +7074,6 @@ class Agent:
         self.link.close()
         for child in self.children.values():
             child.close()
-        if rank != ORIGIN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def on_kill(self, frames: Frames) -> None:
         order = read_facts(frames[1], rank=int, incarnation=int)
@@ -7344,14 +7331,16 @@ def split_nodelist(text: str, where: str) -> List[str]:
     raise HostsError(where, f"an empty name or an unpaired bracket in {text[:60]!a}", "write a,b or n[1-3,7]")
 
 
-def expand_ranges(body: str, where: str) -> Iterator[str]:
-    """Yield what stands in brackets: "001-003,7" gives 001, 002, 003, 7; the lower end sets the zero padding."""
+def expand_ranges(body: str, where: str) -> List[str]:
+    """Return what stands in brackets: "001-003,7" gives 001, 002, 003, 7; the lower end sets the zero padding."""
+    numbers: List[str] = []
     for part in body.split(","):
         match = re.fullmatch("([0-9]{1,18})(?:-([0-9]{1,18}))?", part)
         low, high, width = (int(match[1]), int(match[2] or match[1]), len(match[1])) if match else (1, 0, 0)
         if high < low:
             raise HostsError(where, f"{part[:60]!a} in brackets is no number or rising range", "write name[1-3,7]")
-        yield from (f"{number:0{width}d}" for number in range(low, high + 1))
+        numbers += [f"{number:0{width}d}" for number in range(low, high + 1)[: MAX_HOSTS + 1]]
+    return numbers
 
 
 def expand_nodelist(text: str, where: str = "node list") -> List[str]:
@@ -7363,13 +7352,10 @@ def expand_nodelist(text: str, where: str = "node list") -> List[str]:
     for piece in split_nodelist(text, where):
         # Literal text at even places, the insides of brackets at odd ones; but an IPv6 address is literal as a whole.
         parts = [piece] if HOST_NAME.fullmatch(piece) else re.split(r"\[([^\[\]]*)\]", piece)
-        names = [""]
-        for place, part in enumerate(parts):
-            choices = list(itertools.islice(expand_ranges(part, where), MAX_HOSTS + 1)) if place % 2 else [part]
-            if len(hosts) + len(names) * len(choices) > MAX_HOSTS:
-                raise HostsError(where, f"more than {MAX_HOSTS} hosts", "look for a slip in a range, or give fewer")
-            names = [name + choice for name in names for choice in choices]
-        hosts += [check_host_name(name, where) for name in names]
+        choices = [expand_ranges(part, where) if place % 2 else [part] for place, part in enumerate(parts)]
+        if len(hosts) + math.prod(map(len, choices)) > MAX_HOSTS:
+            raise HostsError(where, f"more than {MAX_HOSTS} hosts", "look for a slip in a range, or give fewer")
+        hosts += [check_host_name("".join(parts), where) for parts in itertools.product(*choices)]
     return hosts
 
 
@@ -7722,7 +7708,7 @@ class Site:
 
     def kill(self) -> None:
         """End the command; what it started over there ends with its link."""
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None:
             self.process.kill()
 
     def end(self) -> None:
