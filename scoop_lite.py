@@ -6567,6 +6567,7 @@ class Shipper:
     def find_spec(self, name: str, path: Optional[Sequence[str]] = None, target: Any = None) -> Any:
         """Find a module below `root`; None leaves it to the finders of this host."""
         if self.names is None:
+            self.names = set()  # what is imported in order to ask is found here
             self.names = {entry.partition(".")[0] for entry in self.look([self.root]).get("names", ())}
         tail = name.rpartition(".")[2]
         base = self.root if path is None else next((p for p in path if p.startswith(self.root + os.sep)), None)

@@ -111,6 +111,20 @@ def test_what_lies_here_with_the_same_content_is_not_sent(tmp_path):
     assert shipper.get(str(path)) == b"VALUE = 1\n" and shipper.contents == {str(path): b"VALUE = 1\n"}
 
 
+def test_an_archive_that_lies_here_too_is_asked_for_once(tmp_path, monkeypatch):
+    """Its digest is told along: what computes that may have to be imported for the first time."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "travelling_module.py").write_text("VALUE = 1\n")
+    place = shutil.make_archive(str(tmp_path / "app"), "zip", str(tmp_path / "app"))
+    far = Far(tmp_path / "app.zip", place)
+    far.fetch([place], {})
+    asked = len(far.asked)
+    monkeypatch.setattr(sys, "meta_path", [Shipper(far.root, far.fetch), *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "hashlib")
+    assert sys.meta_path[0].find_spec("travelling_module").origin == os.path.join(place, "travelling_module.py")
+    assert far.asked[asked:].count([place]) == 1
+
+
 def test_the_launcher_gives_the_program_and_what_is_below_its_directory_only(tmp_path):
     for name in ("app/inside.py", "app-secret/key", "outside.py", "program.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
