@@ -6374,18 +6374,15 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
                 yield outcomes
                 continue
             outcomes.reverse()
-            if all_well:
-                job.done += len(outcomes)
-                yield map(list.pop, itertools.repeat(outcomes, len(outcomes)))
-                continue
+            n = len(outcomes) if all_well else 1
             while outcomes:
-                job.done += 1
+                job.done += n
                 block = job.draw()
                 if block is not None:
                     client.call(client.scheduler.put, block)
                 if type(outcomes[-1]) is Failure:
                     raise pool_failure(outcomes.pop())
-                yield map(list.pop, itertools.repeat(outcomes, 1))
+                yield map(list.pop, itertools.repeat(outcomes, n))
         if job.input_error is not None:
             raise job.input_error
     finally:
@@ -6499,7 +6496,6 @@ def import_script(main: types.ModuleType) -> bool:
 
 def run_program(config: Config, module: types.ModuleType) -> None:
     """Run the user's program in a module, as `python` would."""
-    spec: Any
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
     shipper = _state.get("shipper")
@@ -6507,19 +6503,16 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
         code = compile(config.program, "<string>", "exec")
     elif config.kind == "module" or config.is_archive:
-        if config.kind == "module":
-            import runpy
+        import runpy
 
-            try:
-                _, spec, code = runpy._get_module_details(config.program)  # type: ignore[attr-defined]
-            except ImportError as error:
-                sys.exit(f"{sys.executable}: {error}")
-            if module.__name__ == "__main__":
-                sys.argv[0] = spec.origin
-        else:
-            finder: Any = shipper or importlib.machinery.PathFinder
-            spec = finder.find_spec("__main__", None if shipper else sys.path[:1])
-            code = spec.loader.get_code("__main__")
+        tool: Any = runpy  # as `python directory` and `python -m` use it
+        try:
+            found = tool._get_main_module_details() if config.is_archive else tool._get_module_details(config.program)
+        except ImportError as error:
+            sys.exit(f"{sys.executable}: {error}")
+        _, spec, code = found
+        if config.kind == "module" and module.__name__ == "__main__":
+            sys.argv[0] = spec.origin
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:
         path = os.path.join(config.directory, config.program)  # not normalized, as python does it
