@@ -5674,24 +5674,20 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     def result(self, timeout: Optional[float] = None) -> Any:
         if self._state == "FINISHED" and self._exception is None:
             return self._result
-        try:
-            return super().result(timeout)
-        except KeyboardInterrupt:
-            self.give_up()
-            raise
+        return self._wait(super().result, timeout)
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
-        try:
-            return super().exception(timeout)
-        except KeyboardInterrupt:
-            self.give_up()
-            raise
+        return self._wait(super().exception, timeout)  # type: ignore[no-any-return]
 
-    def give_up(self) -> None:
-        """Cancel the task, or have it ended."""
-        client = self.client()
-        if client is not None and not self.done() and not self.cancel():
-            client.call(client.give_up, self)
+    def _wait(self, wait: Callable[[Optional[float]], Any], timeout: Optional[float]) -> Any:
+        """Wait; on an interrupt, cancel the task or have it ended."""
+        try:
+            return wait(timeout)
+        except KeyboardInterrupt:
+            client = self.client()
+            if client is not None and not self.done() and not self.cancel():
+                client.call(client.give_up, self)
+            raise
 
 
 class Request(Job):
@@ -6571,9 +6567,7 @@ class Shipper:
         if found is None:
             return None
         if found != place:
-            package = [place] if found.endswith("__init__.py") else None
-            make = importlib.util.spec_from_file_location
-            return make(name, found, loader=self.loader(name, found), submodule_search_locations=package)
+            return importlib.util.spec_from_file_location(name, found, loader=self.loader(name, found))
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)  # any package wins over a mere directory
         if spec is None:
             spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
