@@ -3906,8 +3906,13 @@ class Baton(Mailbox):
         self.current = main
         return True
 
-    def rejoin(self) -> bool:
-        """In a strand that was left behind, wait for its turn: its task has ended, or needs us. False in others."""
+    def rejoin(self, error: Optional[BaseException] = None) -> bool:
+        """In a strand that was left behind, wait for its turn: its task has ended, or needs us. False in others.
+
+        In a child that user code has forked, the task's end (with this error, if any) is the end of the process.
+        """
+        if os.getpid() != self.pid:
+            end_child(error)
         strand, stack = self.left.get(threading.get_ident(), (None, None))
         if strand is None:
             return False
@@ -4046,7 +4051,7 @@ class Runner(Baton):
                 self.rejoin()
         except BaseException as error:
             if self.left:
-                self.rejoin()
+                self.rejoin(error)
             self.scope, self.slice, self.task = saved
             outcome = self.failure(error, future.func)
         self.scope, self.slice, self.task = saved
@@ -4131,7 +4136,7 @@ class Runner(Baton):
             except BaseException as problem:
                 error = problem
                 if self.left:
-                    self.rejoin()
+                    self.rejoin(error)
             else:
                 if self.left:
                     self.rejoin()
@@ -6649,6 +6654,8 @@ def run_script(config: Config) -> Any:
         code = 128 + found.signal if isinstance(error, KeyboardInterrupt) else 1
         name_host(error, config)
         show_exception(error)
+    if os.getpid() != found.pid:
+        sys.exit(code)  # a child that the script has forked; what follows is the origin's
     try:
         found.finish(code is None or code == 0)
     except KeyboardInterrupt as error:
@@ -6780,8 +6787,28 @@ def apply_limits(config: Config) -> None:
         os.nice(config.nice)
     for name in THREAD_VARIABLES:
         os.environ.setdefault(name, str(config.threads))
-    if CAN_FORK:  # a child that user code forks is no worker, and must not touch our link
-        os.register_at_fork(after_in_child=lambda: _state.update(runtime=None))
+    if CAN_FORK:
+        os.register_at_fork(after_in_child=disown)
+
+
+def disown() -> None:
+    """In a child that user code forks: it is no worker, and must not touch our link. It ends with the code around."""
+    found, _state["runtime"] = _state["runtime"], None
+    if found is not None:
+        found.left[-1] = found.current, None  # has the end of its task call `rejoin`
+
+
+def end_child(error: Optional[BaseException]) -> None:
+    """End a child that a task has forked, as its code returns to us: as an interpreter that has run it would end."""
+    code: Any = error.code if isinstance(error, SystemExit) else 1 if error else 0
+    if error is not None and not isinstance(error, SystemExit):
+        show_exception(error)
+    elif code is not None and not isinstance(code, int):
+        print(code, file=sys.stderr)
+        code = 1
+    atexit._run_exitfuncs()
+    flush_output()
+    os._exit((code or 0) & 0xFF)
 
 
 def start_profile(config: Config, found: Runtime) -> None:

@@ -1721,6 +1721,40 @@ def test_tasks_may_use_threads_and_processes(facts):
     assert got[3:] == [[3, 3], [4, 4], True]
 
 
+def test_a_forked_child_that_comes_back_to_us_ends_and_is_no_worker(facts):
+    """Else there were two workers on one link: results of a child's own, and answers that the parent missed."""
+    got = facts(
+        """
+        def forked(how):
+            sys.stdout.flush()
+            pid = os.fork()
+            if pid == 0:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+                if how == "exits":
+                    sys.exit(4)
+                elif how == "exits with words":
+                    sys.exit("words")
+                elif how == "raises":
+                    raise LookupError(how)
+                return "the child's own"
+            return how, os.waitpid(pid, 0)[1] >> 8
+
+        def main():
+            waits = ["exits", "exits with words", "raises", "returns"]
+            child = forked("returns")
+            if child == "the child's own":
+                return  # to the end of the script
+            return [[away(forked, how).result() for how in waits], list(futures.map(forked, waits * 5)),
+                    [futures.submit(forked, how).result() for how in waits], child,
+                    list(futures.map(abs, range(100))) == list(range(100))]
+    """,
+        stderr=None,
+    )
+    codes = [["exits", 4], ["exits with words", 1], ["raises", 1], ["returns", 0]]
+    assert [[list(pair) for pair in pairs] for pairs in got[:3]] == [codes, codes * 5, codes]
+    assert (list(got[3]), got[4]) == (["returns", 0], True)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Misuse, and what else is refused
 # ---------------------------------------------------------------------------------------------------------------------
