@@ -3876,6 +3876,7 @@ class Baton(Mailbox):
 
     def __init__(self, *about: Any) -> None:
         super().__init__(*about)
+        self.pid = os.getpid()
         self.strands = new_strands(self.config.strands)
         self.current: Strand = self.strands.main
         self.left: Dict[int, Tuple[Strand, Any]] = {}  # by thread: strands left behind; the recorder's stacks
@@ -4675,7 +4676,6 @@ class Runtime(Calls):
 
     def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
         super().__init__(config, rank, incarnation, link)
-        self.pid = os.getpid()
         self.constants: Dict[str, Any] = {}
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
         self.waiting_for: Dict[str, List[Waiter]] = {}
