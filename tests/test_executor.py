@@ -8,6 +8,7 @@ import gc
 import os
 import pickle
 import py_compile
+import random
 import re
 import shutil
 import signal
@@ -666,6 +667,15 @@ def test_max_tasks_per_child():
 
 def pid_of_task(_):
     return os.getpid()
+
+
+@pytest.mark.parametrize("runs", [3, pytest.param(100, marks=pytest.mark.soak)])
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="finds workers in /proc")
+def test_random_users_of_pools_whose_workers_die(runs):
+    seed = random.randrange(10**6)
+    words = [sys.executable, str(CHECKOUT / "tests" / "soak_executor.py"), "--runs", str(runs), "--seed", str(seed)]
+    done = subprocess.run(words, stdout=subprocess.PIPE, universal_newlines=True, timeout=100 * runs)
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_launcher_has_the_same(tmp_path):
