@@ -3302,7 +3302,7 @@ class Scheduler(Carver):
         """Fail tasks that were present at too many deaths."""
         if type(block.job) is Everywhere:
             text = f"worker {death['rank']} on {death['host']} (pid {death['pid']}) {death['how']} during run_on_all()"
-            block.job.deliver_error(block.lo, self.lost_error()(text))
+            block.job.deliver_error(block.lo, WorkerLost(text))
             return
         text = (
             f"{describe(block.job, block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
@@ -3311,10 +3311,7 @@ class Scheduler(Carver):
             "in native code, memory that runs out, or os._exit in this task"
         )
         for i in range(block.lo, block.hi):
-            block.job.deliver_error(i, self.lost_error()(text))
-
-    def lost_error(self) -> Any:
-        return WorkerLost
+            block.job.deliver_error(i, WorkerLost(text))
 
     def account(self, chunk_id: int, count: int) -> None:
         """Note that `count` tasks of a chunk are no longer under way."""
@@ -5765,9 +5762,6 @@ class ClientScheduler(Scheduler):
         self.n_maps_and_tasks += len(calls)
         return Block(request, [calls], 0, 0, len(calls))
 
-    def lost_error(self) -> Any:
-        return pool_error("PoolWorkerLost")
-
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Fail what cannot be pickled: there is no other place where it could run."""
         if block.hi - block.lo > 1:
@@ -5939,7 +5933,7 @@ class Client(Runtime):
                 try:
                     answer.set_result(job.value())
                 except BaseException as error:
-                    answer.set_exception(error)
+                    answer.set_exception(pool_failure(Failure(error)))
 
         job = Everywhere(func, args, note)
         self.scheduler.run_on_all(job)
@@ -6082,9 +6076,10 @@ def broken_pool(text: str) -> Any:
 def pool_failure(failure: Failure) -> BaseException:
     """Return a failure's exception as an Executor's future raises it."""
     error = failure.look()
-    if type(error) is not ScoopError:
+    names: Dict[Any, str] = {ScoopError: "PoolTaskBroken", WorkerLost: "PoolWorkerLost"}
+    if type(error) not in names:
         return error
-    broken: BaseException = pool_error("PoolTaskBroken")(*error.args)
+    broken: BaseException = pool_error(names[type(error)])(*error.args)
     broken.__cause__ = error.__cause__
     return broken
 
