@@ -7141,11 +7141,10 @@ class LoopbackAgent(Agent):
         """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
         life_out, life_in = os.pipe()
         number, how = inheritance(life_out)
-        python, *flags, path = own_command()
-        words = [self.config.python or python, *flags, "-c", FRESH, os.path.abspath(path), str(number)]
+        python, *words = compiled_command()
         if rank != ORIGIN:
             how.update(stdin=subprocess.DEVNULL, start_new_session=True, creationflags=NEW_GROUP)
-        process = subprocess.Popen(words, **how)
+        process = subprocess.Popen([self.config.python or python, *words, WORKER, str(number)], **how)
         os.close(life_out)
         child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
@@ -7187,12 +7186,7 @@ class LoopbackAgent(Agent):
                 os.write(child.lifeline, bytes([order["signal"], min(order["count"], 255)]))
 
 
-#: What a fresh interpreter runs to be a worker; unlike a script, a module is compiled once and not at each start.
-FRESH = """import sys,importlib.util as u,importlib.machinery as m
-s=u.spec_from_loader("scoop_lite",m.SourceFileLoader("scoop_lite",sys.argv[1]))
-p=sys.modules["scoop_lite"]=u.module_from_spec(s)
-s.loader.exec_module(p)
-p.serve_worker(int(sys.argv[2]))"""
+WORKER = "--serve_worker"  # with the number of a pipe behind it: this command is a worker of `LoopbackAgent`
 
 
 def inheritance(fd: int) -> Tuple[int, Dict[str, Any]]:
@@ -9230,6 +9224,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     Example:
         >>> scoop_lite.main(["-n", "2", "--quiet", "-c", "print('hello')"])    # doctest: +SKIP
     """
+    if argv is None and sys.argv[1:2] == [WORKER]:
+        serve_worker(int(sys.argv[2]))
     p = parser()
     words, args = split_words(sys.argv[1:] if argv is None else argv)
     options = p.parse_args(words)
