@@ -213,7 +213,7 @@ class Kind(NamedTuple):
     answer: str
 
 
-_ROWS = [
+MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("HELLO", "worker > broker", "facts", "a worker is up", "WELCOME, CONST"),
     ("WELCOME", "broker > worker", "facts", "answers HELLO", ""),
     ("HUNGRY", "worker > broker", "hunger", "it can take in one more batch, or not any more", "BATCH"),
@@ -251,8 +251,7 @@ _ROWS = [
     ("PIECE", "worker > broker > worker", "to, number, bytes", "a part of a big message, ahead of the rest", "CREDIT"),
     ("CREDIT", "worker > broker > worker", "to, count", "so many pieces have arrived", "PIECE"),
     ("SUSPEND", "broker > agent", "", "Ctrl-Z stops the launcher: until it speaks again, its silence is no death", ""),
-]
-MESSAGES = [Kind(code, *row) for code, row in enumerate(_ROWS, 1)]
+], 1)]  # fmt: skip
 # Handled by whichever thread reads the link: they touch queues and counters only.
 URGENT = ("WELCOME", "ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "LOST", "POOL", "MODULE",
           "PIECE", "CREDIT")  # fmt: skip
@@ -271,14 +270,7 @@ def facts(**values: Any) -> bytes:
 
 
 def read_facts(frame: Any, **kinds: type) -> Dict[str, Any]:
-    """Decode a frame of named facts.
-
-    Args:
-        kinds: names that must be there, and the types that their values must have.
-
-    Raises:
-        PeerError: it is something else.
-    """
+    """Decode a frame of named facts; PeerError if it is none, or one of `kinds` is missing or of another type."""
     try:
         found = json.loads(bytes(frame))
     except (ValueError, RecursionError) as error:
@@ -289,14 +281,9 @@ def read_facts(frame: Any, **kinds: type) -> Dict[str, Any]:
 
 
 def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[..., None]]:
-    """Find the handler ``on_<kind>`` of every message that may come this way; a missing one is an error at start.
+    """Find a handler, by code, for each message whose direction holds one of these; a missing one is an error at start.
 
-    Args:
-        owners: the objects whose methods handle messages; the first that has the method does.
-        directions: parts of the table's direction column that mean this way.
-
-    Returns:
-        Handlers by message code.
+    It is the method ``on_<kind>`` of the first of `owners` that has one.
     """
     handlers = {}
     for row in MESSAGES:
@@ -367,11 +354,7 @@ class Codec:
         self.big_flags = 0
 
     def feed(self, data: bytes) -> None:
-        """Take in bytes that arrived.
-
-        Raises:
-            PeerError: this is not ZMTP 3.x with NULL, or a frame is larger than max_frame.
-        """
+        """Take in bytes that arrived; PeerError if this is not ZMTP 3.x with NULL, or a frame larger than max_frame."""
         if self.rest:
             data = self.rest + data
         at, end = 0, len(data)
@@ -759,11 +742,7 @@ class Door:
 
 
 def knock(port: int, key: str, rank: int, incarnation: int) -> socket.socket:
-    """Connect to a `Door`, prove the key there, and have the other end prove it too.
-
-    Raises:
-        PeerError: it did not within 10 s, however often we asked.
-    """
+    """Connect to a `Door`, prove the key there, and have it prove the same: PeerError if it does not within 10 s."""
     who, secret, deadline = OWNER.pack(rank, incarnation), bytes.fromhex(key), now() + JOIN_S
     while True:
         sock = socket.socket()
@@ -784,11 +763,7 @@ def knock(port: int, key: str, rank: int, incarnation: int) -> socket.socket:
 
 
 def receive_exactly(sock: socket.socket, size: int) -> bytes:
-    """Receive so many bytes.
-
-    Raises:
-        PeerError: the other end closed before.
-    """
+    """Receive so many bytes; PeerError if the other end closes before."""
     received = b""
     while len(received) < size:
         data = sock.recv(size - len(received))
@@ -832,10 +807,8 @@ class Outbox:
     waits for nothing, nor does OPENED: a task that will kill this process must be known by then. All else that is to
     be sent after them waits here, in order. Only frames below SMALL_FRAME stay; others make heaps, of a piece's size or
     one frame. The message has a REFERENCE in the place of each, and a piece without bytes behind it ends the transfer,
-    up to its heap. No other frame is both so long and so begun: pickles begin with 0x80, and no text with 0xFF.
-
-    Args:
-        source: OWNER of this end; TO_BROKER of the broker's own.
+    up to its heap. No other frame is both so long and so begun: pickles begin with 0x80, and no text with 0xFF. Their
+    `source` is the OWNER of this end; TO_BROKER if it is the broker's own.
     """
 
     def __init__(self, source: bytes) -> None:
@@ -915,11 +888,7 @@ class Inbox:
         return False
 
     def mend(self, frames: Frames) -> Frames:
-        """Put frames in the place of their references, in the order in which they lie in their heaps.
-
-        Raises:
-            PeerError: not all of a frame has come.
-        """
+        """Put frames in the place of their references, in the order in which they lie in their heaps."""
         return [self.find(f) if len(f) == REFERENCE.size and f[:7] == REFERENCE_MARK else f for f in frames]
 
     def find(self, reference: Any) -> Any:
@@ -1003,10 +972,7 @@ class ZmqRouter:
     """The broker's end of the ØMQ engine: one ROUTER that lets in exactly the keys it has handed out.
 
     Each worker gets a key pair of its own; the ZAP handler (RFC 27) maps its public key to its rank, and libzmq stamps
-    every message with that: so nobody speaks for another worker, nor with a key of a past run.
-
-    Args:
-        take: called with (rank, frames) for each message.
+    every message with that: so nobody speaks for another worker, nor with a key of a past run. `take` gets them all.
     """
 
     def __init__(self, take: Callable[[int, Frames], None]) -> None:
@@ -1122,8 +1088,13 @@ class Member:
         self.address = OWNER.pack(rank, incarnation)
 
 
-class Members:
-    """The broker's register of all workers; sends to them, and to the agents that start them."""
+class Orders:
+    """The broker's register of all workers; who of them is hungry, who is to carve: demand and supply, by counts.
+
+    What would cost n² messages, and is not done: ask all suppliers for each hungry worker (few are, then twice as
+    many …); tell all of them each time one more is hungry (orders are powers of two); withdraw orders when nobody is
+    hungry any more (one batch too many from each comes back to it, RETURNED, and that order is filled).
+    """
 
     def __init__(self, send: Send, send_agent: Send, report: Callable[[str], None], welcome: Dict[str, Any]) -> None:
         self.send, self.send_agent, self.report, self.welcome = send, send_agent, report, welcome
@@ -1131,6 +1102,13 @@ class Members:
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.incarnations: Dict[int, int] = {}
+        self.hungry: Dict[int, None] = {}  # ranks that want a batch, first come first served
+        self.need = 0  # batches that they want together
+        # ranks that are not hungry; those that filled orders lately come first
+        self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
+        self.last_supplier: Optional[Member] = None  # who filled an order last
+        self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
+        self.widen_s = 0.0  # when to double it
 
     def start(self, host: int, ranks: Iterable[int]) -> None:
         """Have an agent start workers of these ranks, each as a new incarnation."""
@@ -1166,25 +1144,6 @@ class Members:
         """Find a member, unless this incarnation of it is dead."""
         member = self.members.get(rank)
         return member if member is not None and member.incarnation == incarnation else None
-
-
-class Orders(Members):
-    """Who is hungry, and who is to carve for them: supply and demand, by cumulative counts.
-
-    What would cost n² messages, and is not done: ask all suppliers for each hungry worker (few are, then twice as
-    many …); tell all of them each time one more is hungry (orders are powers of two); withdraw orders when nobody is
-    hungry any more (one batch too many from each comes back to it, RETURNED, and that order is filled).
-    """
-
-    def __init__(self, *way: Any) -> None:
-        super().__init__(*way)
-        self.hungry: Dict[int, None] = {}  # ranks that want a batch, first come first served
-        self.need = 0  # batches that they want together
-        # ranks that are not hungry; those that filled orders lately come first
-        self.suppliers: collections.OrderedDict[int, None] = collections.OrderedDict()
-        self.last_supplier: Optional[Member] = None  # who filled an order last
-        self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
-        self.widen_s = 0.0  # when to double it
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
         wants, serial = HUNGER.unpack(frames[1])
@@ -1254,7 +1213,10 @@ class Orders(Members):
 
 
 class Accounts(Orders):
-    """Who has which tasks, by the clear text of the messages that move them."""
+    """Who has which tasks, by the clear text of the messages that move them.
+
+    Big messages pass in pieces, ahead of themselves: no more of them at a time than their receiver takes in.
+    """
 
     def __init__(self, *way: Any) -> None:
         super().__init__(*way)
@@ -1377,10 +1339,6 @@ class Accounts(Orders):
                     self.to(worker, "ALL", function, CHUNK.pack(*chunk), *payload)
         self.for_all.clear()
 
-
-class Transfers(Accounts):
-    """Big messages pass in pieces, ahead of themselves: no more of them at a time than their receiver takes in."""
-
     def on_piece(self, member: Member, frames: Frames) -> None:
         """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
         _, to, number, piece = frames
@@ -1438,7 +1396,7 @@ class Transfers(Accounts):
             other.unread.pop(member, None)
 
 
-class Broker(Transfers):
+class Broker(Accounts):
     """Matches hungry workers with carved work, accounts for every chunk, and is the single judge of deaths.
 
     Args:
@@ -1450,13 +1408,9 @@ class Broker(Transfers):
     """
 
     def __init__(
-        self,
-        send: Send,
-        send_agent: Send,
-        report: Callable[[str], None],
-        restarts: int = 100,
+        self, send: Send, send_agent: Send, report: Callable[[str], None], restarts: int = 100,
         welcome: Optional[Dict[str, Any]] = None,
-    ) -> None:
+    ) -> None:  # fmt: skip
         super().__init__(send, send_agent, report, welcome or {})
         self.restarts = restarts
         self.library: Callable[[Dict[str, Any]], Frames] = lambda ask: [facts(number=ask["number"], path=None), b""]
@@ -1474,11 +1428,7 @@ class Broker(Transfers):
         self.agent_handlers = handlers_of((self,), "agent > broker")
 
     def turn(self, rank: int, frames: Frames) -> None:
-        """Handle one message of a worker; one of an incarnation that was declared dead is refused.
-
-        Raises:
-            PeerError: the message is not one of the table, or malformed.
-        """
+        """Handle one message of a worker; one of an incarnation that was declared dead is refused."""
         code, sender, incarnation = self.header(frames)
         member = self.find(rank, incarnation)
         if member is None or sender != rank:
@@ -1513,11 +1463,7 @@ class Broker(Transfers):
             raise PeerError(f"malformed {NAMES[code]}: {error!r}") from error
 
     def end_turn(self, now_s: float) -> Optional[float]:
-        """Do what is best done once for many messages; call after each round of them.
-
-        Returns:
-            Seconds after which to be called again even if nothing comes, or None.
-        """
+        """Do what is best done once for a round of messages; return in how many seconds to do so again, or None."""
         self.now_s = now_s
         if self.for_all:
             self.spread()
