@@ -1084,7 +1084,7 @@ class Member:
         self.target: Optional[Member] = None  # where the frames go that it sends in pieces
         self.taker: Optional[Member] = None  # the same, while it is the next BATCH that they belong to
         self.unread: Dict[Member, int] = {}  # pieces on their way to it, by who sends them
-        self.death: Optional[Dict[str, Any]] = None
+        self.death: Optional[Dict[str, Any]] = None  # its facts; who has one is no member any more
         self.address = OWNER.pack(rank, incarnation)
 
 
@@ -1136,9 +1136,6 @@ class Orders:
     def live(self) -> int:
         """Count the workers that run tasks or are being started."""
         return sum(m.capacity for m in self.members.values())
-
-    def lives(self, member: Member) -> bool:
-        return self.members.get(member.rank) is member
 
     def find(self, rank: int, incarnation: int) -> Optional[Member]:
         """Find a member, unless this incarnation of it is dead."""
@@ -1208,7 +1205,7 @@ class Orders:
 
     def give_back(self, taker: Optional[Member], sender: Member) -> None:
         """Have a taker wait for another batch than that of `sender`, which will not come."""
-        if taker is not None and taker is not sender and self.lives(taker):
+        if taker is not None and taker is not sender and taker.death is None:
             self.count(taker, taker.wants, taker.given - 1)
 
 
@@ -1330,7 +1327,7 @@ class Accounts(Orders):
         if not all(m.up and not m.retires for m in workers):
             return
         for owner, (_, function, head, *payload) in self.for_all:
-            if self.members.get(owner.rank) is owner:
+            if owner.death is None:
                 chunk = CHUNK.unpack(head)
                 self.to(owner, "SPREAD", REF.pack(chunk[2], 0, len(workers)))
                 for i, worker in enumerate(workers):
@@ -1346,7 +1343,7 @@ class Accounts(Orders):
             target, taken = None, member.inbox.on_piece(member.address, frames)
         else:
             target, taken = self.target_of(member, bytes(to), frames), is_piece(frames)
-        if target is not None and self.lives(target):
+        if target is not None and target.death is None:
             if taken:  # past what waits for credit of our own: its message comes later
                 target.unread[member] = target.unread.get(member, 0) + 1
                 self.send(target.rank, message("PIECE", target.rank, target.incarnation, member.address, number, piece))
@@ -1386,10 +1383,10 @@ class Accounts(Orders):
         """Of a dead worker: its receiver drops what has come of a frame; who was sending to it goes on, to nobody."""
         member.death = death
         self.give_back(member.taker, member)
-        if member.target is not None and self.lives(member.target):
+        if member.target is not None and member.target.death is None:
             self.to(member.target, "PIECE", member.address, ALL_FRAMES, b"")
         for sender, n in member.unread.items():
-            if n and self.lives(sender):
+            if n and sender.death is None:
                 self.to(sender, "CREDIT", TO_BROKER, COUNT.pack(n))
         member.unread.clear()
         for other in self.members.values():
@@ -1752,7 +1749,6 @@ _LruCache = type(functools.lru_cache(maxsize=None)(len))
 _class_tokens: Any = weakref.WeakKeyDictionary()
 _classes_by_token: Any = weakref.WeakValueDictionary()
 
-
 Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
 Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
 CodeFacts = Tuple[bytes, Tuple[str, ...], FrozenSet[str]]  # marshalled, global names it uses, all names in it
@@ -1760,15 +1756,9 @@ ClassState = Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]  # token, a
 
 
 def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> Frames:
-    """Pickle a value, whatever functions and classes are in it.
+    """Pickle a value, whatever is in it; return frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
 
-    Args:
-        value: Anything.
-        by_value_names: Top-level names of `__main__` that the receiver will not find, or `ALL_NAMES`.
-        pickler: A class; `_Pickler` by default.
-
-    Returns:
-        Frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
+    `by_value_names`: top-level names of `__main__` that the receiver will not find, or `ALL_NAMES`.
     """
     if type(value) in PLAIN:
         return [pickle.dumps(value, 5)]
@@ -1788,14 +1778,7 @@ def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) 
 
 
 def loads(frames: Frames) -> Any:
-    """Rebuild what `dumps` took apart.
-
-    Args:
-        frames: As from `dumps`. Arrays lie on the frames after the first, so give writable ones (bytearray).
-
-    Raises:
-        MisuseError: Something in it travels by value and comes from another version of Python.
-    """
+    """Rebuild what `dumps` took apart. Arrays lie on the frames after the first, so give writable ones (bytearray)."""
     try:
         return pickle.loads(frames[0], buffers=frames[1:])
     except ModuleNotFoundError:
@@ -1819,9 +1802,7 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
 class _Pickler(pickle.Pickler):
     """The C pickler, asking `reducer_override` about all that is not a builtin value."""
 
-    def __init__(
-        self, stream: io.BytesIO, buffer_callback: Optional[Callable[[pickle.PickleBuffer], Any]], by_value_names: Names
-    ) -> None:
+    def __init__(self, stream: io.BytesIO, buffer_callback: Any, by_value_names: Names) -> None:
         super().__init__(stream, 5, buffer_callback=buffer_callback)
         self.by_value_names = by_value_names
         #: id of a function's globals -> the dict that its functions will share over there
@@ -2032,13 +2013,9 @@ EXPLAIN_MAX_DEPTH, EXPLAIN_MAX_PARTS = 20, 200_000
 
 
 def explain_unpicklable(value: Any, root: str, error: BaseException, by_value_names: Names = frozenset()) -> str:
-    """Say in one sentence which part of a value cannot be pickled, and what to do.
+    """Say in one sentence which part of a value that `dumps` refused cannot be pickled, and what to do.
 
-    Args:
-        value: What `dumps` refused. Each level of nesting costs about as much time as that attempt.
-        root: The caller's name for it, such as "args".
-        error: What `dumps` raised.
-        by_value_names: As for `dumps`.
+    Each level of nesting costs about as much time as that attempt. `root`: the caller's name for it, such as "args".
     """
     path = root
     visited: Dict[int, Any] = {}
