@@ -201,18 +201,7 @@ LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surel
 Frames = List[Any]  # bytes, bytearray or memoryview each
 Send = Callable[[int, Frames], None]
 
-
-class Kind(NamedTuple):
-    """One row of the message table."""
-
-    code: int
-    name: str
-    direction: str
-    frames: str
-    when: str
-    answer: str
-
-
+Kind = collections.namedtuple("Kind", "code name direction frames when answer")  # a row of the message table
 MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("HELLO", "worker > broker", "facts", "a worker is up", "WELCOME, CONST"),
     ("WELCOME", "broker > worker", "facts", "answers HELLO", ""),
@@ -644,8 +633,7 @@ class Door:
 
         door > caller: nonce (32);  caller > door: OWNER of it (8), nonce (32), MAC (32);  door > caller: MAC (32)
 
-    Args:
-        selector: of the thread that owns us. admit: called with rank, incarnation and socket of who has proved its key.
+    The thread that owns `selector` also calls `admit`: with rank, incarnation and socket of who has proved its key.
     """
 
     PROOF = struct.Struct("!8s32s32s")
@@ -911,9 +899,7 @@ class ZmqLink:
     """A worker's link over ØMQ: a DEALER to the broker's ROUTER, encrypted and authenticated with CURVE.
 
     libzmq's descriptor is edge-triggered: after anything was sent or received, `ready` tells what it no longer shows.
-
-    Args:
-        endpoint: of the broker. server_key, public, secret: CURVE keys (Z85), handed out through the starter's pipe.
+    The keys (Z85) come through the starter's pipe, with the broker's endpoint.
     """
 
     edge = True
@@ -1123,9 +1109,9 @@ class Orders:
         start = facts(workers=workers, invitations=invitations, **self.welcome)
         self.send_agent(host, message("START", AGENT, 0, start))
 
-    def join(self, rank: int, capacity: int) -> Member:
-        """Add a member that no agent started (an Executor's client)."""
-        self.members[rank] = member = Member(rank, 1, -1, capacity)
+    def join(self, rank: int) -> Member:
+        """Add a member that no agent started and that runs no tasks: an Executor's client."""
+        self.members[rank] = member = Member(rank, 1, -1, capacity=0)
         self.incarnations[rank] = 1
         return member
 
@@ -1396,12 +1382,8 @@ class Accounts(Orders):
 class Broker(Accounts):
     """Matches hungry workers with carved work, accounts for every chunk, and is the single judge of deaths.
 
-    Args:
-        send: sends frames to a worker, by rank.
-        send_agent: sends frames to an agent, by host number.
-        report: says one sentence to the user.
-        restarts: of workers, at most, in any minute.
-        welcome: facts for every WELCOME.
+    It sends frames to workers (by rank) and agents (by host number), and reports a sentence to the user. There are at
+    most so many `restarts` of workers in any minute; `welcome` are facts for every WELCOME.
     """
 
     def __init__(
@@ -1531,12 +1513,10 @@ class Broker(Accounts):
             self.to(member, "STOP")
 
     def on_started(self, host: int, frames: Frames) -> None:
-        for worker in read_facts(frames[1], workers=list)["workers"]:
-            if type(worker) is not list or list(map(type, worker)) != [int, int, int]:
-                raise ValueError(worker)
-            member = self.find(*worker[:2])
-            if member is not None:
-                member.pid = worker[2]
+        started = read_facts(frames[1], rank=int, incarnation=int, pid=int)
+        member = self.find(started["rank"], started["incarnation"])
+        if member is not None:
+            member.pid = started["pid"]
 
     def on_died(self, host: int, frames: Frames) -> None:
         death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
@@ -1625,20 +1605,15 @@ class Broker(Accounts):
 
 
 class Strand:
-    """A stack of its own for code that may have to wait: the user's script, or a scheduler that runs tasks.
-
-    Attributes:
-        saved: what the runtime knows of the code running here (scope, slice, …), while another strand runs.
-        ready: it is in the runtime's `ready` queue. error: to be raised where it waits.
-    """
+    """A stack of its own for code that may have to wait: the user's script, or a scheduler that runs tasks."""
 
     __slots__ = ("impl", "saved", "ready", "error", "ident", "__weakref__")
 
     def __init__(self, impl: Any = None) -> None:
         self.impl = impl
-        self.saved: Any = None
-        self.ready = False
-        self.error: Optional[BaseException] = None
+        self.saved: Any = None  # what the runtime knows of the code here (scope, slice, …), while another strand runs
+        self.ready = False  # it is in the runtime's `ready` queue
+        self.error: Optional[BaseException] = None  # to be raised where it waits
         self.ident = 0  # of the thread it runs on
 
 
@@ -6985,7 +6960,7 @@ class Agent:
             os.set_blocking(r, False)
             child.outputs[r] = stream, bytearray()
             self.selector.register(r, selectors.EVENT_READ, functools.partial(self.read_output, child, r))
-        started = message("STARTED", AGENT, 0, facts(workers=[[rank, incarnation, pid]]))
+        started = message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid))
         if self.direct:
             self.link.send_with_descriptor(started, ours.fileno())
             ours.close()
@@ -7086,7 +7061,7 @@ class LoopbackAgent(Agent):
         """Pass on the link of a worker that has proved its key."""
         self.passed.append(sock.detach())
         pid = self.children[rank, incarnation].pid
-        self.link.queue(message("STARTED", AGENT, 0, facts(workers=[[rank, incarnation, pid]])))
+        self.link.queue(message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid)))
 
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
@@ -8018,11 +7993,12 @@ class HostLinks(Links):
             self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
         if name == "STARTED":  # which the broker has found to be well formed
-            for rank, incarnation, pid in read_facts(frames[1])["workers"]:
-                if self.config.verbose > 1:
-                    self.report(f"worker {rank} on {self.broker.host_names[host]} runs as process {pid}")
-                if site.direct and site.link.descriptors:
-                    self.add_peer(rank, incarnation, site.link.descriptors.popleft())
+            started = read_facts(frames[1])
+            if self.config.verbose > 1:
+                there = self.broker.host_names[host]
+                self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
+            if site.direct and site.link.descriptors:
+                self.add_peer(started["rank"], started["incarnation"], site.link.descriptors.popleft())
 
     def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
@@ -8150,7 +8126,7 @@ class Launcher(HostLinks):
                 self.open_router()
             first = ORIGIN
             if self.config.serve >= 0:  # an Executor's client takes the origin's place
-                self.broker.join(ORIGIN, 0)
+                self.broker.join(ORIGIN)
                 self.add_peer(ORIGIN, 1, self.config.serve)
                 first += 1
             for number, n in shares:

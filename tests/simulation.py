@@ -566,7 +566,8 @@ class Simulation:
 
     def lose_host(self, host):
         self.broker.lose_host(host, "its agent is gone")
-        self.at_broker(host, scoop_lite.message("STARTED", scoop_lite.AGENT, 0, scoop_lite.facts(workers=[])))
+        late = scoop_lite.facts(rank=-1, incarnation=1, pid=1)
+        self.at_broker(host, scoop_lite.message("STARTED", scoop_lite.AGENT, 0, late))
 
     # -- the run -------------------------------------------------------------------------------------------------------
 

@@ -256,7 +256,7 @@ def test_each_kind_cut_short_is_malformed(row):
 @pytest.mark.parametrize("kind", [row.name for row in MESSAGES if not {"worker"} & steps(row)[0]])
 def test_a_worker_cannot_say_what_is_not_its_to_say(kind):
     pool = Pool()
-    death = scoop_lite.facts(rank=1, incarnation=1, pid=1, code=0, how="fell", workers=[[1, 1, 5]], why="")
+    death = scoop_lite.facts(rank=1, incarnation=1, pid=1, code=0, how="fell", why="")
     with pytest.raises(PeerError, match="no business"):
         pool.turn(0, kind, death, death)
     assert sorted(pool.broker.members) == [0, 1, 2]

@@ -179,7 +179,7 @@ def test_a_worker_begins_with_nothing():
 def test_a_death_is_told_with_the_process_that_the_worker_was(pool, heard):
     if heard == "STARTED":
         for incarnation, pid in ((1, 55), (2, 66)):  # the second is not the one that runs
-            words = scoop_lite.facts(workers=[[1, incarnation, pid]])
+            words = scoop_lite.facts(rank=1, incarnation=incarnation, pid=pid)
             pool.broker.agent_turn(0, scoop_lite.message("STARTED", scoop_lite.AGENT, 0, words))
     pool.broker.members[1].host, pool.broker.host_names[1] = 1, "there"
     found = news(pool, pool.broker.lose_host, 1, "its link broke")
@@ -201,7 +201,7 @@ def test_a_death_may_come_before_anything_else():
     broker = scoop_lite.Broker(lambda *_: None, lambda host, frames: sent.append(NAMES[frames[0][0]]), said.append)
     broker.host_names[0] = "here"
     broker.start(0, [1])
-    broker.join(0, 0)
+    broker.join(0)
     broker.agent_turn(0, death(1))
     assert sent == ["START", "START"] and broker.members[1].incarnation == 2 and "starting another" in said[0]
 
@@ -357,7 +357,7 @@ def test_nobody_answers_more_pieces_than_came(pool, n_sent, n_credits, right):
 
 def test_who_joins_is_the_first_of_its_rank_and_may_run_no_tasks(pool):
     live = pool.broker.live()
-    client = pool.broker.join(9, 0)
+    client = pool.broker.join(9)
     assert (client.incarnation, client.host, pool.broker.live()) == (1, -1, live)
     pool.broker.start(0, [9])
     assert pool.broker.members[9].incarnation == 2 and pool.broker.live() == live + 1
