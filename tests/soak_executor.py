@@ -90,7 +90,7 @@ class User:
 
     def size(self, *sizes):
         """Draw a number of tasks."""
-        return min(self.rng.choice(sizes), 20 if self.few else sizes[-1])
+        return min(self.rng.choice(sizes), 8 if self.few else sizes[-1])
 
     def raises(self, error, future):
         try:
@@ -138,13 +138,14 @@ class User:
         assert len(self.pool.submit(bytes, n).result(60)) == n
 
     def step_cancel(self):
-        found = [self.pool.submit(nap, 0.01) for _ in range(30)]
+        found = [self.pool.submit(nap, 0.01) for _ in range(self.size(30))]
         cancelled = {future for future in found if self.rng.random() < 0.5 and future.cancel()}
         assert all(future.cancelled() if future in cancelled else future.result(60) == 0.01 for future in found)
 
     def step_wait(self):
-        found = [self.pool.submit(nap, self.rng.random() * 0.02) for _ in range(10)]
-        assert len(list(concurrent.futures.as_completed(found, 60))) == 10
+        n = self.size(10)
+        found = [self.pool.submit(nap, self.rng.random() * 0.02) for _ in range(n)]
+        assert len(list(concurrent.futures.as_completed(found, 60))) == n
         assert not concurrent.futures.wait(found, 60).not_done
 
     def step_run_on_all(self):
