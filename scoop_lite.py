@@ -5914,8 +5914,10 @@ class Client(Runtime):
 
     def on_stop(self, frames: Frames) -> None:
         """Break the pool: the launcher has gone before it was asked to."""
-        reason = self.link.closed or "it was stopped"
-        self.broken = self.broken or broken_pool(f"the pool's launcher has ended: {reason}")
+        how = f" ({self.link.closed or 'it was stopped'})"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            how = f" with status {self.process.wait(2)}; what it said is on standard error"
+        self.broken = self.broken or broken_pool("the pool's launcher has ended" + how)
 
     def fail_all(self) -> None:
         """Fail what is not done and never will be."""

@@ -500,7 +500,7 @@ def test_the_end_of_the_launcher_breaks_the_pool():
     executor.submit(abs, 1).result(20)
     future = executor.submit(time.sleep, 60)
     executor._client.process.kill()
-    with pytest.raises(BrokenProcessPool, match="the pool's launcher has ended"):
+    with pytest.raises(BrokenProcessPool, match=f"the pool's launcher has ended with status {-signal.SIGKILL}"):
         future.result(10)
     with pytest.raises(BrokenProcessPool):
         executor.submit(abs, 1)
