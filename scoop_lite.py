@@ -5948,6 +5948,7 @@ class Client(Runtime):
         _state["clients"].discard(self)
         # These refer back to us; without them all goes at once, with the last reference.
         self.handlers, self.urgent, self.owner = {}, {}, lambda: None
+        del self.teller
         self.scheduler.emit = lambda _: None
         self.scheduler.later = lambda _: None
 

@@ -18,6 +18,7 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from concurrent.futures.process import BrokenProcessPool
 from operator import mul
 from pathlib import Path
@@ -387,6 +388,20 @@ def test_shutdown_leaves_no_process_and_refuses_more():
     assert not [pid for pid in pids.values() if os.path.exists(f"/proc/{pid}")]
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit(abs, 1)
+
+
+def test_closed_pools_leave_nothing_to_the_garbage_collector():
+    """Each kept two descriptors until it came, and a program that makes little garbage may run out of them before."""
+    gc.collect()
+    gc.disable()
+    try:
+        with Executor(1) as executor:
+            assert executor.submit(pow, 2, 5).result(20) == 32
+        client = weakref.ref(executor._client)
+        del executor
+        assert client() is None
+    finally:
+        gc.enable()
 
 
 def test_a_dropped_executor_ends_its_pool():
