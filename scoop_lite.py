@@ -5074,6 +5074,14 @@ class MapResults(itertools.chain):  # type: ignore[type-arg]
     def close(self) -> None:
         """Cancel what has not started; the iterator then ends."""
         self.runs.close()
+        self.__class__ = ClosedResults
+
+
+class ClosedResults(MapResults):
+    """What `MapResults` becomes by `close`: it hands out no more of the run of results that it has begun with."""
+
+    def __next__(self) -> Any:
+        raise StopIteration
 
 
 @public(futures, "map")

@@ -186,6 +186,14 @@ def test_buffersize_bounds_what_is_drawn(pool):
     results.close()
 
 
+@pytest.mark.parametrize("length", [20, 5000])
+def test_a_closed_map_has_ended_in_the_middle_of_a_run(pool, length):
+    results = pool.map(abs, range(length), chunksize=length)
+    assert next(results) == 0
+    results.close()
+    assert list(results) == []
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5])
 def test_bad_sizes_are_refused(pool, size):
     with pytest.raises((TypeError, ValueError), match="buffersize"):

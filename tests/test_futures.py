@@ -348,6 +348,19 @@ def test_an_abandoned_map_starts_nothing_more(launch):
     assert set(launch.ledger.values()) == {1}
 
 
+def test_a_closed_map_has_ended(facts):
+    got = facts("""
+        def main():
+            left = []
+            for results in futures.map(abs, range(1000)), futures.map_as_completed(abs, range(1000)):
+                next(results)
+                results.close()
+                left.append(list(results))
+            return left
+    """)
+    assert got == [[], []]
+
+
 def test_map_over_results_of_maps(facts):
     """The input of one map may itself come from a map, or from a generator that waits for futures."""
     got = facts("""
