@@ -1325,10 +1325,16 @@ class Accounts(Orders):
     def on_piece(self, member: Member, frames: Frames) -> None:
         """Pass a piece on to where its message will go; if nobody is there (any more), it is taken here."""
         _, to, number, piece = frames
+        target, taken = member.target, is_piece(frames)
         if bytes(to) == TO_BROKER:
-            target, taken = None, member.inbox.on_piece(member.address, frames)
-        else:
-            target, taken = self.target_of(member, bytes(to), frames), is_piece(frames)
+            member.inbox.on_piece(member.address, frames)
+            target = None
+        elif not taken:
+            member.target = None
+        elif target is None and bytes(to) == ANYBODY:  # whoever the coming batch is for
+            target = member.target = member.taker = self.next_taker(member)
+        elif target is None:  # the owner of results
+            target = member.target = self.find(*OWNER.unpack(to))
         if target is not None and target.death is None:
             if taken:  # past what waits for credit of our own: its message comes later
                 target.unread[member] = target.unread.get(member, 0) + 1
@@ -1337,17 +1343,6 @@ class Accounts(Orders):
                 self.to(target, "PIECE", member.address, number, piece)
         elif taken:
             self.to(member, "CREDIT", TO_BROKER, COUNT.pack(1))
-
-    def target_of(self, member: Member, to: bytes, frames: Frames) -> Optional[Member]:
-        """Find the receiver of a worker's pieces: the owner of results; whoever the coming batch is for."""
-        target = member.target
-        if not is_piece(frames):
-            member.target = None
-        elif target is None:
-            if to == ANYBODY:
-                member.taker = self.next_taker(member)
-            target = member.target = member.taker if to == ANYBODY else self.find(*OWNER.unpack(to))
-        return target
 
     def on_credit(self, member: Member, frames: Frames) -> None:
         """Pass on how many pieces have arrived, to who sent them."""

@@ -51,7 +51,7 @@ EQUAL = {  # a part of a mutant's line: why no test can notice
     "self.clock() < self.late_s": "at the very moment, either will do",
     "recent[0] < self.now_s - 60": "likewise",
     "start_s, chunk_id =": "what only the recorder of traces reads",
-    "self.big_flags = self.big_size": "a declaration; who begins a big frame sets both",
+    "self.big_flags = 0": "a declaration; who begins a big frame sets it",
     "Codec.__init__: constant: 0": "likewise",
     "self.runs_script = False": "a declaration; the scheduler sets it",
     "on_credit: constant: 3": "the end of a slice, and of the message",
