@@ -1139,9 +1139,11 @@ class Orders:
 
     def count(self, member: Member, wants: int, given: int) -> None:
         """Note how many batches a worker ever wanted and got; so it is hungry now, or may be asked for tasks."""
-        self.need += max(0, wants - given) - max(0, member.wants - member.given)
+        if member.wants > member.given:
+            self.need -= member.wants - member.given
         member.wants, member.given = wants, given
         if wants > given:
+            self.need += wants - given
             self.hungry[member.rank] = None
             self.suppliers.pop(member.rank, None)  # an order that it has stays: for what it will get
         else:
@@ -1212,7 +1214,7 @@ class Accounts(Orders):
         chunk = self.chunk_in(frames)
         member.filled += 1
         taker, member.taker = member.taker, None
-        owner = self.find(*chunk[:2])
+        owner = self.find(chunk[0], chunk[1])
         if owner is None:
             self.give_back(taker, member)
             return
@@ -1404,8 +1406,8 @@ class Broker(Accounts):
     def turn(self, rank: int, frames: Frames) -> None:
         """Handle one message of a worker; one of an incarnation that was declared dead is refused."""
         code, sender, incarnation = self.header(frames)
-        member = self.find(rank, incarnation)
-        if member is None or sender != rank:
+        member = self.members.get(rank)
+        if member is None or sender != rank or incarnation != member.incarnation:
             logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
             return
         if member.inbox.heaps and code != CODES["PIECE"]:
