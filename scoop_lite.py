@@ -441,6 +441,7 @@ class StreamLink:
         self.codec = Codec()
         self.out: Deque[Any] = collections.deque([self.codec.opening])  # buffers of bytes
         self.closed = ""  # why, once it is
+        self.silent = False  # that is why; whoever is at the other end may still be there
         self.mute = False  # nobody reads what we write
         self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
         self.n_in = self.n_out = 0  # bytes
@@ -594,7 +595,7 @@ class StreamLink:
             self.last_heard_s = max(self.last_heard_s, now_s)  # SUSPEND makes it infinite
         self.beat_s = now_s
         if now_s - self.last_heard_s > dead_after_s:
-            self.closed = self.closed or f"nothing was heard for {dead_after_s:g} s"
+            self.closed, self.silent = self.closed or f"nothing was heard for {dead_after_s:g} s", True
         elif now_s >= self.ping_s:
             self.ping_s = now_s + heartbeat_s
             if not self.out:  # else bytes are on their way, and a PING would only queue behind them
@@ -7528,7 +7529,8 @@ class Site:
     """
 
     link: StreamLink
-    process: Any = None  # the command that reaches it, unless its agent is forked or a thread
+    command: List[str] = []  # that reaches it, unless its agent is forked or a thread
+    process: Any = None  # that runs this
     pid = 0  # of the agent, if that is forked
     cpus = 0  # that it offers, once it has joined
     facing = ""  # our address as it sees it
@@ -7597,8 +7599,9 @@ class Site:
         if self.process is None:
             return ""
         status = ""
-        with contextlib.suppress(subprocess.TimeoutExpired):  # its end may come a moment after that of its link
-            code = self.process.wait(0.3 if self.link.closed else 0)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # its end may come a moment after that of its link;
+            # but with a switch, many hosts fall silent: to wait for each would make us silent for all others
+            code = self.process.wait(0.3 if self.link.closed and not self.link.silent else 0)
             status = f"; {os.path.basename(self.command[0])} ended with status {code}"
         while self.process.stderr is not None and self.read_words():
             pass
@@ -7613,8 +7616,8 @@ class Site:
             cause = f"; does the prolog {self.config.prolog} work there?"
         else:
             cause = next((f"; {cause}" for pattern, cause in CAUSES if re.search(pattern, text)), "")
-        command = shlex.join(self.command).partition("exec(")[0]
-        return f"host {self.name} did not join: {text}{cause} (command: {command}…)"
+        command = f" (command: {shlex.join(self.command).partition('exec(')[0]}…)" if self.command else ""
+        return f"host {self.name} did not join: {text}{cause}{command}"
 
     def kill(self) -> None:
         """End the command; what it started over there ends with its link."""
@@ -7889,6 +7892,7 @@ class HostLinks(Links):
         self.joining: Set[Site] = set()  # that have neither joined nor failed
         self.printing: Set[Site] = set()  # whose workers have printed something
         self.watched = False  # some were reached by a command
+        self.begun = False  # workers have been started
         self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
 
@@ -7970,10 +7974,10 @@ class HostLinks(Links):
             self.lose_agent(site)
 
     def lose_agent(self, site: Site) -> None:
-        """Let go of a host whose link is closed, and of the command that reached it."""
+        """Let go of a host whose link is closed, and of its command; before workers start, it has not joined at all."""
         why = site.link.closed
-        if site in self.joining:
-            self.fail_host(site, why)
+        if not self.begun:
+            self.fail_host(site, "it answered, then " * (site.cpus > 0) + why)
             return
         self.close(site.link)
         del self.agents[site.number]
@@ -8056,13 +8060,15 @@ class HostLinks(Links):
             self.report(site.explain(why))  # which tells how the command ended: before we kill it
             if not self.config.min_hosts:
                 self.give_up_s = min(self.give_up_s, now() + 1)
-        if site in self.joining:
+        if site in self.joining or site.cpus:
             self.drop_start(site)
 
     def drop_start(self, site: Site) -> None:
-        """Give up a host that is still joining."""
+        """Give up a host before any worker is started."""
         self.joining.discard(site)
         self.agents.pop(site.number, None)
+        self.broker.host_names.pop(site.number, None)
+        site.cpus = 0
         self.close(site.link)
         site.kill()
 
@@ -8087,7 +8093,6 @@ class Launcher(HostLinks):
         super().__init__(config)
         self.signals: Dict[int, int] = collections.Counter()  # how often each came
         self.kill_s = math.inf  # when to stop waiting for the script to end by itself
-        self.begun = False  # workers have been started
         self.view = View(self)
 
     def run(self) -> int:
