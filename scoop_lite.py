@@ -4300,7 +4300,7 @@ class Parking(Runner):
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
         left_s = self.teller.tell_s - now()
-        if left_s <= 0:
+        if left_s <= 0 or self.teller.logs:
             self.teller.tell(idle=True)
         elif self.teller.is_news():
             return left_s if timeout is None else min(timeout, left_s)
@@ -8370,10 +8370,10 @@ class Recorder:
         self.zero_s = welcome.get("epoch", self.born_s) - self.offset_s
 
     def is_news(self) -> bool:
-        """Return True when there is something that was not told yet, and somebody to hear it."""
+        """Return True when there is something to be told at the next time for it."""
         s = self.scheduler
         state = s.n_done - s.n_visits + s.n_returned, s.n_done, True
-        return bool(self.config.progress and state != self.told or self.records or self.logs)
+        return bool(self.config.progress and state != self.told or self.records)
 
     def numbers(self) -> Dict[str, Any]:
         """Count what this worker has done so far, and what it knows that is to be done."""

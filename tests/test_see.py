@@ -417,6 +417,30 @@ def test_log_records_reach_the_terminal_with_host_and_rank(launch_once, option, 
     assert re.search(r"ERROR from \S+, worker 0: oops\nTraceback.*\n(.*\n)*ZeroDivisionError", outcome.stderr)
 
 
+def test_a_log_record_that_came_while_the_lock_was_held_is_sent_before_this_worker_waits(launch_once):
+    """Nothing but such records was to be told, and never: the wait for that time raised an OverflowError."""
+    outcome = launch_once(
+        """
+        import time
+        import scoop_lite
+        from scoop_lite import futures
+
+        def note(future):
+            with scoop_lite._state["runtime"].lock:
+                scoop_lite.logger.warning("while the lock was held")
+
+        if __name__ == "__main__":
+            first, second = futures.submit(time.sleep, 0.4), futures.submit(time.sleep, 0.8)
+            time.sleep(0.3)  # others have both now
+            first.add_done_callback(note)
+            print(second.result())
+        """,
+        n=3,
+    )
+    assert (outcome.returncode, outcome.stdout) == (0, "None\n"), outcome
+    assert "WARNING from" in outcome.stderr and "while the lock was held" in outcome.stderr
+
+
 def test_the_log_file_has_json_lines_in_order_of_time(launch, tmp_path):
     outcome = launch(LOGGING, options=["--log", str(tmp_path / "log")])
     records = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
