@@ -214,7 +214,7 @@ def test_a_killed_agent_or_starter_costs_its_host_and_nothing_else(run, grip, wh
     if grip == "stopped":
         stop(beta)
     process(job.agent("beta") if whom == "agent" else job.starter("beta")).kill()
-    wait_until(lambda: not any(w.exists() for w in workers), 1, lambda: "beta's workers gone; %s" % job)
+    wait_until(lambda: not any(w.exists() for w in workers), 3, lambda: "beta's workers gone; %s" % job)
     job.give("calm")
     check_done_elsewhere(job)
     assert "beta" in job.output("err"), "the loss of a host is said"
@@ -501,7 +501,7 @@ def test_over_ssh_a_session_or_agent_killed_costs_its_host_alone(run, cluster, w
     victims = cluster.processes("node2") - pythons if whom == "session" else {agent}
     for victim in victims:
         victim.kill()
-    wait_until(lambda: not any(p.exists() for p in pythons), 1, lambda: "node2's workers gone; %s" % job)
+    wait_until(lambda: not any(p.exists() for p in pythons), 3, lambda: "node2's workers gone; %s" % job)
     check_done_elsewhere(job, "node2")
     assert "node2" in job.output("err") and one_sentence(job.output("err"))
     cluster.clean(5, "node1", "node2")
