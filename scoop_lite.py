@@ -7983,8 +7983,9 @@ class HostLinks(Links):
         del self.agents[site.number]
         if self.broker.status is None:
             why += site.last_words()
-            site.kill()
             self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
+        if self.broker.status is None or site.link.silent:  # else it ends by itself, and `end` waits for that
+            site.kill()
         self.broker.lose_host(site.number, why)
 
     def agent_message(self, host: int, frames: Frames) -> None:

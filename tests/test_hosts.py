@@ -383,6 +383,39 @@ if __name__ == "__main__":
     assert done.err.count("is lost: nothing was heard for 1.5 s") == n and "host alive" not in done.err, done.err
 
 
+def test_hosts_that_are_silent_at_the_end_are_not_waited_for_one_after_another(place):
+    n = 8
+    place.write("silent.py", f"""\
+import os, subprocess, time
+from scoop_lite import futures
+
+def stop_soon(_):
+    if os.environ["HOST"] != "alive":
+        wait = 'while [ ! -e "$GO" ]; do sleep 0.05; done; kill -STOP ' + str(os.getppid())
+        subprocess.Popen(["sh", "-c", wait], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                         stderr=subprocess.DEVNULL)
+    return os.getppid()
+
+if __name__ == "__main__":
+    agents = futures.run_on_all(stop_soon, 0).values()
+    open(os.environ["GO"], "w").close()
+    state = lambda pid: open(f"/proc/{{pid}}/stat").read().rpartition(")")[2].split()[0]
+    while sum(state(pid) == "T" for pid in agents) < {n}:
+        time.sleep(0.01)
+    print("end", flush=True)
+""")
+    place.environment["GO"] = str(place.path / "go")
+    options = ["--heartbeat", "0.3", "--dead-after", "1.5", "--hosts", "alive:1", *(f"n{i}:1" for i in range(n))]
+    process = place.start(*options, "--", "silent.py")
+    try:
+        assert process.stdout.readline() == "end\n"
+        begin = time.monotonic()
+        process.communicate(timeout=40)
+    finally:
+        process.kill()
+    assert process.returncode == 0 and time.monotonic() - begin < n  # it was two seconds for each
+
+
 def test_a_host_that_says_nothing(place):
     place.write("bin/mute", "#!/bin/sh\nexec sleep 60\n").chmod(0o755)
     begin = time.monotonic()
