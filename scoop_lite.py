@@ -6790,7 +6790,7 @@ class Agent:
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
         self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
         self.oom_kills = count_oom_kills()
-        self.signals: Dict[int, int] = collections.Counter()  # that came to us (and so to our whole foreground group)
+        self.signals: Set[int] = set()  # that came to us (and so to our whole foreground group)
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
         self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
@@ -6916,8 +6916,8 @@ class Agent:
                 child.link.watch(self.selector)
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """Count a signal (see `catch_signals`); those that end the agent of another host start its grace."""
-        self.signals[number] += 1
+        """Note a signal (see `catch_signals`); those that end the agent of another host start its grace."""
+        self.signals.add(number)
         if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
             self.stop_s = min(self.stop_s, now() + 3)
 
@@ -7003,12 +7003,10 @@ class Agent:
 
         SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
         """
-        order = read_facts(frames[1], signal=int, count=int)
-        if self.signals[order["signal"]] < order["count"]:
-            self.signals[order["signal"]] = order["count"]
-            for child in self.children.values():
-                if child.rank == ORIGIN:
-                    os.kill(child.pid, order["signal"] if catches(child.pid, order["signal"]) else signal.SIGINT)
+        number = read_facts(frames[1], signal=int)["signal"]
+        for child in self.children.values() if number not in self.signals else ():
+            if child.rank == ORIGIN:
+                os.kill(child.pid, number if catches(child.pid, number) else signal.SIGINT)
 
     def on_suspend(self, frames: Frames) -> None:
         """Wait for the launcher as long as its end of the link is open; with its next byte, judging begins anew."""
@@ -7087,10 +7085,10 @@ class LoopbackAgent(Agent):
 
     def on_interrupt(self, frames: Frames) -> None:
         """Tell the origin of a signal; it knows whether it got that one itself, as all do that share a terminal."""
-        order = read_facts(frames[1], signal=int, count=int)
+        order = read_facts(frames[1], signal=int)
         for child in self.children.values():
             if child.rank == ORIGIN:
-                os.write(child.lifeline, bytes([order["signal"], min(order["count"], 255)]))
+                os.write(child.lifeline, bytes([order["signal"]]))
 
 
 WORKER = "--serve_worker"  # with the number of a pipe behind it: this command is a worker of `LoopbackAgent`
@@ -7123,10 +7121,10 @@ def serve_worker(number: int) -> None:
 
 def obey(life: Any) -> None:
     """Raise the signals that our agent tells of, unless they have reached us too; end this process with its agent."""
-    for number, count in iter(lambda: life.read(2), b""):
+    for (number,) in iter(lambda: life.read(1), b""):
         if _state["runtime"] is None:
             os._exit(128 + number)  # no script has begun
-        if _state["runtime"].n_signals[number] < count:
+        if not _state["runtime"].n_signals[number]:
             signal_self(number if callable(signal.getsignal(number)) else signal.SIGINT)
     os._exit(1)
 
@@ -8092,7 +8090,6 @@ class Launcher(HostLinks):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.signals: Dict[int, int] = collections.Counter()  # how often each came
         self.kill_s = math.inf  # when to stop waiting for the script to end by itself
         self.view = View(self)
 
@@ -8166,7 +8163,6 @@ class Launcher(HostLinks):
 
     def on_signal(self, number: int, frame: Any) -> None:
         """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
-        self.signals[number] += 1
         if self.signalled is not None:
             self.kill_s = now()
             return
@@ -8177,7 +8173,7 @@ class Launcher(HostLinks):
         elif number != signal.SIGINT:
             self.kill_s = now() + 4
         for host in self.agents:
-            self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number, count=self.signals[number])))
+            self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
 
     def catch_suspend(self) -> None:
         """Learn of Ctrl-Z, unless whoever started us wants it ignored. No agent must be forked from here on."""
@@ -8264,7 +8260,7 @@ class Recorder:
         self.logs: Deque[bytes] = collections.deque()
         self.stack: List[Run] = []  # what runs on the current strand, outermost first
         self.last: Any = None  # the record to which one of the same function and depth may be added
-        self.func, self.depth = None, -1  # its function and depth; depth -1: to that one, nothing may be added
+        self.depth = -1  # its depth; -1: to that one, nothing may be added
         self.n_recorded = 0  # tasks that are in a record: each counts those that have ended since the one before
         self.spent: Dict[str, List[float]] = {}  # tasks, seconds and longest by function
         self.told: Any = None
@@ -8282,10 +8278,9 @@ class Recorder:
         self.stack.append((job.func, *block.first_call(), start_s, job.born_s, job if type(job) is Visit else None))
 
     def end(self, end_s: float, inline: bool = False, n_more: int = 0) -> None:
-        """Note that what began last has ended; short tasks inside of others are only counted.
+        """Note that what began last has ended; `n_more` tasks are about to be counted as done.
 
-        Args:
-            n_more: tasks that the scheduler will count as done in a moment.
+        Short tasks inside of others are only counted.
         """
         self.cut_s, run = end_s, self.stack.pop()
         if not (inline and self.stack and end_s - run[3] < NESTED_S):
@@ -8294,16 +8289,15 @@ class Recorder:
     def write(self, run: Run, n: int) -> None:
         """Add a run that ends now to what the summary shows, and to the records: by itself, or to the one before it."""
         func, call, kwargs, start_s, born_s, visit = run
-        end_s, depth, last = self.cut_s, len(self.stack), self.last
+        name, end_s, depth, last = name_of(func), self.cut_s, len(self.stack), self.last
         self.n_recorded += n
         if self.config.verbose > 0:
-            spent = self.spent.get(name_of(func), (0, 0.0, 0.0))
+            spent = self.spent.get(name, (0, 0.0, 0.0))
             longest_s = max(spent[2], (end_s - start_s) / (n or 1))
-            self.spent[name_of(func)] = [spent[0] + n, spent[1] + end_s - start_s, longest_s]
+            self.spent[name] = [spent[0] + n, spent[1] + end_s - start_s, longest_s]
         if not self.config.trace or not n and end_s - start_s < SLIP_S:
             return
-        if depth == self.depth and start_s - last[3] < SLIP_S and end_s - last[2] < MERGE_S and (
-                func is self.func or name_of(func) == last[1]):  # fmt: skip
+        if (depth, name) == (self.depth, last and last[1]) and start_s - last[3] < SLIP_S and end_s - last[2] < MERGE_S:
             last[3], last[4]["args"]["n"] = end_s, last[4]["args"].get("n", 1) + n
         else:
             args: Dict[str, Any] = {"args": brief_call(call, kwargs)}
@@ -8313,8 +8307,8 @@ class Recorder:
                 args["owner"] = visit.key[0]
             if born_s is not None:
                 args["queued_us"] = round((start_s - born_s) * 1e6)
-            self.func, self.depth = func, depth
-            self.last = ["X", name_of(func), start_s, end_s, {"cat": "task", "args": args}]
+            self.depth = depth
+            self.last = ["X", name, start_s, end_s, {"cat": "task", "args": args}]
             self.records.append(self.last)
         if visit is not None:
             self.arrow("t", start_s, visit.key)
@@ -8433,11 +8427,7 @@ class Recorder:
 
 
 class LogHandler(logging.Handler):
-    """Passes records of the `scoop_lite` loggers to `take` (record, text); where that is impossible, to standard error.
-
-    Args:
-        alive: tells whether `take` can still do something with them in this process.
-    """
+    """Passes records of our loggers to `take` (record, text) while that can use them (`alive`), else prints them."""
 
     def __init__(self, config: Config, take: Callable[..., None], alive: Callable[[], bool]) -> None:
         super().__init__(log_level(config, to_file=True))
@@ -8448,11 +8438,10 @@ class LogHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Send a record on its way; where there is none, as in a forked child, print it as `logging` would."""
-        if not self.alive():
-            assert logging.lastResort is not None
+        if self.alive():
+            self.take(record, self.format(record))
+        elif logging.lastResort is not None:
             logging.lastResort.handle(record)
-            return
-        self.take(record, self.format(record))
 
 
 def log_level(config: Config, to_file: bool = False) -> int:
@@ -8522,14 +8511,16 @@ class StatusLine:
         self.text = ""
 
     def draw(self, parts: Sequence[str]) -> None:
-        """Show as many of these parts as fit, if they differ from what is shown."""
+        """Show as many of these parts as fit, the first cut if need be, if they differ from what is shown."""
         try:
             columns, lines = os.get_terminal_size(self.fd)
             if os.tcgetpgrp(self.fd) != os.getpgrp():
                 return  # in the background: the terminal is another's
         except OSError:
             return
-        text = fit(parts, columns - 1)
+        lengths = itertools.accumulate(len(part) + len(", ") for part in parts)
+        n = sum(length <= columns + 1 for length in lengths)
+        text = ", ".join(parts[: max(1, n)])[: max(0, columns - 1)]
         if lines < 3 or (text, (columns, lines)) == (self.text, self.size):
             return
         data = f"\0337\033[{lines};1H\033[0m\033[2K{text}\0338"
@@ -8544,14 +8535,6 @@ class StatusLine:
         if self.text:
             self.put(f"\0337\033[r\033[{self.size[1]};1H\033[2K\0338".encode())
         self.text, self.size = "", (0, 0)
-
-
-def fit(parts: Sequence[str], width: int) -> str:
-    """Join parts with commas, as many as fit; the first is cut if need be."""
-    n = len(parts)
-    while n > 1 and len(", ".join(parts[:n])) > width:
-        n -= 1
-    return ", ".join(parts[:n])[: max(0, width)]
 
 
 def choose_progress(options: argparse.Namespace) -> str:
@@ -8891,7 +8874,7 @@ OPTIONS = {
         option("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
                help="how to reach a host: a name, or a command as 'qrsh -inherit {host}' (default: auto)"),
         option("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'"),
-        option("--rsh", action="store_true", help="reach hosts by rsh"),
+        option("--rsh", dest="launcher", action="store_const", const="rsh", help="reach hosts by rsh"),
         option("--external-hostname", dest="address", type=address, metavar="ADDRESS",
                help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)"),
         option("--python-interpreter", dest="python", metavar="EXE", help="interpreter that runs workers"),
@@ -8945,8 +8928,7 @@ def parser() -> Parser:
 def choose_program(options: argparse.Namespace, root: str, p: Parser) -> Dict[str, Any]:
     """Return what the configuration says of the program; refuse one that cannot be read, in Python's own words.
 
-    Args:
-        root: the current directory, which `python` puts first on `sys.path` where the program is no file.
+    `python` puts the current directory (`root`) first on `sys.path` where the program is no file.
     """
     for kind, words in (("module", options.module), ("code", options.code)):
         if words is not None:
@@ -9101,7 +9083,7 @@ def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]
 
 def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> str:
     """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
-    name = "rsh" if options.rsh else options.launcher
+    name: str = options.launcher
     if name == "auto":
         own = SCHEDULER_STARTERS.get(scheduler, "")
         name = own if own and is_command(own) else "ssh"
@@ -9225,11 +9207,7 @@ if __name__ == "__main__":
 
 
 def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
-    """Print what a run with these words of the command line meets here, a line each, and try some (--self-check).
-
-    Returns:
-        The exit status: 0 unless something that must work does not.
-    """
+    """Print what a run with these words of the command line meets here, and try some; return the exit status."""
     there = [value for _, value, module, _, _ in ACCELERATORS if importlib.util.find_spec(module)]
     engines = ["own", "zmq"][: 1 + ("zmq" in there)] if CAN_FORK else ["loopback"]
     engines = engines if options.backend == "auto" else [options.backend]
