@@ -7895,10 +7895,7 @@ class HostLinks(Links):
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
 
     def start_hosts(self) -> None:
-        """Start an agent on every host of the plan; in the forked one, this does not return.
-
-        This host's agent is forked, unless it needs another interpreter or a prolog. Others are started in parallel.
-        """
+        """Start an agent on every host, forked where that is this one and needs no prolog: there it does not return."""
         start_here = self.start_host if self.config.python or self.config.prolog else self.fork_agent
         if self.config.backend == "loopback":
             start_here = self.begin_agent
@@ -8278,12 +8275,9 @@ class Recorder:
         self.stack.append((job.func, *block.first_call(), start_s, job.born_s, job if type(job) is Visit else None))
 
     def end(self, end_s: float, inline: bool = False, n_more: int = 0) -> None:
-        """Note that what began last has ended; `n_more` tasks are about to be counted as done.
-
-        Short tasks inside of others are only counted.
-        """
+        """Note that what began last has ended; the scheduler will count `n_more` tasks as done in a moment."""
         self.cut_s, run = end_s, self.stack.pop()
-        if not (inline and self.stack and end_s - run[3] < NESTED_S):
+        if not (inline and self.stack and end_s - run[3] < NESTED_S):  # else it is counted only
             self.write(run, self.scheduler.n_done + n_more - self.n_recorded)
 
     def write(self, run: Run, n: int) -> None:
@@ -8474,7 +8468,7 @@ def brief(value: Any) -> str:
     """Describe an argument in a few characters, for the trace: never by its own `__repr__`."""
     kind = type(value)
     if kind in (str, bytes):
-        return repr(value if len(value) <= 20 else value[:18] + value[:0].join(["…" if kind is str else b"..."]))
+        return repr(value[:20]) + "…" * (len(value) > 20)
     if kind in (type(None), bool, float, complex) or kind is int and value.bit_length() < 128:
         return repr(value)
     return f"{kind.__name__} of {len(value)}" if kind in (list, tuple, dict, set, frozenset, range) else kind.__name__
@@ -8926,10 +8920,7 @@ def parser() -> Parser:
 
 
 def choose_program(options: argparse.Namespace, root: str, p: Parser) -> Dict[str, Any]:
-    """Return what the configuration says of the program; refuse one that cannot be read, in Python's own words.
-
-    `python` puts the current directory (`root`) first on `sys.path` where the program is no file.
-    """
+    """Return what the configuration says of the program; refuse one that cannot be read, in Python's own words."""
     for kind, words in (("module", options.module), ("code", options.code)):
         if words is not None:
             program = words[0] if words else p.error(f"option -{kind[0]} needs an argument")
@@ -8964,7 +8955,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
         directory = os.getcwd()
     except OSError as error:
         p.error(f"--path {options.path or '. (this directory)'}: {error.strerror}")
-    program = choose_program(options, directory, p)
+    program = choose_program(options, directory, p)  # `python` too has the directory on `sys.path`, but for a file
     if options.heartbeat_s >= options.dead_after_s:  # then every host that has nothing to say would be dead
         p.error(f"--heartbeat {options.heartbeat_s:g}: must be shorter than --dead-after {options.dead_after_s:g}")
     if options.init and not all(options.init.partition(":")):
