@@ -7744,7 +7744,6 @@ class Links:
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
         self.agents: Dict[int, StreamLink] = {}  # links of those that speak, by host number
         self.peers: Dict[int, StreamLink] = {}  # workers' own links, by rank
-        self.early: Dict[int, List[Frames]] = {}  # for workers whose link is not here yet
         self.touched: Set[Any] = set()  # links with something to write
         self.bell = Bell()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
@@ -7758,15 +7757,13 @@ class Links:
             self.writer.put(2, f"scoop_lite: {text}\n".encode())
 
     def send(self, rank: int, frames: Frames) -> None:
-        """Send to a worker: straight, through its agent, or once its link is there."""
+        """Send to a worker that has said HELLO: straight, or through its agent."""
         if self.router is not None and self.router.send(rank, frames):
             return
         peer, member = self.peers.get(rank), self.broker.members.get(rank)
         if peer is None and member is not None and not self.sites[member.host].direct:
             peer = self.agents.get(member.host)
-        if peer is None:
-            self.early.setdefault(rank, []).append(frames)
-        else:
+        if peer is not None:  # else it is about to be found dead
             peer.queue(frames)
             self.touched.add(peer)
 
@@ -7813,15 +7810,12 @@ class Links:
             order = facts(rank=rank, incarnation=member.incarnation)
             self.send_agent(member.host, message("KILL", AGENT, 0, order))
 
-    def add_peer(self, rank: int, incarnation: int, fd: int) -> None:
+    def add_peer(self, rank: int, fd: int) -> None:
         """Connect to a local worker by the descriptor that its agent passed us."""
         link = StreamLink(socket.socket(fileno=fd))
         self.peers[rank] = link
         self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, rank, link))
         self.touched.add(link)
-        for frames in self.early.pop(rank, ()):
-            if HEADER.unpack(frames[0])[2] == incarnation:
-                link.queue(frames)
 
     def read_peer(self, rank: int, link: Any) -> None:
         """Hand a worker's messages to the broker; one whose link is broken is ended."""
@@ -7835,18 +7829,13 @@ class Links:
             link.closed = str(error)
             self.report(f"worker {rank} broke the protocol: {error}")
         if link.closed:
-            self.drop_peer(rank, link)
+            self.close(link)
+            del self.peers[rank]
             if rank == ORIGIN and self.config.serve >= 0:
                 self.broker.said_bye = True  # it has nobody left to tell otherwise
                 self.broker.bury(self.broker.members[ORIGIN], {"code": 0})
             elif self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
                 self.kill_worker(rank)
-
-    def drop_peer(self, rank: int, link: Any) -> None:
-        """Forget a worker's link, unless the rank has a new one already."""
-        if self.peers.get(rank) is link:
-            self.close(link)
-            del self.peers[rank]
 
     def close(self, link: Any) -> None:
         """Close a link, of which nothing is to be heard any more."""
@@ -7865,7 +7854,8 @@ class Links:
             while not link.closed and link.n_in != n:
                 n = link.n_in
                 self.read_peer(rank, link)
-            self.drop_peer(rank, link)
+            if self.peers.pop(rank, None) is not None:
+                self.close(link)
 
     def end_turn(self) -> Optional[float]:
         """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
@@ -8006,7 +7996,7 @@ class HostLinks(Links):
                 there = self.broker.host_names[host]
                 self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
             if site.direct and site.link.descriptors:
-                self.add_peer(started["rank"], started["incarnation"], site.link.descriptors.popleft())
+                self.add_peer(started["rank"], site.link.descriptors.popleft())
 
     def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
@@ -8135,7 +8125,7 @@ class Launcher(HostLinks):
             first = ORIGIN
             if self.config.serve >= 0:  # an Executor's client takes the origin's place
                 self.broker.join(ORIGIN)
-                self.add_peer(ORIGIN, 1, self.config.serve)
+                self.add_peer(ORIGIN, self.config.serve)
                 first += 1
             for number, n in shares:
                 self.broker.start(number, range(first, first + n))
