@@ -46,7 +46,7 @@ def square(x):
 if __name__ == "__main__":
     print(list(futures.map(square, range(3))))
 """
-ROW = ("\n]\nMESSAGES = ", '\n    ("NOTE", "worker > broker", "facts", "a task says something", ""),\n]\nMESSAGES = ')
+ROW = ("\n], 1)]", '\n    ("NOTE", "worker > broker", "facts", "a task says something", ""),\n], 1)]')
 HANDLER = ("    def on_stats(self, member: Member", '''\
     def on_note(self, member: Member, frames: Frames) -> None:
         self.report(f"worker {member.rank} notes: {read_facts(frames[1], text=str)['text']}")
