@@ -6055,8 +6055,8 @@ class Executor(concurrent.futures.Executor):
         options: the launcher's other options, as keywords: ``retries=2``, ``seed=1``, ``dead_after=5``, ``quiet=True``…
 
     Raises:
-        ValueError, TypeError: an argument that cannot be, or an option that the launcher has not. A value that it refuses
-            breaks the pool: the first use says so, the sentence is on standard error.
+        ValueError, TypeError: an argument that cannot be, or an option that the launcher has not. A value that the
+            launcher refuses breaks the pool: the first use raises that, the reason is on standard error.
 
     Example:
         >>> with scoop_lite.Executor(4) as pool:
