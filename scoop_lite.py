@@ -4573,7 +4573,7 @@ class Runtime(Calls):
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
-        self.n_signals: Dict[int, int] = collections.Counter()
+        self.signals: Set[int] = set()  # that came to us
         self.pump = Pump(self) if link is not None and config.capacity else None
 
     def on_welcome(self, frames: Frames) -> None:
@@ -4717,7 +4717,7 @@ class Runtime(Calls):
     def on_signal(self, number: int, frame: Any) -> None:
         if os.getpid() != self.pid:
             os._exit(128 + number)  # a child of the user's by fork
-        self.n_signals[number] += 1
+        self.signals.add(number)
         self.signal = number
         if self.lock.locked() or not self.interrupt(frame):  # in the middle of our own work: come again in a moment
             threading.Timer(0.01, signal_self, (number,)).start()
@@ -6895,7 +6895,7 @@ class Agent:
         self.link.drain()
 
     def catch_signals(self) -> None:
-        """Count signals and ring, so that they are acted on between two messages."""
+        """Note signals and ring, so that they are acted on between two messages."""
         for number in (*END_SIGNALS, signal.SIGCHLD):
             handler = signal.signal(number, self.on_signal)
             self.old_handlers.setdefault(number, handler)
@@ -7125,7 +7125,7 @@ def obey(life: Any) -> None:
     for (number,) in iter(lambda: life.read(1), b""):
         if _state["runtime"] is None:
             os._exit(128 + number)  # no script has begun
-        if not _state["runtime"].n_signals[number]:
+        if number not in _state["runtime"].signals:
             signal_self(number if callable(signal.getsignal(number)) else signal.SIGINT)
     os._exit(1)
 
