@@ -293,27 +293,29 @@ LONG_HEAD = struct.Struct("!BQ")
 SHORT_HEADS = [[bytes((flags, size)) for size in range(256)] for flags in range(COMMAND + 1)]
 
 
-def encode(frames: Sequence[Any], flag: int = 0) -> List[Any]:
-    """Turn one message into buffers to write: small frames joined, big ones as they are (no copy)."""
-    buffers, small, left = [], bytearray(), len(frames)
-    flags = flag | MORE
-    for frame in frames:
-        left -= 1
-        if not left:
+def encode(frames: Sequence[Any], out: Any, flag: int = 0) -> Any:
+    """Add one message to the buffers to be written: small frames to the last one, big ones as they are (no copy)."""
+    if not out or type(out[-1]) is not bytearray or len(out[-1]) >= BIG_FRAME:  # a frame, or partly written
+        out.append(bytearray())
+    small, flags, last = out[-1], flag | MORE, len(frames) - 1
+    for i, frame in enumerate(frames):
+        if i == last:
             flags = flag
         size = len(frame)
         small += SHORT_HEADS[flags][size] if size < 256 else LONG_HEAD.pack(flags | LONG, size)
         if size < BIG_FRAME:
             small += frame
         else:
-            buffers += [small, frame]
             small = bytearray()
-    return buffers + [small] if small else buffers
+            out += frame, small
+    if not small:
+        out.pop()
+    return out
 
 
 def command(name: bytes, body: bytes = b"") -> bytes:
     """Encode a ZMTP command frame such as READY or PING."""
-    return b"".join(encode([bytes((len(name),)) + name + body], COMMAND))
+    return bytes(encode([bytes((len(name),)) + name + body], [], COMMAND)[0])
 
 
 def ready(socket_type: bytes) -> bytes:
@@ -436,15 +438,15 @@ class StreamLink:
 
     def __init__(self, reader: Any, writer: Any = None, passes_descriptors: bool = False) -> None:
         self.sock = reader if isinstance(reader, socket.socket) else None
-        self.passes_descriptors = passes_descriptors
         self.reader, self.writer = reader, writer or reader
         self.codec = Codec()
         self.out: Deque[Any] = collections.deque([self.codec.opening])  # buffers of bytes
         self.closed = ""  # why, once it is
         self.silent = False  # that is why; whoever is at the other end may still be there
-        self.mute = False  # nobody reads what we write
         self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
         self.n_in = self.n_out = 0  # bytes
+        read = self.sock.recv if self.sock else functools.partial(os.read, reader.fileno())
+        self.read: Callable[[int], bytes] = self.read_with_descriptors if passes_descriptors else read
         self.events = selectors.EVENT_READ  # that a selector waits for here
         self.held = False  # nothing is read, as there is no room for it (sockets only)
         for end in {self.reader, self.writer}:
@@ -462,12 +464,7 @@ class StreamLink:
 
     def queue(self, frames: Frames) -> None:
         """Add a message to `out`, to be written by the next `flush`."""
-        if not self.mute:
-            self.out += encode(frames)
-
-    def ready(self) -> bool:
-        """Return True when something was read that `receive` has not returned."""
-        return bool(self.codec.messages)
+        encode(frames, self.out)
 
     def backlog(self) -> int:
         """Return how many bytes wait to be written."""
@@ -480,7 +477,7 @@ class StreamLink:
     def send_with_descriptor(self, frames: Frames, fd: int) -> None:
         """Send one message and pass an open descriptor along with its first byte (local sockets only)."""
         assert self.sock is not None
-        data = b"".join(encode(frames))
+        data = b"".join(encode(frames, []))
         self.sock.setblocking(True)
         try:
             self.flush()  # the descriptor must not overtake earlier messages
@@ -491,12 +488,13 @@ class StreamLink:
         finally:
             self.sock.setblocking(False)
 
-    def write(self, buffers: List[Any]) -> int:
+    def write(self) -> int:
         """Write what goes without waiting; return the number of bytes."""
+        if self.sock is not None and (len(self.out) == 1 or not hasattr(self.sock, "sendmsg")):
+            return self.sock.send(self.out[0], NO_SIGNAL)
+        buffers = list(itertools.islice(self.out, 64))
         if self.sock is None:
             return os.writev(self.writer.fileno(), buffers)
-        if len(buffers) == 1 or not hasattr(self.sock, "sendmsg"):
-            return self.sock.send(buffers[0], NO_SIGNAL)
         return self.sock.sendmsg(buffers, (), NO_SIGNAL)
 
     def flush(self) -> bool:
@@ -504,7 +502,7 @@ class StreamLink:
         out = self.out
         try:
             while out:
-                n = self.write(list(itertools.islice(out, 64)))
+                n = self.write()
                 self.n_out += n
                 while out and n >= len(out[0]):
                     n -= len(out.popleft())
@@ -513,17 +511,13 @@ class StreamLink:
         except BlockingIOError:
             return False
         except OSError:  # the other end is gone, but what it had sent is still to be read: `receive` finds the end
-            self.mute = True
             out.clear()
         return True
 
-    def read(self, size: int) -> bytes:
+    def read_with_descriptors(self, size: int) -> bytes:
         """Read up to `size` bytes, with the descriptors that came along; b"" at end-of-file."""
-        if self.sock is None:
-            return os.read(self.reader.fileno(), size)
-        if not self.passes_descriptors:
-            return self.sock.recv(size)
-        data, ancillary, _flags, _address = self.sock.recvmsg(size, 1024)
+        data: bytes
+        data, ancillary, _flags, _address = self.reader.recvmsg(size, 1024)
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self.descriptors.extend(fd for (fd,) in struct.iter_unpack("i", payload[: len(payload) // 4 * 4]))
@@ -769,17 +763,22 @@ class Bell:
         self.reader, self.writer = socket.socketpair()  # not a pipe, of which `select` on Windows knows nothing
         self.reader.setblocking(False)
         self.writer.setblocking(False)
+        self.fd = self.reader.fileno()
 
     def fileno(self) -> int:
-        return self.reader.fileno()
+        return self.fd
 
     def ring(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it is ringing
+        try:
             self.writer.send(b"!")
+        except BlockingIOError:
+            pass  # it is ringing
 
     def clear(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it did not
+        try:
             self.reader.recv(4096)
+        except BlockingIOError:
+            pass  # it did not
 
     def close(self) -> None:
         self.reader.close()
@@ -1117,7 +1116,7 @@ class Orders:
         return member
 
     def to(self, member: Member, kind: str, *frames: Any) -> None:
-        for ready in member.outbox.put(message(kind, member.rank, member.incarnation, *frames)):
+        for ready in member.outbox.put([HEADER.pack(CODES[kind], member.rank, member.incarnation), *frames]):
             self.send(member.rank, ready)
 
     def live(self) -> int:
@@ -1406,20 +1405,26 @@ class Broker(Accounts):
 
     def turn(self, rank: int, frames: Frames) -> None:
         """Handle one message of a worker; one of an incarnation that was declared dead is refused."""
-        code, sender, incarnation = self.header(frames)
-        member = self.members.get(rank)
-        if member is None or sender != rank or incarnation != member.incarnation:
-            logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
-            return
-        if member.inbox.heaps and code != CODES["PIECE"]:
-            frames = member.inbox.mend(frames)
-        self.obey(self.worker_handlers, code, member, frames)
+        try:
+            code, sender, incarnation = HEADER.unpack(frames[0])
+            member = self.members.get(rank)
+            if member is None or sender != rank or incarnation != member.incarnation:
+                logger.debug("refused %s of rank %s, incarnation %s", NAMES.get(code), sender, incarnation)
+                return
+            if member.inbox.heaps and code != CODES["PIECE"]:
+                frames = member.inbox.mend(frames)
+            self.worker_handlers[code](member, frames)
+        except (struct.error, IndexError, KeyError, ValueError) as error:
+            raise self.objection(self.worker_handlers, frames, error) from error
 
     def agent_turn(self, host: int, frames: Frames) -> None:
-        """Handle one message of a host's agent (see `turn`)."""
+        """Handle one message of a host's agent, or one that it relays."""
         code, sender, _ = self.header(frames)
         if sender == AGENT:
-            self.obey(self.agent_handlers, code, host, frames)
+            try:
+                self.agent_handlers[code](host, frames)
+            except (struct.error, IndexError, KeyError, ValueError) as error:
+                raise self.objection(self.agent_handlers, frames, error) from error
         elif sender in self.members and self.members[sender].host == host:
             self.turn(sender, frames)
 
@@ -1427,17 +1432,18 @@ class Broker(Accounts):
     def header(frames: Frames) -> Tuple[int, int, int]:
         try:
             return HEADER.unpack(frames[0])
-        except (struct.error, IndexError):
-            raise PeerError(f"no message header: {b''.join(bytes(f[:80]) for f in frames[:1])!r}") from None
+        except (struct.error, IndexError) as error:
+            raise Broker.objection({}, frames, error) from None
 
-    def obey(self, handlers: Dict[int, Callable[..., None]], code: int, sender: Any, frames: Frames) -> None:
-        handler = handlers.get(code)
-        if handler is None:
-            raise PeerError(f"message {NAMES.get(code, code)} has no business here")
-        try:
-            handler(sender, frames)
-        except (struct.error, IndexError, KeyError, ValueError) as error:
-            raise PeerError(f"malformed {NAMES[code]}: {error!r}") from error
+    @staticmethod
+    def objection(handlers: Dict[int, Any], frames: Frames, error: Exception) -> PeerError:
+        """Say what is wrong with a message that could not be handled."""
+        if not frames or len(frames[0]) != HEADER.size:
+            return PeerError(f"no message header: {b''.join(bytes(f[:80]) for f in frames[:1])!r}")
+        code = frames[0][0]
+        if code not in handlers:
+            return PeerError(f"message {NAMES.get(code, code)} has no business here")
+        return PeerError(f"malformed {NAMES[code]}: {error!r}")
 
     def end_turn(self, now_s: float) -> Optional[float]:
         """Do what is best done once for a round of messages; return in how many seconds to do so again, or None."""
@@ -2871,7 +2877,7 @@ class Carver(Queue):
 
     def carve(self) -> None:
         """Fill the broker's orders from the queue; may be called by the scheduler's thread and by the pump."""
-        while self.ordered > self.filled and self.shipping.acquire(False):
+        while self.ordered > self.filled and self.may_give() and self.shipping.acquire(False):
             try:
                 with self.lock:
                     item = self.take_away() if self.ordered > self.filled else None
@@ -2881,6 +2887,10 @@ class Carver(Queue):
                 self.ship(item)
             finally:
                 self.shipping.release()
+
+    def may_give(self) -> bool:
+        """Return False if there is surely nothing to give away."""
+        return bool(self.away or self.slices or any(self.levels))
 
     def take_away(self) -> Any:
         """Take out what to give away next: the shallowest, as it is the biggest subtree (lock held)."""
@@ -3562,15 +3572,17 @@ class Mailbox:
         if self.link is None:
             return
         with self.lock:
-            if self.pipe is not None and (frames[0][0] == CODES["OPENED"] or self.is_careful(frames)):
-                self.pipe.send(frames)
+            if (self.careful or frames[0][0] == CODES["OPENED"]) and self.is_careful(frames):
+                self.pipe.send(frames)  # type: ignore[union-attr]
             else:
                 self.post(self.outbox.put(frames))
-        self.look_again()
+        if self.link.edge:
+            self.look_again()
 
     def is_careful(self, frames: Frames) -> bool:
-        """Say whether these are results that must not be lost with this process, as what libzmq has not sent would."""
-        return self.careful and frames[0][0] == CODES["RESULT"] and sum(map(len, frames)) < PIECE
+        """Say whether this must not be lost with this process, as what libzmq has not sent would: OPENED, results."""
+        kind, found = NAMES[frames[0][0]], self.pipe is not None
+        return found and (kind == "OPENED" or kind == "RESULT" and sum(map(len, frames)) < PIECE)
 
     def post(self, messages: Iterable[Frames]) -> None:
         """Send what the outbox lets go (lock held)."""
@@ -3588,7 +3600,7 @@ class Mailbox:
 
     def look_again(self) -> None:
         """After sending by ØMQ, which may have hidden from the other thread that something came."""
-        if self.link.edge and self.pump is not None:
+        if self.pump is not None:
             self.wake()
             self.pump.nudge()
 
@@ -3653,7 +3665,7 @@ class Mailbox:
             ready = self.outbox.take() if self.outbox.waiting else ()
             if ready:
                 self.post(ready)
-        if ready:
+        if ready and self.link.edge:
             self.look_again()
         while self.scheduler.answers:
             self.emit(self.scheduler.answers.popleft())
@@ -3715,19 +3727,21 @@ class Mailbox:
 
     def wait_link(self, timeout: Optional[float]) -> bool:
         """Wait until the link has something to read or to go on writing, or somebody wakes us; False if only that."""
-        with self.lock:
-            if self.link.ready():
-                return True
+        if self.link.edge:
+            with self.lock:
+                if self.link.ready():
+                    return True
         start_s = now()
         waits = self.waits if self.pump is None or not self.pump.reads() else self.waits_for_pump
-        woken, bell = waits.wait(self.link.wants_write(), timeout), self.bell.fileno()
-        if bell in woken:
+        woken = waits.wait(self.link.wants_write(), timeout)
+        rung = self.bell.fd in woken
+        if rung:
             self.bell.clear()
         self.polled_s = now()  # whoever waited is going to read
         self.idle_s += self.polled_s - start_s
         if self.recorder is not None:
             self.recorder.wait(start_s)
-        return woken != [bell]
+        return not rung or len(woken) > 1
 
     def wake(self) -> None:
         """End `wait_link`; may be called by any thread and by signal handlers."""
@@ -4826,15 +4840,15 @@ class Waits:
             for fd in fds:
                 self.poll.register(fd, select.POLLIN)
 
-    def wait(self, write: Optional[int] = None, timeout: Optional[float] = None) -> List[int]:
-        """Wait, at most `timeout` seconds; return the descriptors that can be read (or `write` written)."""
+    def wait(self, write: Optional[int] = None, timeout: Optional[float] = None) -> Dict[int, int]:
+        """Wait, at most `timeout` seconds; return the descriptors (keys) that can be read (or `write` written)."""
         if self.poll is None:
             readable, writable, _ = select.select(self.fds, [] if write is None else [write], [], timeout)
-            return readable + writable
+            return dict.fromkeys(readable + writable, 0)
         if write is not None:
             self.poll.register(write, select.POLLOUT | (select.POLLIN if write in self.fds else 0))
         try:
-            return [fd for fd, _ in self.poll.poll(None if timeout is None else math.ceil(timeout * 1000))]
+            return dict(self.poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
         finally:
             if write in self.fds:
                 self.poll.register(write, select.POLLIN)
@@ -4920,13 +4934,13 @@ class Pump:
         for link in iter(lambda: runtime.link, None):
             watching = watching or Waits(self.bell.fileno(), link.fileno())
             watch, timeout = self.plan()
-            woken: List[int] = []
+            woken: Dict[int, int] = {}
             if not watch:
                 woken = sleep.wait(None, timeout)
             elif not (link.edge and self.read()):
                 woken = watching.wait(link.wants_write(), timeout)
             self.watching = self.asleep = False
-            kicked = self.bell.fileno() in woken
+            kicked = self.bell.fd in woken
             if kicked:
                 self.bell.clear()
             if self.idling and watch:
@@ -5633,6 +5647,9 @@ class ClientScheduler(Scheduler):
         self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
         self.n_maps_and_tasks = 0
 
+    def may_give(self) -> bool:
+        return bool(self.intake or self.away or any(self.levels))
+
     def take_away(self) -> Any:
         """Take out the next chunk: what came back, or the map that is running, before what has come since."""
         item = super().take_away()
@@ -5808,9 +5825,9 @@ class Client(Runtime):
         """Serve the pool until it is closed and idle, or broken."""
         try:
             while not (self.broken or self.closing and not self.is_busy()):
-                self.dispatch()
-                if self.intake or self.scheduler.away or any(self.scheduler.levels):
-                    self.scheduler.carve()
+                if self.inbox or self.later or self.unseen:
+                    self.dispatch()
+                self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
                 self.asleep = may_carve = self.scheduler.ordered > self.scheduler.filled
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
@@ -7759,14 +7776,16 @@ class Links:
 
     def send(self, rank: int, frames: Frames) -> None:
         """Send to a worker that has said HELLO: straight, or through its agent."""
-        if self.router is not None and self.router.send(rank, frames):
-            return
-        peer, member = self.peers.get(rank), self.broker.members.get(rank)
-        if peer is None and member is not None and not self.sites[member.host].direct:
-            peer = self.agents.get(member.host)
-        if peer is not None:  # else it is about to be found dead
-            peer.queue(frames)
-            self.touched.add(peer)
+        peer = self.peers.get(rank)
+        if peer is None:
+            if self.router is not None and self.router.send(rank, frames):
+                return
+            member = self.broker.members.get(rank)
+            if member is None or self.sites[member.host].direct or member.host not in self.agents:
+                return  # it is about to be found dead
+            peer = self.agents[member.host]
+        encode(frames, peer.out)
+        self.touched.add(peer)
 
     def send_agent(self, host: int, frames: Frames) -> None:
         link = self.agents.get(host)

@@ -324,7 +324,7 @@ def good_message(rng):
     """Return the bytes of a message that may be right, of any kind, now and then with a PING behind it."""
     kind, rank = rng.choice(KINDS), rng.choice((0, 0, 1, 2, AGENT, AGENT))
     frames = [good_frame(rng) for _ in range(rng.randrange(5))]
-    parts = scoop_lite.encode(message(kind, rank, rank != AGENT, *frames))
+    parts = scoop_lite.encode(message(kind, rank, rank != AGENT, *frames), [])
     if rng.random() < 0.2:
         parts.append(scoop_lite.command(b"PING", b"\0\x0a" + bytes(rng.randrange(20))))
     return b"".join(map(bytes, parts))

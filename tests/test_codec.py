@@ -68,7 +68,7 @@ def interleave(batch):
     """Put a PING before each message, and an unknown command behind: commands may stand between messages."""
     for message in batch:
         yield scoop_lite.command(b"PING", b"\0\x0a" + b"context")
-        yield flat(encode(message))
+        yield flat(encode(message, []))
         yield scoop_lite.command(b"NOVELTY", b"anything")
 
 
@@ -96,7 +96,7 @@ def test_one_cut_at_every_place():
 
 def test_one_cut_at_every_place_near_big_frames():
     batch = [[b"a", b"b" * 32768, b"c"], [b"d" * 32767], [b"e" * 70000, b"f" * 32768]]
-    data = HELLO + b"".join(map(flat, map(encode, batch)))
+    data = HELLO + b"".join(flat(encode(message, [])) for message in batch)
     near = {i + d for i in (0, len(HELLO), len(HELLO) + 32768, len(HELLO) + 65535, len(data)) for d in range(-40, 41)}
     for cut in sorted(c for c in near if 0 <= c <= len(data)):
         assert decode([data[:cut], data[cut:]]) == batch
@@ -119,7 +119,7 @@ def test_pings_are_answered_with_their_context():
 
 def test_encode_joins_small_frames_and_leaves_big_ones_alone():
     big = bytearray(1 << 20)
-    buffers = encode([b"a", big, b"b" * 300, b""])
+    buffers = encode([b"a", big, b"b" * 300, b""], [])
     assert len(buffers) == 3 and buffers[1] is big
     rest = b"\3" + (300).to_bytes(8, "big") + b"b" * 300 + b"\0\0"
     assert flat(buffers) == b"\1\1a\3" + (1 << 20).to_bytes(8, "big") + big + rest
@@ -300,7 +300,7 @@ def test_a_silent_link_is_asked_and_then_given_up_but_not_after_a_pause_of_ones_
     assert list(one.out) == [scoop_lite.PING]  # the first one is on its way
     one.flush()
     other.receive()
-    assert other.closed == "" and not one.ready()
+    assert other.closed == "" and not one.codec.messages
     for at_s in range(102, 106):
         beat(float(at_s))
     assert not one.closed
