@@ -208,9 +208,9 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("HUNGRY", "worker > broker", "hunger", "it can take in one more batch, or not any more", "BATCH"),
     ("ORDER", "broker > worker", "count", "takers wait; count of all batches ever ordered here", "BATCH"),
     ("BATCH", "worker > broker > worker", "function, chunk, payload…", "carved on order", "RESULT"),
-    ("RETURNED", "broker > worker", "function, chunk, payload…", "a BATCH that nobody wants any more", "BATCH"),
+    ("RETURNED", "worker > broker > worker", "function, chunk, payload…", "a BATCH is better run elsewhere", "BATCH"),
     ("RESULT", "worker > broker > worker", "to, (part, payload…)…", "tasks are done, or cannot be unpickled", "BATCH"),
-    ("NEXT", "worker > broker", "hunger, to, (part, payload…)…", "RESULT and HUNGRY in one", "RESULT, BATCH"),
+    ("NEXT", "worker > broker, client", "to, hunger, (part, payload…)…", "RESULT and HUNGRY in one", "RESULT, BATCH"),
     ("CANCEL", "worker > broker > worker", "to, ref", "the owner gave up these tasks", "RESULT"),
     ("LOST", "broker > worker", "facts, ref…", "a worker died with tasks of this owner", "BATCH"),
     ("PURGE", "broker > worker", "to", "an owner died: drop its tasks", ""),
@@ -232,7 +232,7 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("BROKEN", "worker > broker > worker", "facts", "an initializer failed: nobody can run anything", ""),
     ("ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
     ("SPREAD", "broker > worker", "ref", "how many workers got the task of ALL", ""),
-    ("OPENED", "worker > broker", "to, ref", "a task suspected of killing workers begins", "RESULT"),
+    ("OPENED", "worker > broker, client", "to, ref", "a task suspected of killing workers begins", "RESULT"),
     ("STATS", "worker > broker", "facts", "what it has done so far, while somebody watches", ""),
     ("TRACE", "worker > broker", "lines", "events for --trace", ""),
     ("LOG", "worker > broker", "facts", "a log record for the user", ""),
@@ -240,12 +240,15 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("PIECE", "worker > broker > worker", "to, number, bytes", "a part of a big message, ahead of the rest", "CREDIT"),
     ("CREDIT", "worker > broker > worker", "to, count", "so many pieces have arrived", "PIECE"),
     ("SUSPEND", "broker > agent", "", "Ctrl-Z stops the launcher: until it speaks again, its silence is no death", ""),
+    ("NEIGHBOUR", "broker > client", "facts", "a straight link to a worker follows as a descriptor", "CONST, BATCH"),
 ], 1)]  # fmt: skip
 # Handled by whichever thread reads the link: they touch queues and counters only.
 URGENT = ("WELCOME", "ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "LOST", "POOL", "MODULE",
           "PIECE", "CREDIT")  # fmt: skip
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
+#: The OWNER that an Executor's client is by its straight links to workers: what is so addressed goes past the broker.
+STRAIGHT = OWNER.pack(ORIGIN, 0)
 
 
 def message(kind: str, rank: int, incarnation: int, *frames: Any) -> Frames:
@@ -439,6 +442,7 @@ class StreamLink:
     def __init__(self, reader: Any, writer: Any = None, passes_descriptors: bool = False) -> None:
         self.sock = reader if isinstance(reader, socket.socket) else None
         self.reader, self.writer = reader, writer or reader
+        self.fd = reader.fileno()
         self.codec = Codec()
         self.out: Deque[Any] = collections.deque([self.codec.opening])  # buffers of bytes
         self.closed = ""  # why, once it is
@@ -470,18 +474,15 @@ class StreamLink:
         """Return how many bytes wait to be written."""
         return sum(map(len, self.out))
 
-    def wants_write(self) -> Optional[int]:
-        """Return the descriptor to wait on for going on with writing, or None when all is written."""
-        return self.writer.fileno() if self.out else None
-
-    def send_with_descriptor(self, frames: Frames, fd: int) -> None:
-        """Send one message and pass an open descriptor along with its first byte (local sockets only)."""
+    def send_with_descriptors(self, frames: Frames, *fds: int) -> None:
+        """Send one message and pass open descriptors along with its first byte (local sockets only)."""
         assert self.sock is not None
         data = b"".join(encode(frames, []))
         self.sock.setblocking(True)
         try:
             self.flush()  # the descriptor must not overtake earlier messages
-            sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", fd))])
+            packed = struct.pack(f"{len(fds)}i", *fds)
+            sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
             self.sock.sendall(data[sent:])
         except OSError as error:
             self.closed = self.closed or str(error)
@@ -824,8 +825,7 @@ class Outbox:
     def cut(self, frames: Frames) -> Iterator[Frames]:
         """Yield the pieces of a big message; then the message, and the end of the transfer."""
         kind, rank, incarnation = HEADER.unpack(frames[0])
-        owner = {"RESULT": 1, "NEXT": 2}.get(NAMES[kind])
-        to = frames[owner] if owner else ANYBODY if NAMES[kind] == "BATCH" else TO_BROKER
+        to = frames[1] if NAMES[kind] in RESULTS else ANYBODY if NAMES[kind] == "BATCH" else TO_BROKER
         piece = functools.partial(message, "PIECE", rank, incarnation, to)
         small, left = list(frames), PIECE
         heaps: List[List[Any]] = []  # frames that travel together, the last one first
@@ -852,6 +852,7 @@ REFERENCE = struct.Struct("!7s8sQQQ")
 REFERENCE_MARK = b"\xffpieces"
 PROMPT = (CODES["CREDIT"], CODES["OPENED"])  # what an Outbox sends at once
 ALL_FRAMES = COUNT.pack((1 << 64) - 1)
+RESULTS = "RESULT", "NEXT"  # messages that bring results
 TO_BROKER, ANYBODY = OWNER.pack(AGENT, 0), OWNER.pack(AGENT, 1)  # who gets pieces: the broker; whoever gets the BATCH
 
 
@@ -904,6 +905,7 @@ class ZmqLink:
 
     edge = True
     closed = ""
+    out = ()  # what waits to be written is libzmq's business
     n_in = n_out = 0  # bytes
 
     def __init__(self, endpoint: str, server_key: str, public: str, secret: str) -> None:
@@ -944,9 +946,6 @@ class ZmqLink:
 
     def ready(self) -> bool:
         return bool(self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN)
-
-    def wants_write(self) -> None:
-        return None
 
     def drain(self) -> None:
         """Close, when all that was sent has gone (at most 2 s)."""
@@ -1129,7 +1128,7 @@ class Orders:
         return member if member is not None and member.incarnation == incarnation else None
 
     def on_hungry(self, member: Member, frames: Frames) -> None:
-        wants, serial = HUNGER.unpack(frames[1])
+        wants, serial = HUNGER.unpack(frames[-1])
         if wants > member.given + 1000:  # an honest worker wants one more than it got
             raise ValueError(wants)
         if serial <= member.said_hungry or member.retires:
@@ -1153,7 +1152,7 @@ class Orders:
     def dismiss(self, member: Member) -> None:
         """Neither feed a worker any more nor ask it for tasks."""
         self.count(member, member.given, member.given)
-        del self.suppliers[member.rank]
+        self.suppliers.pop(member.rank, None)
         if self.last_supplier is member:
             self.last_supplier = None
 
@@ -1281,8 +1280,15 @@ class Accounts(Orders):
             self.to(owner, "RESULT", *good)
 
     def on_next(self, member: Member, frames: Frames) -> None:
-        self.on_hungry(member, frames)
-        self.on_result(member, frames[1:])
+        self.on_hungry(member, frames[:3])
+        self.on_result(member, [frames[0], frames[1], *frames[3:]])
+
+    def on_returned(self, member: Member, frames: Frames) -> None:
+        """Pass on to a client what it had sent to its neighbour, who was asked for tasks: it knows who wants them."""
+        member.filled += 1
+        owner = self.members.get(self.chunk_in(frames)[0])
+        if owner is not None:
+            self.to(owner, "RETURNED", *frames[1:])
 
     def on_cancel(self, member: Member, frames: Frames) -> None:
         """Pass a cancellation (CANCEL or ABORT) to everyone who has tasks of the chunk."""
@@ -1399,7 +1405,7 @@ class Broker(Accounts):
         self.restarted_s: Deque[float] = collections.deque()
         self.n_died = 0
         self.status: Optional[int] = None  # of the job, once it has ended
-        self.said_bye = False
+        self.said_bye = self.is_straight = False
         self.worker_handlers = handlers_of((self,), "worker > broker")
         self.agent_handlers = handlers_of((self,), "agent > broker")
 
@@ -1460,7 +1466,8 @@ class Broker(Accounts):
         self.to(member, "WELCOME", facts(**welcome))
         for constant in self.constants.values():
             self.to(member, "CONST", *constant)
-        self.suppliers[member.rank] = None
+        if member.capacity or not self.is_straight:  # else its tasks go past us
+            self.suppliers[member.rank] = None
         if self.status is not None:  # it was started just before the job ended
             self.to(member, "STOP")
 
@@ -1580,6 +1587,8 @@ class Broker(Accounts):
         for other in list(self.members.values()):
             if other.up and not again:
                 self.to(other, "POOL", facts(live=self.live()))
+            if not other.capacity:  # it may have had tasks straight from this client
+                lost.setdefault(other.rank, [])
         self.tell_lost(death, lost)
 
     def lose_host(self, host: int, why: str) -> None:
@@ -2850,30 +2859,102 @@ class Queue:
         return False
 
 
-class Carver(Queue):
-    """Fills the broker's orders from the queue, asks for batches of others, and sends back their results."""
+class Taker(Queue):
+    """Asks for tasks of others, the broker and, by a straight link, an Executor's client; sends back their results."""
 
-    def __init__(
-        self, rank: int, incarnation: int, emit: Callable[[Frames], None], retries: int, *queue: Any
-    ) -> None:
+    def __init__(self, rank: int, incarnation: int, emit: Callable[[Frames], None], *queue: Any) -> None:
         super().__init__(*queue)
-        self.rank, self.incarnation, self.emit, self.retries = rank, incarnation, emit, retries
-        self.shipping = threading.Lock()  # held while carved work is pickled and sent
-        self.slices: List[Slice] = []
-        self.sent: Dict[int, Sent] = {}
-        self.n_chunks = self.ordered = self.filled = self.wanted = self.received = 0
+        self.rank, self.incarnation, self.emit = rank, incarnation, emit
+        self.wanted = self.received = 0
         self.is_hungry = False  # wanted > received
         self.n_hungry = 0  # how often that was said
         self.wanted_s, self.fetch_s = 0.0, 0.02  # when a batch was asked for; what it then takes to come, at least
+        self.straight = self.asked = False  # there is a straight link to the client; it knows that a batch is wanted
+        self.asked_s = 0.0
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
-        self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
-        self.n_carved = 0  # tasks
-        self.recorder: Optional[Recorder] = None
 
     def message(self, kind: str, *frames: Any) -> Frames:
         return message(kind, self.rank, self.incarnation, *frames)
+
+    def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
+        """Add results to the message that goes to their owner; see `flush`."""
+        form, frames = pack_outcomes(outcomes, self.by_value)
+        self.n_visits += count
+        self.add_part(visit.key, first, count, form, frames, seconds)
+
+    def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
+        with self.lock:
+            to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
+            to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
+
+    def flush(self, want: bool = False) -> None:
+        """Send the results that wait for company.
+
+        Args:
+            want: say that this worker can take in one more batch, unless that was said and not answered.
+        """
+        with self.lock:
+            waiting, self.results = self.results, {}
+            self.flushed_s = self.clock()
+            ask = want and self.straight and not self.asked
+            if ask:
+                self.asked, self.asked_s = True, self.flushed_s
+            hunger = self.hunger(self.received + 1) if want and self.wanted <= self.received else None
+        if ask:
+            to, *parts = waiting.pop((ORIGIN, 0), [STRAIGHT])
+            self.emit(self.message("NEXT", to, HUNGER.pack(1, 0), *parts))
+        for owner, frames in waiting.items():
+            if hunger is None or owner == (ORIGIN, 0):
+                self.emit(self.message("RESULT", *frames))
+            else:
+                self.emit(self.message("NEXT", frames[0], hunger, *frames[1:]))
+                hunger = None
+        if hunger is not None:
+            self.emit(self.message("HUNGRY", hunger))
+
+    def has_asked(self) -> bool:
+        """Return True while everybody who may have batches knows that one is wanted."""
+        return (self.asked or not self.straight) and self.wanted > self.received
+
+    def hunger(self, wanted: int) -> bytes:
+        """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
+        self.wanted, self.is_hungry = wanted, wanted > self.received
+        if self.is_hungry:
+            self.wanted_s = self.clock()
+        self.n_hungry += 1
+        return HUNGER.pack(wanted, self.n_hungry)
+
+    def ahead_s(self) -> float:
+        """Return how much work may be left when the next batch is asked for, so that it comes in time.
+
+        The script's worker, which has tasks of its own, asks when nothing is left: others must be able to ask it.
+        """
+        return 0.0 if self.runs_script else 2 * self.fetch_s + AHEAD_S
+
+    def sate(self, enough_s: float = 0.0) -> None:
+        """Take back that a batch is wanted, if tasks are here meanwhile: who is hungry gets no orders for them."""
+        with self.lock:
+            if self.wanted == self.received or not self.away and self.left_s() <= enough_s:
+                return
+            hunger = self.hunger(self.received)
+        self.emit(self.message("HUNGRY", hunger))
+
+
+class Carver(Taker):
+    """Fills the broker's orders from the queue."""
+
+    def __init__(self, retries: int, *about: Any) -> None:
+        super().__init__(*about)
+        self.retries = retries
+        self.shipping = threading.Lock()  # held while carved work is pickled and sent
+        self.slices: List[Slice] = []
+        self.sent: Dict[int, Sent] = {}
+        self.n_chunks = self.ordered = self.filled = 0
+        self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
+        self.n_carved = 0  # tasks
+        self.recorder: Optional[Recorder] = None
 
     def carve(self) -> None:
         """Fill the broker's orders from the queue; may be called by the scheduler's thread and by the pump."""
@@ -2978,24 +3059,41 @@ class Carver(Queue):
     def ship(self, item: Any) -> None:
         """Pickle and send what was carved; what cannot be pickled runs at home."""
         if type(item) is Chunk:
-            self.emit(self.message("BATCH", item.function, CHUNK.pack(*item.head), *item.payload))
+            if item.head[:2] == (ORIGIN, 0):
+                self.give_back(*item.head[2:5])
+            else:
+                self.emit(self.message("BATCH", item.function, CHUNK.pack(*item.head), *item.payload))
             return
         block: Block = item
+        if isinstance(block.job, Visit) and block.job.key[:2] == (ORIGIN, 0):
+            self.give_back(block.job.key[2], block.lo, block.hi - block.lo)
+            return
         start_s, chunk_id = self.clock(), self.n_chunks
         try:
-            frames = self.pack(block)
+            frames = self.pack(block, self.incarnation)
         except Exception as error:
+            with self.lock:
+                self.filled -= 1
             self.not_shipped(block, error)
             return
-        if not isinstance(block.job, Visit):
-            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo])
-            self.n_chunks += 1
-        self.n_carved += block.hi - block.lo
+        self.note_sent(block)
         self.emit(frames)
         if self.recorder is not None:
             self.recorder.carved(start_s, block, chunk_id)
 
-    def pack(self, block: Block) -> Frames:
+    def give_back(self, chunk_id: int, first: int, count: int) -> None:
+        """Return tasks that came straight from the client, which still has them: it knows who wants them."""
+        head = CHUNK.pack(ORIGIN, 1, chunk_id, first, count, 0, 0, 0, 0, 0, 0)
+        self.emit(self.message("RETURNED", b"", head))
+
+    def note_sent(self, block: Block) -> None:
+        """Account for a chunk that is packed and on its way; its number is used up."""
+        if not isinstance(block.job, Visit):
+            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo])
+            self.n_chunks += 1
+        self.n_carved += block.hi - block.lo
+
+    def pack(self, block: Block, incarnation: int) -> Frames:
         """Pickle a block as a BATCH of one chunk."""
         job, n = block.job, block.hi - block.lo
         rows = block.rows()
@@ -3005,7 +3103,7 @@ class Carver(Queue):
             function, key, first = job.function, job.key, block.lo
         else:
             function = self.pack_function(job)
-            key, first = (self.rank, self.incarnation, self.n_chunks), 0
+            key, first = (self.rank, incarnation, self.n_chunks), 0
         order = job.order + block.lo - first
         careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
         head = CHUNK.pack(*key, first, n, job.depth, careful, job.mode, job.place, order, len(payload))
@@ -3035,7 +3133,6 @@ class Carver(Queue):
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
         with self.lock:
-            self.filled -= 1
             if block.hi - block.lo > 1:
                 middle = (block.lo + block.hi) // 2
                 for part in block.part(middle, block.hi), block.part(block.lo, middle):
@@ -3044,60 +3141,6 @@ class Carver(Queue):
             else:
                 logger.debug("a task of %r stays at home: %s", block.job.func, error)
                 self.home.append(block)
-
-    def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
-        """Add results to the message that goes to their owner; see `flush`."""
-        form, frames = pack_outcomes(outcomes, self.by_value)
-        self.n_visits += count
-        self.add_part(visit.key, first, count, form, frames, seconds)
-
-    def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
-        with self.lock:
-            to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
-            to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
-
-    def flush(self, want: bool = False) -> None:
-        """Send the results that wait for company.
-
-        Args:
-            want: say that this worker can take in one more batch, unless that was said and not answered.
-        """
-        with self.lock:
-            waiting, self.results = self.results, {}
-            self.flushed_s = self.clock()
-            hunger = self.hunger(self.received + 1) if want and self.wanted <= self.received else None
-        for frames in waiting.values():
-            if hunger is None:
-                self.emit(self.message("RESULT", *frames))
-            else:
-                self.emit(self.message("NEXT", hunger, *frames))
-                hunger = None
-        if hunger is not None:
-            self.emit(self.message("HUNGRY", hunger))
-
-    def hunger(self, wanted: int) -> bytes:
-        """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
-        self.wanted, self.is_hungry = wanted, wanted > self.received
-        if self.is_hungry:
-            self.wanted_s = self.clock()
-        self.n_hungry += 1
-        return HUNGER.pack(wanted, self.n_hungry)
-
-    def ahead_s(self) -> float:
-        """Return how much work may be left when the next batch is asked for, so that it comes in time.
-
-        The script's worker, which has tasks of its own, asks when nothing is left: others must be able to ask it.
-        """
-        return 0.0 if self.runs_script else 2 * self.fetch_s + AHEAD_S
-
-    def sate(self, enough_s: float = 0.0) -> None:
-        """Take back that a batch is wanted, if tasks are here meanwhile: who is hungry gets no orders for them."""
-        with self.lock:
-            if self.wanted == self.received or not self.away and self.left_s() <= enough_s:
-                return
-            hunger = self.hunger(self.received)
-        self.emit(self.message("HUNGRY", hunger))
-
 
 class Scheduler(Carver):
     """Decides what runs here next, what is carved for others, and what becomes of chunks when workers die.
@@ -3112,7 +3155,7 @@ class Scheduler(Carver):
         self, rank: int, incarnation: int, emit: Callable[[Frames], None], later: Callable[[Callable[[], None]], None],
         lock: Any, live: int = 1, retries: int = 2, clock: Callable[[], float] = now,
     ) -> None:  # fmt: skip
-        super().__init__(rank, incarnation, emit, retries, lock, live, clock)
+        super().__init__(retries, rank, incarnation, emit, lock, live, clock)
         self.later, self.runs_script = later, rank == ORIGIN
         self.aborted: Deque[Tuple[ChunkKey, int, int]] = collections.deque(maxlen=64)  # of late
         self.interrupt: Callable[[Slice], None] = lambda piece: None  # raise KeyboardInterrupt in the task that runs
@@ -3132,11 +3175,15 @@ class Scheduler(Carver):
         """
         if self.retired:
             return
-        self.fetch_s = min(self.clock() - self.wanted_s, self.fetch_s * 1.05)
-        self.received += 1
         self.late_s = self.late_s or self.clock() + CHUNK_S  # it came to be run here, not to be passed on
-        self.wanted = max(self.wanted, self.received)  # it may have crossed what `sate` said
-        self.is_hungry = self.wanted > self.received
+        if frames[2][: OWNER.size] == STRAIGHT:
+            self.fetch_s = min(self.clock() - self.asked_s, self.fetch_s * 1.05)
+            self.asked = False
+        else:
+            self.fetch_s = min(self.clock() - self.wanted_s, self.fetch_s * 1.05)
+            self.received += 1
+            self.wanted = max(self.wanted, self.received)  # it may have crossed what `sate` said
+            self.is_hungry = self.wanted > self.received
         self.on_returned(frames)
 
     def on_returned(self, frames: Frames) -> None:
@@ -3186,7 +3233,7 @@ class Scheduler(Carver):
         for frame in frames[2:]:
             chunk_id, first, count, opened = LOST_REF.unpack(frame)
             sent = self.sent[chunk_id]
-            self.account(chunk_id, count)
+            self.account(chunk_id, first, count)
             block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
             if self.recorder is not None:
                 name, about = name_of(block.job.func), {"tasks": count}
@@ -3219,8 +3266,8 @@ class Scheduler(Carver):
         for i in range(block.lo, block.hi):
             block.job.deliver_error(i, WorkerLost(text))
 
-    def account(self, chunk_id: int, count: int) -> None:
-        """Note that `count` tasks of a chunk are no longer under way."""
+    def account(self, chunk_id: int, first: int, count: int) -> None:
+        """Note that tasks of a chunk are no longer under way (lock held)."""
         sent = self.sent[chunk_id]
         sent.left[0] -= count
         if sent.left[0] <= 0:
@@ -3273,7 +3320,7 @@ class Scheduler(Carver):
         if head[:2] == (self.rank, self.incarnation):
             job: Any = self.sent[head[2]].block.job
             self.home.append(Block(job, [[job.args]], head[3], head[3], head[3] + 1))
-            self.account(head[2], 1)
+            self.account(head[2], head[3], 1)
         else:
             self.home.extend(self.open(Chunk(head, frames[1], frames[3:])))
 
@@ -3328,7 +3375,7 @@ class Scheduler(Carver):
                 continue
             block = self.sent[chunk_id].block
             with self.lock:
-                self.account(chunk_id, count)
+                self.account(chunk_id, first, count)
             if form == UNREADABLE:
                 self.send_again(block.part(block.lo + first, block.lo + first + count), json.loads(bytes(payload[0])))
                 continue
@@ -3523,16 +3570,16 @@ def travelled(by_value: Names, **parts: Any) -> Any:
 class Mailbox:
     """A process's end of the protocol: reads its link, sends, and hands each message to who handles it.
 
-    `Runtime` is built in floors, each of which uses those before it: Mailbox, Baton, Runner, Parking, Calls. The
+    `Runtime` is built in floors, each of which uses those before it: Mailbox, Porch, Baton, Runner, Parking, Calls. The
     scheduler's strands own all of it but what the scheduler's lock guards; the pump only reads the link into `inbox`,
     carves and flushes. Foreign threads may not call in (`check_thread`).
     """
 
     scheduler_class = Scheduler
+    roles: Tuple[str, ...] = ("> worker", "> all")  # in the directions of messages that come here
 
     # How every runtime begins, where that is a plain value and no task reads it often.
     idle_s = 0.0  # spent waiting for messages
-    n_fetched = 0
     n_received = 0  # messages
     corked = False  # messages wait for one flush
     careful = False  # results of tasks that are suspected of killing workers are being sent
@@ -3541,8 +3588,12 @@ class Mailbox:
     pump: Optional[Pump] = None
     last_func: Any = None  # a short function that ran here last
 
-    def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
-        self.config, self.rank, self.incarnation, self.link = config, rank, incarnation, link
+    def __init__(
+        self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None,
+        straight: Optional[StreamLink] = None,
+    ) -> None:  # fmt: skip
+        self.config, self.rank, self.incarnation, self.link, self.straight = config, rank, incarnation, link, straight
+        self.links: List[Any] = [found for found in (straight, link) if found is not None]  # that are read
         self.outbox, self.arriving = Outbox(OWNER.pack(rank, incarnation)), Inbox()
         self.lock = threading.Lock()
         self.later: Deque[Callable[[], None]] = collections.deque()
@@ -3550,7 +3601,7 @@ class Mailbox:
         self.scheduler = self.scheduler_class(
             rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
         )
-        self.scheduler.max_tasks = config.max_tasks
+        self.scheduler.max_tasks, self.scheduler.straight = config.max_tasks, straight is not None
         self.unseen = self.scheduler.unseen
         self.teller = Recorder(self, config)
         watched = link is not None and (config.verbose > 0 or config.trace)
@@ -3560,19 +3611,21 @@ class Mailbox:
         self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
         self.modules: Dict[int, Tuple[Dict[str, Any], bytes]] = {}  # answers to `fetch`, until it takes them
         self.at_leave: List[Callable[[], None]] = []
-        self.handlers = handlers_of((self, self.scheduler), "> worker", "> all")
+        self.handlers = handlers_of((self, self.scheduler), *self.roles)
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
         if link is not None:
             self.bell = Bell()
-            self.waits = Waits(link.fileno(), self.bell.fileno())
-            self.waits_for_pump = Waits(self.bell.fileno())
+            self.waits = Waits(self.bell.fd, *(found.fileno() for found in self.links))
+            self.waits_for_pump = Waits(self.bell.fd)
 
     def emit(self, frames: Frames) -> None:
         """Send a message to the broker; any thread."""
         if self.link is None:
             return
         with self.lock:
-            if (self.careful or frames[0][0] == CODES["OPENED"]) and self.is_careful(frames):
+            if self.straight is not None and len(frames) > 1 and frames[1] == STRAIGHT:
+                self.straight.send(frames)
+            elif (self.careful or frames[0][0] == CODES["OPENED"]) and self.is_careful(frames):
                 self.pipe.send(frames)  # type: ignore[union-attr]
             else:
                 self.post(self.outbox.put(frames))
@@ -3594,7 +3647,7 @@ class Mailbox:
     def wait_for_room(self) -> None:
         """Have whoever logs without end wait for a link that is behind; ØMQ's own queue has no bound."""
         while self.link is not None and not self.link.closed and not self.link.edge and self.link.backlog() > BACKLOG:
-            Waits().wait(self.link.wants_write(), 1.0)
+            Waits().wait([self.link], 1.0)
             with self.lock:
                 self.link.flush()
 
@@ -3603,6 +3656,10 @@ class Mailbox:
         if self.pump is not None:
             self.wake()
             self.pump.nudge()
+
+    def wake(self) -> None:
+        """End `wait_link`; may be called by any thread and by signal handlers."""
+        self.bell.ring()
 
     def glance(self, force: bool = False) -> None:
         """Look at the link in passing, at most each millisecond unless forced."""
@@ -3636,8 +3693,11 @@ class Mailbox:
                 return True
         return False
 
-    def receive(self) -> int:
+    def receive(self, woken: Optional[Dict[int, int]] = None) -> int:
         """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump.
+
+        Args:
+            woken: the descriptors that have something, as far as that is known.
 
         Returns:
             The number of messages that came.
@@ -3645,21 +3705,17 @@ class Mailbox:
         with self.lock:
             if self.link is None:
                 return 0
-            if self.link.wants_write():
-                self.link.flush()
-            arrived = self.link.receive()
-            n = len(arrived)
+            n = 0
+            for link in self.links[:]:
+                if woken is None or link.edge or link.fd in woken:
+                    if link.out:
+                        link.flush()
+                    arrived = link.receive()
+                    n += len(arrived)
+                    self.take_in(arrived)
+                    if link.closed and link is not self.link:
+                        self.drop(link)
             self.n_received += n
-            while arrived:
-                frames = arrived.popleft()
-                code = frames[0][0]
-                if self.arriving.heaps and code != CODES["PIECE"]:
-                    frames = self.arriving.mend(frames)
-                handler = self.urgent.get(code)
-                if handler is not None:
-                    handler(frames)
-                else:
-                    self.inbox.append(frames)
             if self.link.closed:
                 self.inbox.append(message("STOP", self.rank, self.incarnation))
             ready = self.outbox.take() if self.outbox.waiting else ()
@@ -3670,6 +3726,29 @@ class Mailbox:
         while self.scheduler.answers:
             self.emit(self.scheduler.answers.popleft())
         return n
+
+    def take_in(self, arrived: Deque[Frames]) -> None:
+        """Have urgent messages act at once, others wait (lock held)."""
+        while arrived:
+            frames = arrived.popleft()
+            code = frames[0][0]
+            if self.arriving.heaps and code != CODES["PIECE"]:
+                frames = self.arriving.mend(frames)
+            handler = self.urgent.get(code)
+            if handler is not None:
+                handler(frames)
+            else:
+                self.inbox.append(frames)
+
+    def drop(self, link: StreamLink) -> None:
+        """Let go of a straight link: its other end is gone, as the broker will soon tell (lock held)."""
+        for waits in (self.waits, self.pump and self.pump.watching_both):
+            if waits:
+                waits.forget(link)
+        self.links.remove(link)
+        link.close()
+        if link is self.straight:
+            self.straight, self.scheduler.straight = None, False
 
     def dispatch(self) -> None:
         """Handle what waits for the scheduler's own thread."""
@@ -3695,12 +3774,18 @@ class Mailbox:
         """Note that pieces have arrived, so that more may follow (lock held)."""
         self.outbox.credit += COUNT.unpack(frames[2])[0]
 
+
+class Porch(Mailbox):
+    """How a process waits for messages, asks the launcher for modules, and leaves."""
+
+    n_fetched = 0
+
     def settle(self, timeout_s: float) -> None:
         """Before leaving: have all go that waits for credit."""
         end_s = now() + timeout_s
         while self.outbox.waiting and not self.link.closed and now() < end_s:
             if not self.receive():
-                Waits(self.link.fileno()).wait(self.link.wants_write(), 0.02)  # the pump may read it in our place
+                Waits(self.link.fileno()).wait([self.link], 0.02)  # the pump may read it in our place
 
     def on_module(self, frames: Frames) -> None:
         """Keep an answer for the thread that waits for it in `fetch` (lock held)."""
@@ -3722,30 +3807,25 @@ class Mailbox:
             if self.link is None or self.link.closed:
                 raise ImportError(f"cannot ask for {paths[0]}: the job is over")
             if not self.receive():
-                Waits(self.link.fileno()).wait(None, 0.02)  # the pump may read it in our place
+                Waits(self.link.fileno()).wait((), 0.02)  # the pump may read it in our place
         return self.modules.pop(number)
 
-    def wait_link(self, timeout: Optional[float]) -> bool:
-        """Wait until the link has something to read or to go on writing, or somebody wakes us; False if only that."""
+    def wait_link(self, timeout: Optional[float]) -> Dict[int, int]:
+        """Wait until a link can be read or go on writing, or somebody wakes us; return the descriptors of such links."""
         if self.link.edge:
             with self.lock:
                 if self.link.ready():
-                    return True
+                    return {}
         start_s = now()
         waits = self.waits if self.pump is None or not self.pump.reads() else self.waits_for_pump
-        woken = waits.wait(self.link.wants_write(), timeout)
-        rung = self.bell.fd in woken
-        if rung:
+        woken = waits.wait(self.links, timeout)
+        if woken.pop(self.bell.fd, None) is not None:
             self.bell.clear()
         self.polled_s = now()  # whoever waited is going to read
         self.idle_s += self.polled_s - start_s
         if self.recorder is not None:
             self.recorder.wait(start_s)
-        return not rung or len(woken) > 1
-
-    def wake(self) -> None:
-        """End `wait_link`; may be called by any thread and by signal handlers."""
-        self.bell.ring()
+        return woken
 
     def detach(self) -> None:
         """Stop using the link: the origin's work is done."""
@@ -3760,6 +3840,8 @@ class Mailbox:
         pipe: Any = self.pipe
         self.detach()
         link.drain()
+        if self.straight is not None:
+            self.straight.drain()
         for frames in last:
             pipe.send(frames)
         pipe.drain()
@@ -3776,7 +3858,7 @@ class Mailbox:
         os._exit(status)
 
 
-class Baton(Mailbox):
+class Baton(Porch):
     """Which strand runs, and what. One at a time, but for a task in a thread when the script is interrupted."""
 
     n_parked = 0  # strands that wait
@@ -3883,10 +3965,11 @@ class Runner(Baton):
         pump.long_task = not scheduler.is_short(func)
         if pump.long_task:
             scheduler.flush()
+            if scheduler.straight and scheduler.wanted > scheduler.received:
+                scheduler.sate(-1.0)  # what the client sent, the broker does not know of
             pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            hungry = scheduler.wanted > scheduler.received
-            if not hungry and (not left_s or cost + left_s < scheduler.ahead_s()):
+            if not scheduler.has_asked() and (not left_s or cost + left_s < scheduler.ahead_s()):
                 scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
@@ -4304,12 +4387,13 @@ class Parking(Runner):
         self.pump.rest()
         if self.resting:
             self.check_rest()  # again: carving may have given away what it waits for, somebody else's last task
+        woken = None
         if not (self.inbox or self.later or self.ready or self.n_received != n_received):
-            self.wait_link(self.tell_idle(timeout))
+            woken = self.wait_link(self.tell_idle(timeout))
         self.pump.idling = False
         if any(scheduler.levels):
             self.pump.kick()  # what a time limit keeps from running here is still for others to have
-        self.receive()
+        self.receive(woken)
 
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
@@ -4581,14 +4665,15 @@ class Runtime(Calls):
     n_constants = 0
     signal = 2  # the signal that an interrupt came from
 
-    def __init__(self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None) -> None:
-        super().__init__(config, rank, incarnation, link)
+    def __init__(self, config: Config, *about: Any) -> None:
+        super().__init__(config, *about)
         self.constants: Dict[str, Any] = {}
         self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
         self.signals: Set[int] = set()  # that came to us
-        self.pump = Pump(self) if link is not None and config.capacity else None
+        self.pump = Pump(self) if self.link is not None and config.capacity else None
+        self.initialized = False
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn the facts of the pool (lock held; later it would undo what POOL has said since)."""
@@ -4600,13 +4685,15 @@ class Runtime(Calls):
         """Keep a constant, pickled until somebody asks for it."""
         name = bytes(frames[3]).decode()
         if name == INITIALIZER:
-            if self.config.capacity:
+            if self.config.capacity and not self.initialized:
+                self.initialized = True
                 self.initialize(lambda: loads(frames[4:]))
             return
-        self.constants[name] = Pickled(frames[4:])
+        if name not in self.constants:  # else it came from broker and client
+            self.constants[name] = Pickled(frames[4:])
         for waiter in self.waiting_for.pop(name, ()):
             waiter()
-        if OWNER.unpack(frames[1]) == (self.rank, self.incarnation):
+        if OWNER.unpack(frames[1]) == (self.rank, self.incarnation) and bytes(frames[2]) in self.verdicts:
             self.verdicts.pop(bytes(frames[2]))(True)
 
     def on_refused(self, frames: Frames) -> None:
@@ -4840,20 +4927,34 @@ class Waits:
             for fd in fds:
                 self.poll.register(fd, select.POLLIN)
 
-    def wait(self, write: Optional[int] = None, timeout: Optional[float] = None) -> Dict[int, int]:
-        """Wait, at most `timeout` seconds; return the descriptors (keys) that can be read (or `write` written)."""
+    def wait(self, links: Sequence[Any] = (), timeout: Optional[float] = None) -> Dict[int, int]:
+        """Wait, at most `timeout` seconds, until one can be read, or one of the links go on writing; return which."""
+        writes = [link.writer.fileno() for link in links if link.out]
         if self.poll is None:
-            readable, writable, _ = select.select(self.fds, [] if write is None else [write], [], timeout)
+            readable, writable, _ = select.select(self.fds, writes, [], timeout)
             return dict.fromkeys(readable + writable, 0)
-        if write is not None:
-            self.poll.register(write, select.POLLOUT | (select.POLLIN if write in self.fds else 0))
+        for fd in writes:
+            self.poll.register(fd, select.POLLOUT | (select.POLLIN if fd in self.fds else 0))
         try:
             return dict(self.poll.poll(None if timeout is None else math.ceil(timeout * 1000)))
         finally:
-            if write in self.fds:
-                self.poll.register(write, select.POLLIN)
-            elif write is not None:
-                self.poll.unregister(write)
+            for fd in writes:
+                if fd in self.fds:
+                    self.poll.register(fd, select.POLLIN)
+                else:
+                    self.poll.unregister(fd)
+
+    def add(self, link: Any) -> None:
+        """Wait for one more descriptor."""
+        self.fds += (link.fileno(),)
+        if self.poll is not None:
+            self.poll.register(link.fileno(), select.POLLIN)
+
+    def forget(self, link: Any) -> None:
+        """Wait for a link no more, that is about to be closed."""
+        self.fds = tuple(fd for fd in self.fds if fd != link.fileno())
+        if self.poll is not None:
+            self.poll.unregister(link.fileno())
 
 
 class Pump:
@@ -4872,6 +4973,7 @@ class Pump:
         self.long_task = False  # the running task is not known to be short: orders, cancellations … may come meanwhile
         self.thread: Optional[threading.Thread] = None
         self.bell = Bell()
+        self.watching_both: Optional[Waits] = None  # link(s) and bell
 
     def kick(self, soon: bool = False) -> None:
         """Wake the pump: there is something to carve, or will be `soon`, unless it looks soon anyway.
@@ -4930,15 +5032,15 @@ class Pump:
 
     def run(self) -> None:
         runtime = self.runtime
-        sleep, watching = Waits(self.bell.fileno()), None
+        sleep = Waits(self.bell.fd)
         for link in iter(lambda: runtime.link, None):
-            watching = watching or Waits(self.bell.fileno(), link.fileno())
+            self.watching_both = self.watching_both or Waits(self.bell.fd, *(each.fileno() for each in runtime.links))
             watch, timeout = self.plan()
             woken: Dict[int, int] = {}
             if not watch:
-                woken = sleep.wait(None, timeout)
+                woken = sleep.wait((), timeout)
             elif not (link.edge and self.read()):
-                woken = watching.wait(link.wants_write(), timeout)
+                woken = self.watching_both.wait(runtime.links, timeout)
             self.watching = self.asleep = False
             kicked = self.bell.fd in woken
             if kicked:
@@ -5638,17 +5740,93 @@ class Request(Job):
             future.set_exception(error)
 
 
+class Neighbour(NamedTuple):
+    """A worker on the client's own host, which it has a straight link to: tasks and results go past the broker."""
+
+    rank: int
+    incarnation: int
+    link: StreamLink
+
+
+class Held:
+    """Tasks of one chunk that a neighbour has."""
+
+    __slots__ = ("neighbour", "ranges", "opened")
+
+    def __init__(self, neighbour: Neighbour, n: int) -> None:
+        self.neighbour, self.opened = neighbour, -1  # the task that has begun, of a chunk that is run carefully
+        self.ranges: Ranges = [(0, n)]
+
+
 class ClientScheduler(Scheduler):
-    """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in."""
+    """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in.
+
+    For neighbours it does the broker's work, too: who is hungry, who has what, what is lost with whom.
+    """
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.runs_script = False
+        self.hungry: Deque[Neighbour] = collections.deque()
+        self.held: Dict[int, Held] = {}  # by chunk id
         self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
         self.n_maps_and_tasks = 0
 
     def may_give(self) -> bool:
         return bool(self.intake or self.away or any(self.levels))
+
+    def is_wanted(self) -> bool:
+        """Return True while somebody waits for tasks."""
+        return bool(self.hungry) or self.ordered > self.filled
+
+    def carve(self) -> None:
+        """Give tasks to hungry neighbours; fill the broker's orders."""
+        while self.hungry and self.may_give():
+            with self.lock:
+                block = self.take_away()
+            if block is None:
+                return
+            self.hand_over(self.hungry.popleft(), block)
+        super().carve()
+
+    def hand_over(self, neighbour: Neighbour, block: Block) -> None:
+        """Send a block straight to a worker."""
+        try:
+            frames = self.pack(block, 0)
+        except Exception as error:
+            self.hungry.appendleft(neighbour)
+            self.not_shipped(block, error)
+            return
+        self.held[self.n_chunks] = Held(neighbour, block.hi - block.lo)
+        self.note_sent(block)
+        neighbour.link.send(frames)
+
+    def account(self, chunk_id: int, first: int, count: int) -> None:
+        super().account(chunk_id, first, count)
+        held = self.held.get(chunk_id)
+        if held is not None:
+            held.ranges, _ = subtract(held.ranges, first, first + count)
+            if not held.ranges:
+                del self.held[chunk_id]
+
+    def on_returned(self, frames: Frames) -> None:
+        """Take back tasks that a neighbour was asked for; what has been accounted for meanwhile is not there."""
+        chunk_id, first, count = CHUNK.unpack(frames[2])[2:5]
+        held = self.held.get(chunk_id)
+        if held is None:
+            super().on_returned(frames)
+            return
+        block = self.sent[chunk_id].block
+        self.account(chunk_id, first, count)
+        self.put_back(block.part(block.lo + first, block.lo + first + count))
+
+    def lost_with(self, rank: int, incarnation: int) -> Frames:
+        """Say, as LOST does, which tasks a neighbour had that is dead."""
+        return [
+            LOST_REF.pack(chunk_id, first, end - first, held.opened == first)
+            for chunk_id, held in self.held.items() if held.neighbour[:2] == (rank, incarnation)
+            for first, end in held.ranges
+        ]  # fmt: skip
 
     def take_away(self) -> Any:
         """Take out the next chunk: what came back, or the map that is running, before what has come since."""
@@ -5688,7 +5866,6 @@ class ClientScheduler(Scheduler):
         if block.hi - block.lo > 1:
             super().not_shipped(block, error)
             return
-        self.filled -= 1
         problem = explain_unpicklable((block.job.func, *block.rows()), "(function, arguments)", error, self.by_value)
         error.__cause__ = MisuseError(problem)
         block.job.deliver_error(block.lo, error)
@@ -5727,24 +5904,103 @@ class PoolMap(MapJob):
         return self.ready.pop(self.done)[1]
 
 
-class Client(Runtime):
+class Neighbourhood(Runtime):
+    """The straight links of a client: what it says to workers on its own host, and hears from them."""
+
+    scheduler_class = ClientScheduler
+    roles = (*Runtime.roles, "> client", ", client")
+
+    def __init__(self, *about: Any) -> None:
+        self.scheduler: ClientScheduler
+        super().__init__(*about)
+        self.neighbours: Dict[int, Neighbour] = {}  # by rank
+        self.shared: List[Frames] = []  # the constants that each neighbour must have before other tasks
+
+    def on_neighbour(self, frames: Frames) -> None:
+        """Take up the straight link to a worker; a constant must be there before the tasks that use it."""
+        told, fd = json.loads(bytes(frames[1])), self.link.descriptors.popleft()
+        link = straight_link(socket.socket(fileno=fd))
+        assert link is not None
+        neighbour = self.neighbours[told["rank"]] = Neighbour(told["rank"], told["incarnation"], link)
+        for constant in self.shared:
+            link.queue(message("CONST", *neighbour[:2], *constant))
+        link.flush()
+        self.links.append(link)
+        self.waits.add(link)
+
+    def share(self, constant: Frames) -> None:
+        """Give a constant to all neighbours, present and future."""
+        self.shared.append(constant)
+        for neighbour in self.neighbours.values():
+            neighbour.link.send(message("CONST", *neighbour[:2], *constant))
+
+    def on_const(self, frames: Frames) -> None:
+        """Before whoever set a constant goes on, neighbours must have it: tasks may reach them sooner than our echo."""
+        if bytes(frames[3]) != INITIALIZER.encode():  # that was shared when it was sent
+            self.share(frames[1:])
+        super().on_const(frames)
+
+    def on_next(self, frames: Frames) -> None:
+        """Take in a neighbour's results; it is hungry."""
+        neighbour = self.neighbours.get(HEADER.unpack(frames[0])[1])
+        if neighbour is not None and not neighbour.link.closed:
+            self.scheduler.hungry.append(neighbour)
+        self.scheduler.on_result([*frames[:2], *frames[3:]])
+
+    def on_opened(self, frames: Frames) -> None:
+        """Note that a suspected task has begun at a neighbour."""
+        chunk_id, first, _ = REF.unpack(frames[2])
+        if chunk_id in self.scheduler.held:
+            self.scheduler.held[chunk_id].opened = first
+
+    def on_lost(self, frames: Frames) -> None:
+        """Take back what a dead worker had, once all has been taken in that it had sent straight."""
+        death = json.loads(bytes(frames[1]))
+        neighbour = self.neighbours.get(death["rank"])
+        if neighbour is not None and neighbour.incarnation == death["incarnation"]:
+            del self.neighbours[death["rank"]]
+            self.receive()
+            with self.lock:
+                if neighbour.link in self.links:
+                    self.drop(neighbour.link)
+            self.inbox.append(frames)
+            return
+        with self.lock:
+            self.scheduler.on_lost([*frames, *self.scheduler.lost_with(death["rank"], death["incarnation"])])
+
+    def drop(self, link: StreamLink) -> None:
+        super().drop(link)
+        hungry = self.scheduler.hungry
+        self.scheduler.hungry = collections.deque(neighbour for neighbour in hungry if neighbour.link is not link)
+
+    def emit(self, frames: Frames) -> None:
+        """Send a message to the broker; what takes tasks back from a neighbour, to that."""
+        held = None
+        if frames[0][0] in (CODES["CANCEL"], CODES["ABORT"]):
+            held = self.scheduler.held.get(REF.unpack(frames[2])[0])
+        if held is None:
+            super().emit(frames)
+        else:
+            kind, neighbour = NAMES[frames[0][0]], held.neighbour
+            neighbour.link.send(message(kind, *neighbour[:2], STRAIGHT, frames[2]))
+
+
+class Client(Neighbourhood):
     """An Executor's link to its pool: rank 0, as the origin, but of capacity 0.
 
     Any thread appends to `intake` and `later` and wakes the client's thread, to which all else belongs.
     """
-
-    scheduler_class = ClientScheduler
 
     def __init__(self, owner: Executor, options: Sequence[str], n: int, max_tasks: int) -> None:
         program = program_facts()
         sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # as workers name what they import of it
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
         words = [*compiled_command(), "-n", str(n), *options, "--serve"]
-        self.scheduler: ClientScheduler
-        super().__init__(config, ORIGIN, 1, StreamLink(self.start_launcher(words, program)))
+        sock = self.start_launcher(words, program)
+        super().__init__(config, ORIGIN, 1, StreamLink(sock, passes_descriptors=CAN_FORK))
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
-        del self.urgent[CODES["POOL"]]  # what killed the workers is told before they are gone
+        del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
         self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
         self.broken: Optional[BaseException] = None
@@ -5829,10 +6085,13 @@ class Client(Runtime):
                     self.dispatch()
                 self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
-                self.asleep = may_carve = self.scheduler.ordered > self.scheduler.filled
+                self.asleep = may_carve = self.scheduler.is_wanted()
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
-                if busy or self.broken or self.wait_link(None):  # broken: nobody may be left to wake us
-                    self.receive()
+                woken = None
+                if not (busy or self.broken):  # broken: nobody may be left to wake us
+                    woken = self.wait_link(None)
+                if woken is None or woken:
+                    self.receive(woken)
                 self.asleep = False
         except BaseException as error:
             self.broken = broken_pool(f"the pool's client failed: {error!r}")
@@ -5866,7 +6125,9 @@ class Client(Runtime):
         except Exception as error:
             self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
             return
-        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames))
+        constant = [OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames]
+        self.emit(self.scheduler.message("CONST", *constant))
+        self.share(constant)
 
     def send_constant(self, answer: concurrent.futures.Future[Any], name: str, frames: Frames) -> None:
         """Send a constant; the broker has it, or refuses it."""
@@ -5966,7 +6227,8 @@ class Client(Runtime):
             self.fail_all()
         self.emit(message("BYE", ORIGIN, 1, facts(code="0")))
         self.link.drain(1.0)
-        self.link.close()
+        for link in self.links:
+            link.close()
         self.process.wait()
         _state["clients"].discard(self)
         # These refer back to us; without them all goes at once, with the last reference.
@@ -6052,7 +6314,8 @@ def join_client(client: Client) -> None:
 def forget_pools() -> None:
     """In a forked child: let go of the parent's pools, whose threads are not here; an Executor makes a new one."""
     for client in list(_state["clients"]):
-        client.link.close()
+        for link in client.links:
+            link.close()
         executor = client.owner()
         if executor is not None:
             executor._lock, executor._client = threading.Lock(), None
@@ -6376,6 +6639,11 @@ class Config(NamedTuple):
         return os.path.basename(self.program) if self.kind == "script" else self.program
 
     @property
+    def is_straight(self) -> bool:
+        """True if an Executor's client and all workers are on one host, and linked by inherited descriptors."""
+        return self.serve >= 0 and self.backend == "own" and all(is_here(name) for name, _ in self.hosts)
+
+    @property
     def is_archive(self) -> bool:
         """True if the program is a directory or a zip file with `__main__` in it."""
         return self.kind == "script" and self.root == os.path.join(self.directory, self.program)
@@ -6607,8 +6875,15 @@ def show_exception(error: BaseException) -> None:
         sys.excepthook(type(error), error, tb)
 
 
-def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitation: Optional[List[str]] = None) -> Any:
-    """Be a worker: the role of every process that an agent starts; `pipe` leads to the broker, maybe by its agent."""
+def work(
+    config: Config, rank: int, incarnation: int, pipe: StreamLink, invitation: Optional[List[str]] = None,
+    straight: Optional[StreamLink] = None,
+) -> Any:  # fmt: skip
+    """Be a worker: the role of every process that an agent starts.
+
+    Args:
+        pipe: leads to the broker, maybe by its agent. straight: to an Executor's client. invitation: for `ZmqLink`.
+    """
     origin = rank == ORIGIN
     alone = origin and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
     for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
@@ -6616,7 +6891,7 @@ def work(config: Config, rank: int, incarnation: int, pipe: StreamLink, invitati
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     apply_limits(config)
     link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
-    found = _state["runtime"] = Runtime(config, rank, incarnation, link)
+    found = _state["runtime"] = Runtime(config, rank, incarnation, link, straight)
     found.pipe = pipe
     if config.kind in ("code", "prompt"):
         found.scheduler.by_value = ALL_NAMES
@@ -6681,6 +6956,14 @@ INTERRUPTIBLE = {None} | {  # None: exit functions
                      prompt, *vars(futures).values(), *vars(shared).values())
     if isinstance(function, types.FunctionType)
 }  # fmt: skip
+
+
+def straight_link(sock: Optional[socket.socket] = None) -> Optional[StreamLink]:
+    """Make a link between a client and its neighbour, if there is a socket: nobody relays there, so frames go whole."""
+    link = StreamLink(sock) if sock else None
+    if link is not None:
+        link.codec.max_frame = sys.maxsize
+    return link
 
 
 def hello(rank: int, incarnation: int) -> Frames:
@@ -6964,20 +7247,22 @@ class Agent:
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Fork one worker; in the child, this does not return."""
         ours, theirs = socket.socketpair()
+        straight = socket.socketpair() if self.config.is_straight else ()
         life_out, life_in = os.pipe()
         pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
         flush_output()
         pid = os.fork()
         if pid == 0:
             os.close(life_in)
-            ours.close()
+            for sock in (ours, *straight[:1]):
+                sock.close()
             self.forget(rank)
             tie_life(life_out)
             if pipes:
                 redirect_output(pipes)
             link = StreamLink(theirs)
             invitation = order.get("invitations", {}).get(str(rank))
-            sys.exit(work(self.config, rank, incarnation, link, invitation))
+            sys.exit(work(self.config, rank, incarnation, link, invitation, straight_link(*straight[1:])))
         theirs.close()
         os.close(life_out)
         child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
@@ -6989,8 +7274,9 @@ class Agent:
             self.selector.register(r, selectors.EVENT_READ, functools.partial(self.read_output, child, r))
         started = message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid))
         if self.direct:
-            self.link.send_with_descriptor(started, ours.fileno())
-            ours.close()
+            self.link.send_with_descriptors(started, *(sock.fileno() for sock in (ours, *straight[:1])))
+            for sock in (ours, *straight):
+                sock.close()
         else:
             assert child.link is not None
             self.link.send(started)
@@ -8017,6 +8303,16 @@ class HostLinks(Links):
                 self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
             if site.direct and site.link.descriptors:
                 self.add_peer(started["rank"], site.link.descriptors.popleft())
+                if self.config.is_straight:
+                    self.introduce(started["rank"], started["incarnation"], site.link.descriptors.popleft())
+
+    def introduce(self, rank: int, incarnation: int, fd: int) -> None:
+        """Hand a worker's straight link to the Executor's client."""
+        client = self.peers.get(ORIGIN)
+        if client is not None:
+            known = facts(rank=rank, incarnation=incarnation)
+            client.send_with_descriptors(message("NEIGHBOUR", ORIGIN, 1, known), fd)
+        os.close(fd)
 
     def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
@@ -8145,6 +8441,7 @@ class Launcher(HostLinks):
             first = ORIGIN
             if self.config.serve >= 0:  # an Executor's client takes the origin's place
                 self.broker.join(ORIGIN)
+                self.broker.is_straight = self.config.is_straight
                 self.add_peer(ORIGIN, self.config.serve)
                 first += 1
             for number, n in shares:
@@ -8740,15 +9037,12 @@ def shares(told: List[Dict[str, Any]], wall_s: float) -> str:
             f"lost {max(0.0, n * wall_s - up_s):.2f} s")  # fmt: skip
 
 
-RESULTS = "RESULT", "NEXT"  # messages that bring results
-
-
 def parts_of(frames: Frames) -> List[Tuple[int, int, int, int]]:
     """Return (owner, chunk id, first, count) for each chunk of a BATCH, or part of a RESULT."""
     kind, found = NAMES.get(frames[0][0]), []
     if kind in ("BATCH", "RETURNED", *RESULTS):
         at = 2 + (kind == "NEXT")
-        form, owner = (PART, OWNER.unpack(frames[at - 1])[0]) if kind in RESULTS else (CHUNK, -1)
+        form, owner = (PART, OWNER.unpack(frames[1])[0]) if kind in RESULTS else (CHUNK, -1)
         while at < len(frames):
             head = form.unpack(frames[at])
             found.append((owner, *head[:3]) if form is PART else (head[0], *head[2:5]))

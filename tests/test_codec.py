@@ -223,7 +223,7 @@ def collect(link, n, limit_s=20.0):
     """Receive `n` messages, writing whatever waits."""
     found, deadline = [], time.monotonic() + limit_s
     while len(found) < n and not link.closed and time.monotonic() < deadline:
-        scoop_lite.Waits(link.fileno()).wait(link.wants_write(), 0.1)
+        scoop_lite.Waits(link.fileno()).wait([link], 0.1)
         link.flush()
         arrived = link.receive()
         while arrived:
@@ -277,14 +277,14 @@ def test_a_descriptor_comes_with_its_message_and_not_before_earlier_ones():
     thread = threading.Thread(target=lambda: found.extend(collect(other, 3)))
     thread.start()
     one.send(batch[0])
-    one.send_with_descriptor(batch[1], writer)
+    one.send_with_descriptors(batch[1], writer)
     one.send(batch[2])
     thread.join(20)
     assert found == batch and len(other.descriptors) == 1
     os.write(other.descriptors[0], b"it is the same pipe")
     assert os.read(reader, 99) == b"it is the same pipe"
     other.close()
-    one.send_with_descriptor(batch[1], writer)
+    one.send_with_descriptors(batch[1], writer)
     assert one.closed and not one.wants_write()
     for fd in (reader, writer, other.descriptors[0]):
         os.close(fd)
