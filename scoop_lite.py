@@ -3287,13 +3287,14 @@ class Scheduler(Carver):
 
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
-        missing = isinstance(error, AttributeError) and "__m" in str(error)
+        found = re.search("attribute '([^'.]+).*__m", str(error)) if isinstance(error, AttributeError) else None
+        missing = [found.group(1)] if found else []  # a name of `__main__`
         self.add_part(key, first, count, UNREADABLE, [facts(error=traceback_text(error), missing=missing)])
         self.flush()
 
     def send_again(self, block: Block, reason: Dict[str, Any]) -> None:
         """Send tasks again that a worker could not unpickle: one at a time, or by value if it lacked a name."""
-        names = main_names(block.job.func) - self.by_value if reason["missing"] else set()
+        names = set(reason["missing"]) - self.by_value
         if names and type(block.job) is not Everywhere:
             self.by_value |= names
         elif block.hi - block.lo == 1:

@@ -1253,6 +1253,26 @@ def test_a_function_that_only_the_origin_has(facts):
     assert got == [1001, 1001, [1000, 1001, 1002]]
 
 
+def test_a_class_that_only_the_origin_has(facts):
+    got = facts("""
+        def main():
+            there = away(lambda held: held[0].twice(), [OnlyHere(2)]).result()
+            return [there.n, type(there) is OnlyHere, away(attrgetter("colour.name"), OnlyHere(Colour.RED)).result()]
+
+        if __name__ == "__main__":
+            import enum
+            from operator import attrgetter
+
+            class Colour(enum.Enum):
+                RED = 1
+
+            class OnlyHere:
+                def __init__(self, n): self.n = self.colour = n
+                def twice(self): return OnlyHere(2 * self.n)
+    """)
+    assert got == [4, True, "RED"]
+
+
 def test_arguments_and_results(facts):
     got = facts("""
         import array, dataclasses, datetime, decimal, enum, fractions
