@@ -3287,8 +3287,8 @@ class Scheduler(Carver):
 
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
-        found = re.search("attribute '([^'.]+).*__m", str(error)) if isinstance(error, AttributeError) else None
-        missing = [found.group(1)] if found else []  # a name of `__main__`
+        text = str(error) if isinstance(error, AttributeError) else ""
+        missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
         self.add_part(key, first, count, UNREADABLE, [facts(error=traceback_text(error), missing=missing)])
         self.flush()
 
@@ -6375,9 +6375,12 @@ class MainModule(types.ModuleType):
         super().__init__("__mp_main__")
         self.__dict__["scoop_lite_config"] = config
 
+    def __repr__(self) -> str:
+        return f"<module '__main__' from {vars(self).get('__file__')!r}>"
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") or not import_script(self):
-            raise AttributeError(f"module '__main__' (of {vars(self).get('__file__')}) has no attribute {name!r}")
+            raise AttributeError(f"{self!r} has no attribute {name!r}")
         return getattr(self, name)
 
 

@@ -653,6 +653,18 @@ def test_the_interpreter_ends_by_itself():
     assert run(source, launch=False) == (0, "done\n", "")
 
 
+def test_a_name_that_is_nowhere_fails_its_task_alone():
+    source = """
+import scoop_lite
+class Odd:
+    def __reduce__(self):
+        return getattr, (len, "nothing")
+with scoop_lite.Executor(1) as pool:
+    print(type(pool.submit(abs, Odd()).exception()).__name__, pool.submit(abs, -1).result())
+"""
+    assert run(source, launch=False) == (0, "PoolTaskBroken 1\n", "")
+
+
 def test_a_program_without_the_guard_is_told(tmp_path):
     script = tmp_path / "unguarded.py"
     script.write_text("import scoop_lite\ndef f(): return 1\nprint(scoop_lite.Executor(1).submit(f).result())\n")
