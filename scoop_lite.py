@@ -2587,6 +2587,7 @@ class Sent(NamedTuple):
 
     block: Block
     left: List[int]  # [number of its tasks whose results have not come]
+    by_value: Names  # as it was when they were pickled, or before
 
 
 def scope_of(runs: Any) -> Optional[Scope]:
@@ -2971,14 +2972,14 @@ class Carver(Queue):
             self.emit(self.message("BATCH", item.function, CHUNK.pack(*item.head), *item.payload))
             return
         block: Block = item
-        start_s, chunk_id = self.clock(), self.n_chunks
+        start_s, chunk_id, by_value = self.clock(), self.n_chunks, self.by_value
         try:
             frames = self.pack(block)
         except Exception as error:
             self.not_shipped(block, error)
             return
         if not isinstance(block.job, Visit):
-            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo])
+            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo], by_value)
             self.n_chunks += 1
         self.n_carved += block.hi - block.lo
         self.emit(frames)
@@ -3281,7 +3282,7 @@ class Scheduler(Carver):
         function = join(dumps((functools.partial(with_rank, functools.partial(call_own, *ways)), None)))
         payload = dumps([[job.args]], self.by_value)
         head = CHUNK.pack(self.rank, self.incarnation, self.n_chunks, 0, 1, 0, 0, CALLS, job.place, 0, len(payload))
-        self.sent[self.n_chunks] = Sent(block, [1])
+        self.sent[self.n_chunks] = Sent(block, [1], self.by_value)
         self.n_chunks += 1
         self.emit(self.message("ALL", function, head, *payload))
 
@@ -3292,9 +3293,9 @@ class Scheduler(Carver):
         self.add_part(key, first, count, UNREADABLE, [facts(error=traceback_text(error), missing=missing)])
         self.flush()
 
-    def send_again(self, block: Block, reason: Dict[str, Any]) -> None:
+    def send_again(self, block: Block, by_value: Names, reason: Dict[str, Any]) -> None:
         """Send tasks again that a worker could not unpickle: one at a time, or by value if it lacked a name."""
-        names = set(reason["missing"]) - self.by_value
+        names = set(reason["missing"]) - by_value
         if names and type(block.job) is not Everywhere:
             self.by_value |= names
         elif block.hi - block.lo == 1:
@@ -3317,11 +3318,12 @@ class Scheduler(Carver):
                 if waiter:
                     waiter()
                 continue
-            block = self.sent[chunk_id].block
+            block, _, by_value = self.sent[chunk_id]
             with self.lock:
                 self.account(chunk_id, count)
             if form == UNREADABLE:
-                self.send_again(block.part(block.lo + first, block.lo + first + count), json.loads(bytes(payload[0])))
+                part = block.part(block.lo + first, block.lo + first + count)
+                self.send_again(part, by_value, json.loads(bytes(payload[0])))
                 continue
             self.n_returned += count
             if nanoseconds:
