@@ -6293,7 +6293,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
         if job.input_error is not None:
             raise job.input_error
     finally:
-        if job.length is None or job.done < job.length:
+        if not client.ended and (job.length is None or job.done < job.length):
             client.call(client.abandon, job, giving_up())
 
 
