@@ -92,10 +92,10 @@ import warnings
 import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import AbstractSet, Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple
+from typing import AbstractSet, Any, Callable, Deque, Dict, ForwardRef, FrozenSet, Iterable, Iterator, List, Mapping
 
 # isort: split
-from typing import Optional, Sequence, Set, Tuple, Union
+from typing import NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
@@ -1795,6 +1795,9 @@ class _Pickler(pickle.Pickler):
         if kind.__name__ == "TypeVar" and not finds_by_name(obj, self.by_value_names):
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
+        if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVarTuple"):
+            if not finds_by_name(obj, self.by_value_names):
+                return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
         if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
             module = sys.modules["dataclasses"]
             names = [name for name, value in vars(module).items() if value is obj]
@@ -1847,9 +1850,12 @@ class _Pickler(pickle.Pickler):
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
-        # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive.
-        if getattr(method.__self__, getattr(method, "__name__", ""), None) == method:
-            return NotImplemented
+        # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive, nor
+        # that of a class method whose class is but a shell yet.
+        owner: Any = method.__self__
+        if getattr(owner, getattr(method, "__name__", ""), None) == method:
+            if not isinstance(owner, type) or finds_by_name(owner, self.by_value_names):
+                return NotImplemented
         return types.MethodType, (method.__func__, method.__self__)
 
 
@@ -1864,6 +1870,8 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     property: lambda _, prop: (property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)),
     functools.cached_property: lambda _, prop: (functools.cached_property, (prop.func,), {"attrname": prop.attrname}),
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+    ForwardRef: lambda _, reference: (ForwardRef, (reference.__forward_arg__,)),
+    weakref.WeakKeyDictionary: lambda _, d: (weakref.WeakKeyDictionary, (), None, None, d.items()),
 }
 
 
