@@ -3280,6 +3280,7 @@ class Scheduler(Carver):
         chunk_id, _, count = REF.unpack(frames[1])
         sent = self.sent[chunk_id]
         sent.block.hi = sent.left[0] = sent.block.job.n = count  # type: ignore[attr-defined]
+        sent.block.columns = [[sent.block.job.args] * count]  # type: ignore[attr-defined]
 
     def run_on_all(self, job: Everywhere) -> None:
         """Send a task that each worker is to run once."""

@@ -1971,6 +1971,21 @@ def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n", "")
 
 
+def test_an_argument_that_each_worker_fails_to_read_is_told(facts):
+    """Nothing of it is sent again, but the call fails, and the pool goes on."""
+    text, after = facts("""
+        class Odd:
+            def __reduce__(self): return getattr, (len, "nothing")
+
+        def main():
+            try:
+                futures.run_on_all(repr, Odd())
+            except scoop_lite.ScoopError as error:
+                return str(error), away(abs, -1).result()
+    """)
+    assert "could not unpickle task with_rank(<" in text and after == 1
+
+
 def test_what_is_for_each_worker_is_passed_on_to_no_other(launch):
     """Though hungry workers wait for tasks, and the worker that has it is only about to begin."""
     outcome = launch("""
