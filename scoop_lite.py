@@ -2357,13 +2357,25 @@ def with_rank(func: Callable[..., Any], *args: Any) -> Tuple[int, Any]:
     return _state["runtime"].rank, func(*args)
 
 
-def call_own(by_name: bytes, by_value: bytes, *args: Any) -> Any:
-    """Call this worker's own function of a name, as it may use what this worker has; else the one that came along."""
-    try:
-        func = loads([by_name])
-    except AttributeError:  # what each worker runs is not sent again, as other tasks are that lack a name
-        func = loads([by_value])
-    return func(*args)
+class Own:
+    """Stands for a function in what is pickled; becomes the receiver's own of that name, or else what came along.
+
+    Its own may use what it has. And what each worker gets is not sent again, as tasks are that lack a name.
+    """
+
+    def __init__(self, func: Callable[..., Any], by_value: Names) -> None:
+        self.ways = [join(dumps(func, names)) for names in (by_value, by_value | main_names(func), ALL_NAMES)]
+
+    def __reduce__(self) -> Any:
+        return load_own, (*self.ways,)
+
+
+def load_own(*ways: bytes) -> Any:
+    """Unpickle an `Own` the first way that works here."""
+    for way in ways[:-1]:
+        with contextlib.suppress(AttributeError):
+            return loads([way])
+    return loads([ways[-1]])
 
 
 class Visit(Job):
@@ -3286,9 +3298,8 @@ class Scheduler(Carver):
         """Send a task that each worker is to run once."""
         block = Block(job, [[job.args]], 0, 0, 1)
         block.alone = True
-        func = job.func.args[0]
-        ways = [join(dumps(func, names)) for names in (self.by_value, self.by_value | main_names(func))]
-        function = join(dumps((functools.partial(with_rank, functools.partial(call_own, *ways)), None)))
+        own: Any = Own(job.func.args[0], self.by_value)
+        function = join(dumps((functools.partial(with_rank, own), None)))
         payload = dumps([[job.args]], self.by_value)
         head = CHUNK.pack(self.rank, self.incarnation, self.n_chunks, 0, 1, 0, 0, CALLS, job.place, 0, len(payload))
         self.sent[self.n_chunks] = Sent(block, [1], self.by_value)
@@ -3497,6 +3508,11 @@ class Waiter:
 
 class Pickled(List[Any]):
     """Frames of a constant that nobody has asked for yet."""
+
+
+def pack_constant(value: Any, by_value: Names) -> Frames:
+    """Pickle a constant."""
+    return dumps(Own(value, by_value) if isinstance(value, FUNCTIONS) else value, by_value)
 
 
 def answer_to(answers: List[Any], waiter: Waiter, answer: Any = True) -> None:
@@ -4622,7 +4638,7 @@ class Runtime(Calls):
             self.constants[name] = value
             return
         try:
-            frames = dumps(value, self.scheduler.by_value)
+            frames = pack_constant(value, self.scheduler.by_value)
         except Exception as error:
             raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
         self.scheduler.carve()
@@ -6235,7 +6251,7 @@ class Executor(concurrent.futures.Executor):
         """
         with self._lock:
             client = self._ready()
-        packed = {name: dumps(value, client.scheduler.by_value) for name, value in constants.items()}
+        packed = {name: pack_constant(value, client.scheduler.by_value) for name, value in constants.items()}
         for answer in [client.ask(client.send_constant, name, frames) for name, frames in packed.items()]:
             answer.result()
 

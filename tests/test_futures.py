@@ -1962,13 +1962,15 @@ def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
 
         if __name__ == "__main__":
             def only_here(x):
-                return x + 1
+                return x + used_here
 
+            used_here = 1
             print(sorted(futures.run_on_all(only_here, 1).items()))
+            print(sorted(futures.run_on_all(lambda: only_here(1)).items()))
         """,
         n=3,
     )
-    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n", "")
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n" * 2, "")
 
 
 def test_an_argument_that_each_worker_fails_to_read_is_told(facts):
