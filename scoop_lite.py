@@ -1798,6 +1798,9 @@ class _Pickler(pickle.Pickler):
         if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVarTuple"):
             if not finds_by_name(obj, self.by_value_names):
                 return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
+        managers: Any = sys.modules.get("multiprocessing.managers")
+        if managers is not None and issubclass(kind, managers.BaseProxy):
+            return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
         if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
             module = sys.modules["dataclasses"]
             names = [name for name, value in vars(module).items() if value is obj]
@@ -1978,6 +1981,12 @@ def _has_own_init(kind: Any) -> bool:
     return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
             and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__new__ is base.__new__
             and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
+
+
+def _make_proxy(key: bytes, rebuild: Callable[..., Any], args: Tuple[Any, ...]) -> Any:
+    """Make a proxy of multiprocessing's managers; to use it, or one that comes through it, takes the manager's key."""
+    sys.modules["multiprocessing.process"].current_process().authkey = key
+    return rebuild(*args)
 
 
 def _make_lru_cache(func: Callable[..., Any], maxsize: Optional[int], typed: bool) -> Any:

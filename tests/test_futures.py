@@ -1973,6 +1973,23 @@ def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n" * 2, "")
 
 
+def test_tasks_use_managers_of_multiprocessing(facts):
+    """Of the script, though each worker's process has a key of its own; by proxies in what they return, too."""
+    assert facts("""
+        def add(outer, x):
+            outer["inner"].append(x)
+            return os.getpid()
+
+        def main():
+            import multiprocessing
+            with multiprocessing.Manager() as manager:
+                outer = manager.dict(inner=manager.list())
+                elsewhere = away(add, outer, 1).result() != os.getpid()
+                away(outer["inner"].append, 2).result()
+                return elsewhere, list(outer["inner"])
+    """) == [True, [1, 2]]
+
+
 def test_an_argument_that_each_worker_fails_to_read_is_told(facts):
     """Nothing of it is sent again, but the call fails, and the pool goes on."""
     text, after = facts("""
