@@ -92,10 +92,10 @@ import warnings
 import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import AbstractSet, Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping, NamedTuple
+from typing import AbstractSet, Any, Callable, Deque, Dict, ForwardRef, FrozenSet, Iterable, Iterator, List, Mapping
 
 # isort: split
-from typing import Optional, Sequence, Set, Tuple, Union
+from typing import NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
@@ -1810,6 +1810,12 @@ class _Pickler(pickle.Pickler):
         if kind.__name__ == "TypeVar" and not finds_by_name(obj, self.by_value_names):
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
+        if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVarTuple"):
+            if not finds_by_name(obj, self.by_value_names):
+                return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
+        managers: Any = sys.modules.get("multiprocessing.managers")
+        if managers is not None and issubclass(kind, managers.BaseProxy):
+            return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
         if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
             module = sys.modules["dataclasses"]
             names = [name for name, value in vars(module).items() if value is obj]
@@ -1862,9 +1868,12 @@ class _Pickler(pickle.Pickler):
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
-        # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive.
-        if getattr(method.__self__, getattr(method, "__name__", ""), None) == method:
-            return NotImplemented
+        # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive, nor
+        # that of a class method whose class is but a shell yet.
+        owner: Any = method.__self__
+        if getattr(owner, getattr(method, "__name__", ""), None) == method:
+            if not isinstance(owner, type) or finds_by_name(owner, self.by_value_names):
+                return NotImplemented
         return types.MethodType, (method.__func__, method.__self__)
 
 
@@ -1879,6 +1888,8 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     property: lambda _, prop: (property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)),
     functools.cached_property: lambda _, prop: (functools.cached_property, (prop.func,), {"attrname": prop.attrname}),
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
+    ForwardRef: lambda _, reference: (ForwardRef, (reference.__forward_arg__,)),
+    weakref.WeakKeyDictionary: lambda _, d: (weakref.WeakKeyDictionary, (), None, None, d.items()),
 }
 
 
@@ -1985,6 +1996,12 @@ def _has_own_init(kind: Any) -> bool:
     return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
             and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__new__ is base.__new__
             and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
+
+
+def _make_proxy(key: bytes, rebuild: Callable[..., Any], args: Tuple[Any, ...]) -> Any:
+    """Make a proxy of multiprocessing's managers; to use it, or one that comes through it, takes the manager's key."""
+    sys.modules["multiprocessing.process"].current_process().authkey = key
+    return rebuild(*args)
 
 
 def _make_lru_cache(func: Callable[..., Any], maxsize: Optional[int], typed: bool) -> Any:
@@ -2364,13 +2381,25 @@ def with_rank(func: Callable[..., Any], *args: Any) -> Tuple[int, Any]:
     return _state["runtime"].rank, func(*args)
 
 
-def call_own(by_name: bytes, by_value: bytes, *args: Any) -> Any:
-    """Call this worker's own function of a name, as it may use what this worker has; else the one that came along."""
-    try:
-        func = loads([by_name])
-    except AttributeError:  # what each worker runs is not sent again, as other tasks are that lack a name
-        func = loads([by_value])
-    return func(*args)
+class Own:
+    """Stands for a function in what is pickled; becomes the receiver's own of that name, or else what came along.
+
+    Its own may use what it has. And what each worker gets is not sent again, as tasks are that lack a name.
+    """
+
+    def __init__(self, func: Callable[..., Any], by_value: Names) -> None:
+        self.ways = [join(dumps(func, names)) for names in (by_value, by_value | main_names(func), ALL_NAMES)]
+
+    def __reduce__(self) -> Any:
+        return load_own, (*self.ways,)
+
+
+def load_own(*ways: bytes) -> Any:
+    """Unpickle an `Own` the first way that works here."""
+    for way in ways[:-1]:
+        with contextlib.suppress(AttributeError):
+            return loads([way])
+    return loads([ways[-1]])
 
 
 class Visit(Job):
@@ -2602,6 +2631,7 @@ class Sent(NamedTuple):
 
     block: Block
     left: List[int]  # [number of its tasks whose results have not come]
+    by_value: Names  # as it was when they were pickled, or before
 
 
 def scope_of(runs: Any) -> Optional[Scope]:
@@ -3068,7 +3098,7 @@ class Carver(Taker):
         if isinstance(block.job, Visit) and block.job.key[:2] == (ORIGIN, 0):
             self.give_back(block.job.key[2], block.lo, block.hi - block.lo)
             return
-        start_s, chunk_id = self.clock(), self.n_chunks
+        start_s, chunk_id, by_value = self.clock(), self.n_chunks, self.by_value
         try:
             frames = self.pack(block, self.incarnation)
         except Exception as error:
@@ -3076,7 +3106,7 @@ class Carver(Taker):
                 self.filled -= 1
             self.not_shipped(block, error)
             return
-        self.note_sent(block)
+        self.note_sent(block, by_value)
         self.emit(frames)
         if self.recorder is not None:
             self.recorder.carved(start_s, block, chunk_id)
@@ -3086,10 +3116,10 @@ class Carver(Taker):
         head = CHUNK.pack(ORIGIN, 1, chunk_id, first, count, 0, 0, 0, 0, 0, 0)
         self.emit(self.message("RETURNED", b"", head))
 
-    def note_sent(self, block: Block) -> None:
+    def note_sent(self, block: Block, by_value: Names) -> None:
         """Account for a chunk that is packed and on its way; its number is used up."""
         if not isinstance(block.job, Visit):
-            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo])
+            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo], by_value)
             self.n_chunks += 1
         self.n_carved += block.hi - block.lo
 
@@ -3328,29 +3358,30 @@ class Scheduler(Carver):
         chunk_id, _, count = REF.unpack(frames[1])
         sent = self.sent[chunk_id]
         sent.block.hi = sent.left[0] = sent.block.job.n = count  # type: ignore[attr-defined]
+        sent.block.columns = [[sent.block.job.args] * count]  # type: ignore[attr-defined]
 
     def run_on_all(self, job: Everywhere) -> None:
         """Send a task that each worker is to run once."""
         block = Block(job, [[job.args]], 0, 0, 1)
         block.alone = True
-        func = job.func.args[0]
-        ways = [join(dumps(func, names)) for names in (self.by_value, self.by_value | main_names(func))]
-        function = join(dumps((functools.partial(with_rank, functools.partial(call_own, *ways)), None)))
+        own: Any = Own(job.func.args[0], self.by_value)
+        function = join(dumps((functools.partial(with_rank, own), None)))
         payload = dumps([[job.args]], self.by_value)
         head = CHUNK.pack(self.rank, self.incarnation, self.n_chunks, 0, 1, 0, 0, CALLS, job.place, 0, len(payload))
-        self.sent[self.n_chunks] = Sent(block, [1])
+        self.sent[self.n_chunks] = Sent(block, [1], self.by_value)
         self.n_chunks += 1
         self.emit(self.message("ALL", function, head, *payload))
 
     def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
         """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
-        missing = isinstance(error, AttributeError) and "__m" in str(error)
+        text = str(error) if isinstance(error, AttributeError) else ""
+        missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
         self.add_part(key, first, count, UNREADABLE, [facts(error=traceback_text(error), missing=missing)])
         self.flush()
 
-    def send_again(self, block: Block, reason: Dict[str, Any]) -> None:
+    def send_again(self, block: Block, by_value: Names, reason: Dict[str, Any]) -> None:
         """Send tasks again that a worker could not unpickle: one at a time, or by value if it lacked a name."""
-        names = main_names(block.job.func) - self.by_value if reason["missing"] else set()
+        names = set(reason["missing"]) - by_value
         if names and type(block.job) is not Everywhere:
             self.by_value |= names
         elif block.hi - block.lo == 1:
@@ -3373,11 +3404,12 @@ class Scheduler(Carver):
                 if waiter:
                     waiter()
                 continue
-            block = self.sent[chunk_id].block
+            block, _, by_value = self.sent[chunk_id]
             with self.lock:
                 self.account(chunk_id, first, count)
             if form == UNREADABLE:
-                self.send_again(block.part(block.lo + first, block.lo + first + count), json.loads(bytes(payload[0])))
+                part = block.part(block.lo + first, block.lo + first + count)
+                self.send_again(part, by_value, json.loads(bytes(payload[0])))
                 continue
             self.n_returned += count
             if nanoseconds:
@@ -3542,6 +3574,11 @@ class Waiter:
 
 class Pickled(List[Any]):
     """Frames of a constant that nobody has asked for yet."""
+
+
+def pack_constant(value: Any, by_value: Names) -> Frames:
+    """Pickle a constant."""
+    return dumps(Own(value, by_value) if isinstance(value, FUNCTIONS) else value, by_value)
 
 
 def answer_to(answers: List[Any], waiter: Waiter, answer: Any = True) -> None:
@@ -3811,7 +3848,7 @@ class Porch(Mailbox):
         return self.modules.pop(number)
 
     def wait_link(self, timeout: Optional[float]) -> Dict[int, int]:
-        """Wait until a link can be read or go on writing, or somebody wakes us; return the descriptors of such links."""
+        """Wait until a link can be read or go on writing, or somebody wakes us; return descriptors of such links."""
         if self.link.edge:
             with self.lock:
                 if self.link.ready():
@@ -4711,7 +4748,7 @@ class Runtime(Calls):
             self.constants[name] = value
             return
         try:
-            frames = dumps(value, self.scheduler.by_value)
+            frames = pack_constant(value, self.scheduler.by_value)
         except Exception as error:
             raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
         self.scheduler.carve()
@@ -5791,6 +5828,7 @@ class ClientScheduler(Scheduler):
 
     def hand_over(self, neighbour: Neighbour, block: Block) -> None:
         """Send a block straight to a worker."""
+        by_value = self.by_value
         try:
             frames = self.pack(block, 0)
         except Exception as error:
@@ -5798,7 +5836,7 @@ class ClientScheduler(Scheduler):
             self.not_shipped(block, error)
             return
         self.held[self.n_chunks] = Held(neighbour, block.hi - block.lo)
-        self.note_sent(block)
+        self.note_sent(block, by_value)
         neighbour.link.send(frames)
 
     def account(self, chunk_id: int, first: int, count: int) -> None:
@@ -6503,7 +6541,7 @@ class Executor(concurrent.futures.Executor):
         """
         with self._lock:
             client = self._ready()
-        packed = {name: dumps(value, client.scheduler.by_value) for name, value in constants.items()}
+        packed = {name: pack_constant(value, client.scheduler.by_value) for name, value in constants.items()}
         for answer in [client.ask(client.send_constant, name, frames) for name, frames in packed.items()]:
             answer.result()
 
@@ -6570,7 +6608,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
         if job.input_error is not None:
             raise job.input_error
     finally:
-        if job.length is None or job.done < job.length:
+        if not client.ended and (job.length is None or job.done < job.length):
             client.call(client.abandon, job, giving_up())
 
 
@@ -6659,9 +6697,12 @@ class MainModule(types.ModuleType):
         super().__init__("__mp_main__")
         self.__dict__["scoop_lite_config"] = config
 
+    def __repr__(self) -> str:
+        return f"<module '__main__' from {vars(self).get('__file__')!r}>"
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") and name.endswith("__") or not import_script(self):
-            raise AttributeError(f"module '__main__' (of {vars(self).get('__file__')}) has no attribute {name!r}")
+            raise AttributeError(f"{self!r} has no attribute {name!r}")
         return getattr(self, name)
 
 

@@ -311,7 +311,7 @@ FRAMES = [
     *(STATUS.pack(status, 1) for status in range(3)), *(LOST_REF.pack(0, first, 1, first) for first in range(2)),
     facts(rank=1, incarnation=1, pid=1, code=0, how="ended", host="here"), facts(live=3, hello=1.0, clock=1.0),
     facts(workers=[[1, 1]], size=3, invitations={}), facts(workers=[[1, 2]], size=3), facts(signal=2, count=1),
-    facts(number=1, paths=["a.py"], have={}), facts(error="no", missing=True), facts(why="so"), facts(level=1),
+    facts(number=1, paths=["a.py"], have={}), facts(error="no", missing=["f"]), facts(why="so"), facts(level=1),
 ]  # fmt: skip
 
 

@@ -587,6 +587,32 @@ def test_generic_classes_and_protocols():
     assert call_elsewhere(typed(source, "use")) == (3, True, False)
 
 
+def test_annotations_that_only_main_knows():
+    source = """
+        import typing
+        Name = typing.NewType("Name", str)
+        P = getattr(typing, "ParamSpec", typing.TypeVar)("P")
+        def name(x: Name, parent: typing.Optional["Later"] = None) -> typing.List["Later"]: return Name(x)
+        def use(func: P = name): return func("a")
+    """
+    assert call_elsewhere(typed(source, "use")) == "a"
+
+
+def test_class_methods_in_the_content_of_their_class():
+    source = """
+        import functools
+        class Checked:
+            @classmethod
+            def check(cls, x): return cls, x
+            @functools.singledispatch
+            def show(x): return "object"
+            show.register(int, lambda x: "int")
+        Checked.checks = [Checked.check]
+        def use(): return Checked.checks[0](1) == (Checked, 1), Checked.show(1), Checked.show("")
+    """
+    assert call_elsewhere(typed(source, "use")) == (True, "int", "object")
+
+
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of Python 3.12")
 def test_type_parameters():
     assert call_elsewhere(typed("class Box[T]:\n  def get[U](self, x: U) -> U: return x\n", "Box[int]().get"), 3) == 3

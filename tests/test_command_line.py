@@ -195,7 +195,11 @@ def test_functions_of_a_module_reach_the_workers(launch, tmp_path):
             return x * helper.FACTOR
 
         def main():
-            return [list(futures.map(triple, range(50))), away(triple, 5).result(), sys.argv[1:]]
+            return [list(futures.map(triple, range(50))), away(guarded, 5).result(), sys.argv[1:]]
+
+        if __name__ == "__main__":
+            def guarded(x):  # of which the workers' import knows nothing
+                return triple(x)
         """)
     )
     outcome = launch(["-m", "pack.job", "a", "-n"])

@@ -651,6 +651,20 @@ if __name__ == "__main__":
 def test_the_interpreter_ends_by_itself():
     source = "import scoop_lite, time; pool = scoop_lite.Executor(2); pool.submit(print, 'done', flush=True)"
     assert run(source, launch=False) == (0, "done\n", "")
+    source = "import scoop_lite; results = scoop_lite.Executor(1).map(abs, [-1, -2]); print(next(results))"
+    assert run(source, launch=False) == (0, "1\n", "")  # a map half read is dropped when all is over
+
+
+def test_a_name_that_is_nowhere_fails_its_task_alone():
+    source = """
+import scoop_lite
+class Odd:
+    def __reduce__(self):
+        return getattr, (len, "nothing")
+with scoop_lite.Executor(1) as pool:
+    print(type(pool.submit(abs, Odd()).exception()).__name__, pool.submit(abs, -1).result())
+"""
+    assert run(source, launch=False) == (0, "PoolTaskBroken 1\n", "")
 
 
 def test_a_program_without_the_guard_is_told(tmp_path):

@@ -1253,6 +1253,26 @@ def test_a_function_that_only_the_origin_has(facts):
     assert got == [1001, 1001, [1000, 1001, 1002]]
 
 
+def test_a_class_that_only_the_origin_has(facts):
+    got = facts("""
+        def main():
+            there = away(lambda held: held[0].twice(), [OnlyHere(2)]).result()
+            return [there.n, type(there) is OnlyHere, away(attrgetter("colour.name"), OnlyHere(Colour.RED)).result()]
+
+        if __name__ == "__main__":
+            import enum
+            from operator import attrgetter
+
+            class Colour(enum.Enum):
+                RED = 1
+
+            class OnlyHere:
+                def __init__(self, n): self.n = self.colour = n
+                def twice(self): return OnlyHere(2 * self.n)
+    """)
+    assert got == [4, True, "RED"]
+
+
 def test_arguments_and_results(facts):
     got = facts("""
         import array, dataclasses, datetime, decimal, enum, fractions
@@ -1942,13 +1962,47 @@ def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
 
         if __name__ == "__main__":
             def only_here(x):
-                return x + 1
+                return x + used_here
 
+            used_here = 1
             print(sorted(futures.run_on_all(only_here, 1).items()))
+            print(sorted(futures.run_on_all(lambda: only_here(1)).items()))
         """,
         n=3,
     )
-    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n", "")
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n" * 2, "")
+
+
+def test_tasks_use_managers_of_multiprocessing(facts):
+    """Of the script, though each worker's process has a key of its own; by proxies in what they return, too."""
+    assert facts("""
+        def add(outer, x):
+            outer["inner"].append(x)
+            return os.getpid()
+
+        def main():
+            import multiprocessing
+            with multiprocessing.Manager() as manager:
+                outer = manager.dict(inner=manager.list())
+                elsewhere = away(add, outer, 1).result() != os.getpid()
+                away(outer["inner"].append, 2).result()
+                return elsewhere, list(outer["inner"])
+    """) == [True, [1, 2]]
+
+
+def test_an_argument_that_each_worker_fails_to_read_is_told(facts):
+    """Nothing of it is sent again, but the call fails, and the pool goes on."""
+    text, after = facts("""
+        class Odd:
+            def __reduce__(self): return getattr, (len, "nothing")
+
+        def main():
+            try:
+                futures.run_on_all(repr, Odd())
+            except scoop_lite.ScoopError as error:
+                return str(error), away(abs, -1).result()
+    """)
+    assert "could not unpickle task with_rank(<" in text and after == 1
 
 
 def test_what_is_for_each_worker_is_passed_on_to_no_other(launch):

@@ -1029,11 +1029,15 @@ def test_a_chunk_that_cannot_be_unpickled_is_asked_for_one_by_one(scheduler):
 
 def test_a_name_that_workers_lack_travels_by_value_from_then_on(scheduler, monkeypatch):
     monkeypatch.setattr(in_main, "__module__", "__main__")
-    _, chunk = shipped(scheduler, n=1, func=in_main)
-    reason = scoop_lite.facts(error="no attribute", missing=True)
-    scheduler.on_result([b"", b"", PART.pack(chunk, 0, 1, 0, scoop_lite.UNREADABLE, 1), reason])
+    chunks = [shipped(scheduler, n=1, func=in_main)[1] for _ in range(2)]
+    reason = scoop_lite.facts(error="no attribute", missing=["in_main"])
+    for chunk in chunks:  # the second had left before the first was refused
+        scheduler.on_result([b"", b"", PART.pack(chunk, 0, 1, 0, scoop_lite.UNREADABLE, 1), reason])
     assert scheduler.by_value == {"in_main"}
-    assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(0, 1, False)]
+    assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(0, 1, False)] * 2
+    job, chunk = shipped(scheduler, n=1, func=in_main)
+    scheduler.on_result([b"", b"", PART.pack(chunk, 0, 1, 0, scoop_lite.UNREADABLE, 1), reason])
+    assert "no attribute" in str(job.got[0][2][0].look())
 
 
 def test_batches_are_counted_and_the_shortest_wait_is_what_fetching_takes(timed):

@@ -156,6 +156,31 @@ def test_functions_lambdas_and_big_values(facts):
     assert got["big"] == [10_000_000] * 6
 
 
+def test_a_function_that_only_the_setter_has(facts):
+    got = facts("""
+        def use(x):
+            return shared.getConst("function", timeout=None)(x), os.getpid()
+
+        def is_own(_):
+            return shared.getConst("use") is use
+
+        def main():
+            shared.setConst(function=only_here, use=use)
+            (value, pid), own = away(use, 1).result(), away(is_own, 0).result()
+            return value, pid != os.getpid(), own
+
+        if __name__ == "__main__":
+            OFFSET = 1000
+
+            def add(x):
+                return x + OFFSET
+
+            def only_here(x):
+                return add(x)
+    """)
+    assert got == [1001, True, True]
+
+
 def test_what_cannot_be_shared_is_an_error_at_once(facts):
     got = facts("""
         def main():
