@@ -5953,6 +5953,7 @@ class Neighbourhood(Runtime):
         super().__init__(*about)
         self.neighbours: Dict[int, Neighbour] = {}  # by rank
         self.shared: List[Frames] = []  # the constants that each neighbour must have before other tasks
+        self.broken: Optional[BaseException] = None
 
     def on_neighbour(self, frames: Frames) -> None:
         """Take up the straight link to a worker; a constant must be there before the tasks that use it."""
@@ -5971,6 +5972,17 @@ class Neighbourhood(Runtime):
         self.shared.append(constant)
         for neighbour in self.neighbours.values():
             neighbour.link.send(message("CONST", *neighbour[:2], *constant))
+
+    def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
+        """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
+        try:
+            frames = dumps((func, args), self.scheduler.by_value)
+        except Exception as error:
+            self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
+            return
+        constant = [OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames]
+        self.emit(self.scheduler.message("CONST", *constant))
+        self.share(constant)
 
     def on_const(self, frames: Frames) -> None:
         """Before whoever set a constant goes on, neighbours must have it: tasks may reach them sooner than our echo."""
@@ -6041,7 +6053,6 @@ class Client(Neighbourhood):
         del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
         self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
-        self.broken: Optional[BaseException] = None
         self.asked: Set[concurrent.futures.Future[Any]] = set()  # answers that are still to come, see `ask`
         self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
@@ -6155,17 +6166,6 @@ class Client(Neighbourhood):
 
         job = Everywhere(func, args, note)
         self.scheduler.run_on_all(job)
-
-    def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
-        """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
-        try:
-            frames = dumps((func, args), self.scheduler.by_value)
-        except Exception as error:
-            self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
-            return
-        constant = [OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames]
-        self.emit(self.scheduler.message("CONST", *constant))
-        self.share(constant)
 
     def send_constant(self, answer: concurrent.futures.Future[Any], name: str, frames: Frames) -> None:
         """Send a constant; the broker has it, or refuses it."""

@@ -131,10 +131,7 @@ class Wire:
     def swallow(self, *_):
         return True
 
-    queue = send = flush = drain = send_with_descriptor = beat = watch = swallow
-
-    def wants_write(self):
-        return None
+    queue = send = flush = drain = send_with_descriptors = beat = watch = swallow
 
     def ready(self):
         return bool(self.arrived)

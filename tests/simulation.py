@@ -103,6 +103,7 @@ class SimLink:
     """A worker's end of its link; what the broker sends arrives in `arrived` when its delay is over."""
 
     edge = False
+    out = ()
 
     def __init__(self, worker):
         self.worker = worker
@@ -130,9 +131,6 @@ class SimLink:
 
     def ready(self):
         return bool(self.arrived)
-
-    def wants_write(self):
-        return 1 if self.waiting else None
 
     def drain(self):
         pass
@@ -233,6 +231,7 @@ class SimRuntime(scoop_lite.Runtime):
         self.scheduler.clock = worker.sim.clock
         self.scheduler.live = config.n
         self.link = worker.link
+        self.links = [worker.link]
 
     def step(self):
         self.worker.check_alive()

@@ -285,7 +285,7 @@ def test_a_descriptor_comes_with_its_message_and_not_before_earlier_ones():
     assert os.read(reader, 99) == b"it is the same pipe"
     other.close()
     one.send_with_descriptors(batch[1], writer)
-    assert one.closed and not one.wants_write()
+    assert one.closed and not one.out
     for fd in (reader, writer, other.descriptors[0]):
         os.close(fd)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import concurrent.futures
 import gc
 import os
@@ -970,3 +971,67 @@ def test_what_a_task_prints_is_there_while_it_runs(launch_once, tmp_path, worker
     go.touch()
     outcome = run.finish(settle_s=3)
     assert outcome.stdout == "said\nTrue\n" and outcome.returncode == 0, outcome
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Straight links between the client and the workers of its own host
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def broker_saw(backend):
+    """Return the kinds of messages that passed the broker while a pool of two ran single tasks and a map."""
+    source = f"""
+        from scoop_lite import Executor
+        with Executor(2, wiretap=True, backend={backend!r}) as pool:
+            print([pool.submit(abs, -i).result() for i in range(20)] == list(range(20)))
+            print(sum(pool.map(abs, range(10_000))))
+        """
+    status, out, err = run(source, launch=False)
+    assert (status, out) == (0, "True\n49995000\n"), err
+    return {line.split()[6] for line in err.splitlines() if " ms  " in line}
+
+
+def test_tasks_for_the_own_host_go_past_the_broker():
+    assert broker_saw("own") & {"HELLO", "BATCH", "RESULT", "NEXT"} == {"HELLO"}
+    assert {"BATCH", "RESULT"} <= broker_saw("loopback")
+
+
+def test_what_goes_past_the_broker_is_not_faster_than_constants():
+    with Executor(3) as pool:
+        for i in range(100):
+            pool.set_const(**{f"constant_{i}": i})
+            tasks = [pool.submit(shared.getConst, f"constant_{i}", 0) for _ in range(3)]
+            assert [task.result() for task in tasks] == [i] * 3
+
+
+def pid_later(_):
+    time.sleep(0.1)
+    return os.getpid()
+
+
+def test_a_worker_gives_back_what_another_can_begin_sooner():
+    with Executor(2) as pool:
+        for _ in range(5):
+            pids = list(pool.map(pid_later, range(8), chunksize=8))
+            assert len(pids) == 8 and len(set(pids)) == 2, pids
+
+
+@pytest.mark.parametrize("retries", (0, 2))
+def test_tasks_in_a_chunk_that_is_lost_run_again_but_what_was_done_does_not(retries, tmp_path):
+    ledger = tmp_path / "ledger"
+    with Executor(2, retries=retries, quiet=True) as pool:
+        tasks = [pool.submit(note_or_die, str(ledger), i) for i in range(40)]
+        lost = [i for i, task in enumerate(tasks) if isinstance(task.exception(), scoop_lite.WorkerLost)]
+        assert lost == [20] and all(task.result() == i for i, task in enumerate(tasks) if i != 20)
+    runs = collections.Counter(map(int, ledger.read_text().split()))
+    assert runs.pop(20) == retries + 1
+    assert set(runs) == set(range(40)) - {20}
+    assert max(runs.values()) <= min(retries, 1) + 1  # those of its chunk, at its first death; then it runs alone
+
+
+def note_or_die(ledger, i):
+    with open(ledger, "a") as file:
+        file.write(f"{i}\n")
+    if i == 20:
+        os._exit(1)
+    return i

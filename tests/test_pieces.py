@@ -19,7 +19,7 @@ SMALL = scoop_lite.message("HUNGRY", 1, 1, b"small")
 
 def big(kind="RESULT", size=2 * PIECE):
     hunger = [scoop_lite.HUNGER.pack(1, 1)] if kind == "NEXT" else []
-    return scoop_lite.message(kind, 1, 1, *hunger, OWNED, bytes(size))
+    return scoop_lite.message(kind, 1, 1, OWNED, *hunger, bytes(size))
 
 
 def transfer(outbox, frames, inbox):

@@ -33,7 +33,7 @@ from scoop_lite import (
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 SOURCE = Path(scoop_lite.__file__).read_text(encoding="utf-8")
-PARTIES = {"worker", "broker", "agent", "launcher", "all"}
+PARTIES = {"worker", "broker", "agent", "launcher", "client", "all"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -71,13 +71,15 @@ def test_who_gets_a_message_has_its_handler(row):
     worker = hasattr(scoop_lite.Runtime, name) or hasattr(scoop_lite.Scheduler, name)
     assert worker == bool(receivers & {"worker", "all"})
     assert hasattr(scoop_lite.Agent, name) == ("agent" in receivers)
+    client = hasattr(scoop_lite.Client, name) or hasattr(scoop_lite.ClientScheduler, name)
+    assert client == bool(receivers & {"worker", "client", "all"})
 
 
 def handler_names(cls):
     return {name for name in vars(cls) if name.startswith("on_")} - {"on_signal"}
 
 
-@pytest.mark.parametrize("cls", (Broker, scoop_lite.Scheduler, scoop_lite.Runtime, scoop_lite.Agent))
+@pytest.mark.parametrize("cls", (Broker, scoop_lite.Scheduler, scoop_lite.Runtime, scoop_lite.Agent, scoop_lite.Neighbourhood))
 def test_every_handler_has_its_row(cls):
     assert handler_names(cls) <= {"on_" + kind.lower() for kind in CODES}
 
