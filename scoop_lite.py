@@ -5843,7 +5843,8 @@ class ClientScheduler(Scheduler):
         super().account(chunk_id, first, count)
         held = self.held.get(chunk_id)
         if held is not None:
-            held.ranges, _ = subtract(held.ranges, first, first + count)
+            whole = held.ranges == [(first, first + count)]  # as nearly always
+            held.ranges = [] if whole else subtract(held.ranges, first, first + count)[0]
             if not held.ranges:
                 del self.held[chunk_id]
 
