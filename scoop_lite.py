@@ -7886,52 +7886,44 @@ class HostLinks(Links):
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
 
     def start_hosts(self) -> None:
-        """Start an agent on every host, forked where that is this one and needs no prolog: there it does not return."""
-        start_here = self.start_host if self.config.python or self.config.prolog else self.fork_agent
-        if self.config.backend == "loopback":
-            start_here = self.begin_agent
+        """Start an agent on every host; on this one first, before any thread or ØMQ context exists here."""
+        loopback, config = self.config.backend == "loopback", self.config
         for site in sorted(self.sites, key=lambda site: not site.here):
-            start_here(site) if site.here else self.start_host(site)
-        if self.joining:
-            self.join_s = now() + JOIN_S
+            if site.here and (loopback or not config.python and not config.prolog):
+                self.start_here(site, loopback)
+            else:
+                self.start_host(site)
+        self.join_s = now() + JOIN_S
 
-    def fork_agent(self, site: Site) -> None:
-        """Fork the agent of this host, before any thread or ØMQ context exists here."""
+    def start_here(self, site: Site, loopback: bool) -> None:
+        """Fork this host's agent, where it does not return; with --backend loopback it is a thread."""
         ours, theirs = socket.socketpair()
-        life_out, life_in = os.pipe()
-        flush_output()
-        site.pid = os.fork()
-        if site.pid == 0:
-            ours.close()
-            os.close(life_in)
-            self.selector.close()
-            tie_life(life_out, forks=True)
-            if self.config.serve >= 0:
-                os.close(self.config.serve)
-            gc.freeze()
-            config = self.config._replace(ship=False)
-            agent = Agent(StreamLink(theirs), config, local=True, direct=self.config.backend == "own")
-            agent.old_handlers = self.old_handlers
-            agent.run()
-            os._exit(0)
-        theirs.close()
-        os.close(life_out)
-        self.add_agent(site, StreamLink(ours, passes_descriptors=True))
-
-    def begin_agent(self, site: Site) -> None:
-        """Start this host's agent as a thread (--backend loopback)."""
-        ours, theirs = socket.socketpair()
-        link = StreamLink(ours)
-        agent = LoopbackAgent(StreamLink(theirs), self.config._replace(ship=False), link.descriptors)
-        threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
-        self.add_agent(site, link)
-
-    def add_agent(self, site: Site, link: StreamLink) -> None:
-        """Note that this host's agent is there."""
+        site.link = self.agents[site.number] = StreamLink(ours, passes_descriptors=not loopback)
+        config = self.config._replace(ship=False)
+        if loopback:
+            agent: Agent = LoopbackAgent(StreamLink(theirs), config, site.link.descriptors)
+            threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
+        else:
+            life_out, life_in = os.pipe()
+            flush_output()
+            site.pid = os.fork()
+            if site.pid == 0:
+                ours.close()
+                os.close(life_in)
+                self.selector.close()
+                tie_life(life_out, forks=True)
+                if config.serve >= 0:
+                    os.close(config.serve)
+                gc.freeze()
+                agent = Agent(StreamLink(theirs), config, local=True, direct=config.backend == "own")
+                agent.old_handlers = self.old_handlers
+                agent.run()
+                os._exit(0)
+            theirs.close()
+            os.close(life_out)
         site.cpus = usable_cpus()
-        site.link = self.agents[site.number] = link
         self.broker.host_names[site.number] = socket.gethostname()
-        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, site))
+        self.selector.register(ours, selectors.EVENT_READ, functools.partial(self.read_agent, site))
 
     def start_host(self, site: Site) -> None:
         """Start the command that reaches a host, or the interpreter that this host's agent needs."""
@@ -7965,14 +7957,11 @@ class HostLinks(Links):
         if not self.begun:
             self.fail_host(site, "it answered, then " * (site.cpus > 0) + why)
             return
-        self.close(site.link)
-        del self.agents[site.number]
-        if self.broker.status is None:
+        running = self.broker.status is None
+        if running:
             why += site.last_words()
             self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
-        if self.broker.status is None or site.link.silent:  # else it ends by itself, and `end` waits for that
-            site.kill()
-        self.broker.lose_host(site.number, why)
+        self.drop_host(site, why, kill=running or site.link.silent)  # else it ends by itself, and `end` waits for that
 
     def agent_message(self, host: int, frames: Frames) -> None:
         """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
@@ -8048,16 +8037,17 @@ class HostLinks(Links):
             if not self.config.min_hosts:
                 self.give_up_s = min(self.give_up_s, now() + 1)
         if site in self.joining or site.cpus:
-            self.drop_start(site)
+            self.drop_host(site, why)
 
-    def drop_start(self, site: Site) -> None:
-        """Give up a host before any worker is started."""
+    def drop_host(self, site: Site, why: str, kill: bool = True) -> None:
+        """Let go of a host: of its link, its workers and its command."""
         self.joining.discard(site)
         self.agents.pop(site.number, None)
-        self.broker.host_names.pop(site.number, None)
-        site.cpus = 0
         self.close(site.link)
-        site.kill()
+        site.cpus = 0
+        if kill:
+            site.kill()
+        self.broker.lose_host(site.number, why)
 
     def watch_hosts(self, now_s: float) -> None:
         """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
@@ -8116,7 +8106,7 @@ class Launcher(HostLinks):
             self.begun = True
             self.broker.end(1)
             for site in list(self.joining):
-                self.drop_start(site)
+                self.drop_host(site, "a signal came, or another host failed")
         elif enough and not self.joining:
             self.begun = True
             shares = [(site.number, site.n or site.cpus) for site in joined]
@@ -8947,19 +8937,15 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     except OSError as error:
         p.error(f"--path {options.path or '. (this directory)'}: {error.strerror}")
     program = choose_program(options, directory, p)  # `python` too has the directory on `sys.path`, but for a file
-    if options.heartbeat_s >= options.dead_after_s:  # then every host that has nothing to say would be dead
-        p.error(f"--heartbeat {options.heartbeat_s:g}: must be shorter than --dead-after {options.dead_after_s:g}")
-    if options.init and not all(options.init.partition(":")):
-        p.error(f"--init {options.init}: it names a function as module:function")
-    if options.interactive and hosts and not is_here(hosts[0].name):
-        p.error(f"-i: you type here, but {hosts[0].name} runs the program; write --hosts localhost {hosts[0].name}")
-    for name, value, module, package, _ in ACCELERATORS:
-        if getattr(options, name) == value and importlib.util.find_spec(module) is None:
-            p.error(f"--{name} {value} needs {package}, which is not installed here (pip install {package})")
-    check_files(options, bool(hosts), p)
+    for wrong, why in mistakes(options, hosts):
+        if wrong:
+            p.error(why)
+    if not options.dry_run:
+        try_files(options, p)
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p),
-        backend=choose_backend(options, hosts, p), progress=choose_progress(options), n=options.n or usable_cpus(),
+        backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
+        progress=choose_progress(options), n=options.n or usable_cpus(),
         verbose=-1 if options.quiet else options.verbose,
     )  # fmt: skip
     if options.serve < 0:
@@ -8968,19 +8954,27 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     return config._replace(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
 
 
-def choose_backend(options: argparse.Namespace, hosts: Sequence[Host], p: Parser) -> str:
-    """Return the link engine: the user's choice, or what this platform has; refuse what it has not."""
-    if options.backend != "loopback" and CAN_FORK:
-        return "zmq" if options.backend == "zmq" else "own"
-    for name, given, without in (
-        ("--prolog", options.prolog, "--backend loopback"),
-        ("--backend zmq", options.backend == "zmq", sys.platform),
-        ("--nice", options.nice and not CAN_FORK, sys.platform),
-        ("another host", not CAN_FORK and not all(is_here(host) for host, _ in hosts), sys.platform),
-    ):
-        if given:
-            p.error(f"{name} does not work with {without}")
-    return "loopback"
+def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any, str]]:
+    """Yield what cannot work with these options, hosts and packages, or on this platform: (is it so, a sentence)."""
+    n, first = max(1, len(hosts)), hosts[0].name if hosts else "localhost"
+    yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
+    beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"
+    yield o.heartbeat_s >= o.dead_after_s, beat  # else every host that has nothing to say would be dead
+    yield o.init and not all(o.init.partition(":")), f"--init {o.init}: it names a function as module:function"
+    prompt = f"-i: you type here, but {first} runs the program; write --hosts localhost {first}"
+    yield o.interactive and not is_here(first), prompt
+    for name, value, module, package, _ in ACCELERATORS:
+        needs = f"--{name} {value} needs {package}, which is not installed here (pip install {package})"
+        yield getattr(o, name) == value and importlib.util.find_spec(module) is None, needs
+    if not hosts:
+        yield o.prolog and not os.access(o.prolog, os.R_OK), f"--prolog {o.prolog}: cannot be read"
+        yield o.python and not is_command(o.python), f"--python-interpreter {o.python}: there is no such command"
+    yield o.prolog and o.backend == "loopback", "--prolog does not work with --backend loopback"
+    if not CAN_FORK:
+        for name in ("prolog", "nice"):
+            yield getattr(o, name), f"--{name} does not work with {sys.platform}"
+        yield o.backend == "zmq", f"--backend zmq does not work with {sys.platform}"
+        yield not all(is_here(host) for host, _ in hosts), f"another host does not work with {sys.platform}"
 
 
 def is_command(name: str) -> bool:
@@ -8990,17 +8984,13 @@ def is_command(name: str) -> bool:
     return shutil.which(name) is not None
 
 
-def check_files(options: argparse.Namespace, hosts: bool, p: Parser) -> None:
-    """Refuse files and directories that cannot be used, and create them, but not for a --dry-run."""
-    if options.prolog and not hosts and not os.access(options.prolog, os.R_OK):
-        p.error(f"--prolog {options.prolog}: cannot be read")
-    if options.python and not hosts and not is_command(options.python):
-        p.error(f"--python-interpreter {options.python}: there is no such command")
+def try_files(options: argparse.Namespace, p: Parser) -> None:
+    """Create the files and directories that will be written, or refuse them."""
     path = options.profile
     try:
-        if path and not options.dry_run:
+        if path:
             os.makedirs(path, exist_ok=True)
-        for path in filter(None, () if options.dry_run else (options.trace, options.log)):
+        for path in filter(None, (options.trace, options.log)):
             with open(path, "ab") as file:
                 if os.path.isfile(path):  # not /dev/stderr, nor a pipe
                     size = file.tell()
@@ -9058,8 +9048,6 @@ def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
     hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
     hosts = spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
-    if options.min_hosts > max(1, len(hosts)):
-        p.error(f"--min-hosts {options.min_hosts}: the plan has {plural(max(1, len(hosts)), 'host')}")
     return scheduler, hosts
 
 
@@ -9204,14 +9192,11 @@ def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
 
 
 def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
-    """Yield what this host has and allows: "ok", "missing" (runs go without it), "low" or "FAILED", and the words."""
+    """Yield what this host has and allows: "ok", "missing" (runs go without it) or "FAILED", and the words."""
     import platform
 
-    system = f"{platform.system()} {platform.release()}, {platform.machine()}"
-    yield "ok", f"Python {sys.version.split()[0]} on {system}: {sys.executable}"
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    cpus = f"{usable_cpus()} to use by affinity and cgroup quota; {affinity} by affinity, {os.cpu_count()} in all"
-    yield "ok", f"CPUs: {cpus}"
+    yield "ok", f"Python {sys.version.split()[0]} on {platform.platform()}: {sys.executable}"
+    yield "ok", f"CPUs: {usable_cpus()} to use, by affinity and cgroup quota; {os.cpu_count()} in all"
     for _, _, module, package, without in ACCELERATORS:
         there = importlib.util.find_spec(module)
         yield ("ok", f"{package} is installed") if there else ("missing", f"{package} is not installed: {without}")
@@ -9231,12 +9216,7 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
         unlimited = allowed == resource.RLIM_INFINITY
         amount, enough = "no limit" if unlimited else f"{allowed:,} allowed", unlimited or allowed >= need
         yield "ok" if enough else "FAILED", f"{name}: {amount}; {n} workers here take about {need}"
-    try:
-        found = os.statvfs("/dev/shm")
-        free = found.f_bavail * found.f_frsize >> 20
-        yield "ok" if free >= 64 else "low", f"/dev/shm: {free:,} MiB free; scoop_lite needs none, your tasks may"
-    except OSError as error:
-        yield "missing", f"/dev/shm: {error.strerror}: scoop_lite needs none, but multiprocessing's locks in tasks do"
+
 
 
 def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
