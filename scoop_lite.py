@@ -6878,7 +6878,8 @@ class Agent:
 
     def run(self) -> None:
         """Serve until the job is over or the link ends; return when all workers are gone."""
-        self.catch_signals()
+        if threading.current_thread() is threading.main_thread():  # else (`LoopbackAgent`) they are the launcher's
+            self.catch_signals()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
         while self.children or self.stop_s == math.inf:
@@ -7036,9 +7037,6 @@ class LoopbackAgent(Agent):
         finally:
             self.door.close()
             self.link.close()
-
-    def catch_signals(self) -> None:
-        """Leave them to the launcher's main thread."""
 
     def timeout(self) -> float:
         return min(super().timeout(), 0.5 if self.door.callers else IDLE_S)
@@ -7564,25 +7562,6 @@ class Site:
         parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]
         self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
-    def read_start(self) -> bool:
-        """Read up to the agent's marker; True when it is here. The link's `closed` says what is wrong, if anything."""
-        try:
-            data = os.read(self.link.fileno(), 65536)
-        except ConnectionResetError:
-            data = b""
-        self.noise += data
-        before, marker, after = self.noise.partition(MARKER)
-        if marker and len(after) >= 255:
-            self.noise = before
-            if after[:255] == ALL_BYTES[1:]:
-                self.link.last_heard_s = now()
-                self.link.codec.feed(after[255:])
-                self.link.out.appendleft(memoryview(self.needs))  # sent earlier, start-up files or qrsh might lose it
-                return True
-            self.link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
-        elif not data or len(self.noise) > 1 << 20:
-            self.link.closed = "the connection ended" if not data else "it prints without end"
-        return False
 
     def read_words(self) -> Optional[bytes]:
         """Return what the command says on standard error now, None when that has ended."""
@@ -7699,7 +7678,9 @@ class Writer:
         self.thread: Optional[threading.Thread] = None
 
     def put(self, stream: int, data: bytes) -> None:
-        """Queue bytes for a descriptor; never blocks."""
+        """Queue bytes for a descriptor, unless it is that of a file which nobody wants (-1); never blocks."""
+        if stream < 0:
+            return
         self.lines.append((stream, data))
         if self.thread is None:
             self.thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
@@ -7740,6 +7721,7 @@ class Links:
         self.config = config
         plan = config.hosts or (("localhost", config.n),)
         self.sites = [Site(number, Host(*host), config) for number, host in enumerate(plan)]
+        self.far = [site for site in self.sites if not site.here]  # who exchange heartbeats with us
         self.selector = selectors.DefaultSelector()
         welcome = {"size": config.n, "retries": config.retries}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
@@ -7880,7 +7862,6 @@ class HostLinks(Links):
         self.signalled: Optional[int] = None  # the first signal that asked us to end
         self.joining: Set[Site] = set()  # that have neither joined nor failed
         self.printing: Set[Site] = set()  # whose workers have printed something
-        self.watched = False  # some were reached by a command
         self.begun = False  # workers have been started
         self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
@@ -7927,11 +7908,10 @@ class HostLinks(Links):
 
     def start_host(self, site: Site) -> None:
         """Start the command that reaches a host, or the interpreter that this host's agent needs."""
-        self.watched = True
         try:
             site.start()
         except OSError as error:
-            self.fail_host(site, str(error))
+            self.lose_host(site, str(error))
             return
         self.joining.add(site)
         self.selector.register(site.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, site))
@@ -7949,19 +7929,7 @@ class HostLinks(Links):
         except (PeerError, IndexError) as error:
             link.closed = str(error)
         if link.closed:
-            self.lose_agent(site)
-
-    def lose_agent(self, site: Site) -> None:
-        """Let go of a host whose link is closed, and of its command; before workers start, it has not joined at all."""
-        why = site.link.closed
-        if not self.begun:
-            self.fail_host(site, "it answered, then " * (site.cpus > 0) + why)
-            return
-        running = self.broker.status is None
-        if running:
-            why += site.last_words()
-            self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
-        self.drop_host(site, why, kill=running or site.link.silent)  # else it ends by itself, and `end` waits for that
+            self.lose_host(site, link.closed)
 
     def agent_message(self, host: int, frames: Frames) -> None:
         """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
@@ -8011,16 +7979,28 @@ class HostLinks(Links):
 
     def read_start(self, site: Site) -> None:
         """Take in what a host says before its agent does; from the marker on, it is a link like any other."""
-        if site.read_start():
-            self.touched.add(site.link)
+        link, data = site.link, b""
+        with contextlib.suppress(ConnectionResetError):
+            data = os.read(link.fileno(), 65536)
+        before, _, after = (site.noise + data).partition(MARKER)
+        site.noise = before if len(after) >= 255 else site.noise + data
+        if after[:255] == ALL_BYTES[1:]:
+            link.last_heard_s = now()
+            link.codec.feed(after[255:])
+            link.out.appendleft(memoryview(site.needs))  # sent earlier, start-up files or qrsh might lose it
+            self.touched.add(link)
             self.join_s = max(self.join_s, now() + JOIN_S)
-            read_agent = functools.partial(self.read_agent, site)
-            self.selector.modify(site.link.fileno(), selectors.EVENT_READ, read_agent)
-            self.agents[site.number] = site.link
-            self.show(site, site.noise)
-            read_agent()
-        elif site.link.closed:
-            self.fail_host(site, site.link.closed)
+            self.selector.modify(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, site))
+            self.agents[site.number] = link
+            self.show(site, before)
+            self.read_agent(site)
+            return
+        if len(after) >= 255:
+            link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
+        elif not data or len(before) > 1 << 20:
+            link.closed = "the connection ended" if not data else "it prints without end"
+        if link.closed:
+            self.lose_host(site, link.closed)
 
     def join_host(self, site: Site, there: Dict[str, Any]) -> None:
         """Note that a host's agent is there."""
@@ -8030,37 +8010,38 @@ class HostLinks(Links):
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
 
-    def fail_host(self, site: Site, why: str) -> None:
-        """Say why a host did not join; unless others suffice, the job ends, a moment later: so all such are named."""
-        if self.signalled is None and self.broker.status is None:
-            self.report(site.explain(why))  # which tells how the command ended: before we kill it
+    def lose_host(self, site: Site, why: str) -> None:
+        """Let go of a host, of its workers and its command. Before workers start, it has not joined at all.
+
+        Then, unless others suffice, the job ends, a moment later: so all such are named.
+        """
+        if self.broker.status is None and self.begun:
+            why += site.last_words()
+            self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
+        elif self.broker.status is None and self.signalled is None:
+            self.report(site.explain("it answered, then " * (site.cpus > 0) + why))  # before we kill its command
             if not self.config.min_hosts:
                 self.give_up_s = min(self.give_up_s, now() + 1)
-        if site in self.joining or site.cpus:
-            self.drop_host(site, why)
-
-    def drop_host(self, site: Site, why: str, kill: bool = True) -> None:
-        """Let go of a host: of its link, its workers and its command."""
-        self.joining.discard(site)
-        self.agents.pop(site.number, None)
-        self.close(site.link)
-        site.cpus = 0
-        if kill:
-            site.kill()
-        self.broker.lose_host(site.number, why)
+        if site in self.joining or site.cpus:  # else its command could not be started
+            if self.broker.status is None or site in self.joining or site.link.silent:
+                site.kill()  # else it ends by itself, and `end` waits for that
+            self.joining.discard(site)
+            self.agents.pop(site.number, None)
+            self.close(site.link)
+            site.cpus = 0
+            self.broker.lose_host(site.number, why)
 
     def watch_hosts(self, now_s: float) -> None:
         """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
         for site in self.sites if self.joining and now_s >= self.join_s else ():
             if site in self.joining:
-                self.fail_host(site, f"no answer within {JOIN_S} s")
-        for number, link in list(self.agents.items()):
-            site = self.sites[number]
-            if not site.here and site not in self.joining:
-                link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
-                self.touched.add(link)
-                if link.closed:
-                    self.lose_agent(site)
+                self.lose_host(site, f"no answer within {JOIN_S} s")
+        for site in self.far:
+            if site.number in self.agents and site not in self.joining:
+                site.link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
+                self.touched.add(site.link)
+                if site.link.closed:
+                    self.lose_host(site, site.link.closed)
 
 
 class Launcher(HostLinks):
@@ -8090,8 +8071,7 @@ class Launcher(HostLinks):
             for key, _ in self.selector.select(self.timeout(delay)):
                 key.data()
             self.tell_written()
-            if self.watched:
-                self.watch_hosts(now())
+            self.watch_hosts(now())
             self.view.tick()
             if now() >= self.kill_s:
                 self.kill_all()
@@ -8106,7 +8086,7 @@ class Launcher(HostLinks):
             self.begun = True
             self.broker.end(1)
             for site in list(self.joining):
-                self.drop_host(site, "a signal came, or another host failed")
+                self.lose_host(site, "the job ends before it has begun")
         elif enough and not self.joining:
             self.begun = True
             shares = [(site.number, site.n or site.cpus) for site in joined]
@@ -8128,7 +8108,7 @@ class Launcher(HostLinks):
         due_s = min(self.view.due_s(), self.kill_s, math.inf if self.begun else self.give_up_s)
         if self.joining:
             due_s = min(due_s, self.join_s)
-        beat_s = self.config.heartbeat_s / 2 if self.watched else math.inf  # so late, at most, a silence is noticed
+        beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
 
@@ -8553,15 +8533,14 @@ class View:
             self.launcher.report(f"version {__version__}, " + ", ".join(f"{key} {value}" for key, value in run.items()))
         self.log, self.trace = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666) if path else -1
                                 for path in (c.log, c.trace))  # fmt: skip
-        if c.trace:
-            command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
-            started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
-            self.files.put(self.trace, b"[\n")
-            self.draw("M", "scoop_lite", args={"command": command, "version": __version__, "started": started, **run})
-            for number, name in self.broker.host_names.items():
-                self.draw("M", "process_name", number, args={"name": f"host {name}"})
-            for member in self.broker.members.values():
-                self.draw("M", "thread_name", member.host, member.rank, args={"name": f"worker {member.rank}"})
+        command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
+        started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
+        self.files.put(self.trace, b"[\n")
+        self.draw("M", "scoop_lite", args={"command": command, "version": __version__, "started": started, **run})
+        for number, name in self.broker.host_names.items():
+            self.draw("M", "process_name", number, args={"name": f"host {name}"})
+        for member in self.broker.members.values():
+            self.draw("M", "thread_name", member.host, member.rank, args={"name": f"worker {member.rank}"})
         LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher", False),
                    lambda: os.getpid() == self.pid)  # fmt: skip
 
@@ -8578,7 +8557,7 @@ class View:
         host = self.broker.host_names.get(member.host, "?")
         if kind == "STATS":
             self.numbers[member.rank, member.incarnation] = {**told, "host": host, "rank": member.rank}
-        elif kind == "TRACE" and self.trace >= 0:
+        elif kind == "TRACE":
             self.files.put(self.trace, told)
         elif kind == "LOG":
             self.take_log(told["at_s"], told["level"], told["logger"], told["text"], f"{host}, worker {member.rank}",
@@ -8590,8 +8569,7 @@ class View:
 
     def mourned(self, member: Member, text: str) -> None:
         """Mark a death in the trace and in the log."""
-        if self.trace >= 0:
-            self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": text})
+        self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": text})
         self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", True)
 
     def take_log(self, at_s: float, level: int, name: str, text: str, who: str, shown: bool, **more: Any) -> None:
@@ -8651,8 +8629,7 @@ class View:
         """Take the progress line away, close the files, and with -v sum up."""
         self.end_line()
         self.write_logs(math.inf)
-        if self.trace >= 0:
-            self.files.put(self.trace, b"]\n")
+        self.files.put(self.trace, b"]\n")
         self.files.drain(2)
         if self.config.verbose > 0:
             for text in self.summary():
@@ -8957,6 +8934,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
 def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any, str]]:
     """Yield what cannot work with these options, hosts and packages, or on this platform: (is it so, a sentence)."""
     n, first = max(1, len(hosts)), hosts[0].name if hosts else "localhost"
+    yield o.hosts and o.hostfile, "give --hosts or --hostfile, not both"
     yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
     beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"
     yield o.heartbeat_s >= o.dead_after_s, beat  # else every host that has nothing to say would be dead
@@ -9035,9 +9013,7 @@ def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]
     """Return the scheduler that gave us hosts, if any, and the plan; an empty one means this machine alone."""
     scheduler, hosts = "", []
     try:
-        if options.hosts and options.hostfile:
-            p.error("give --hosts or --hostfile, not both")
-        elif options.hosts:
+        if options.hosts:
             hosts = parse_hosts(options.hosts, "--hosts")
         elif options.hostfile:
             hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
@@ -9162,17 +9138,12 @@ SELF_CHECK = """
 import os
 from scoop_lite import futures, SIZE
 
-def square(x):
-    return x * x
-
 def total(n):
-    return sum(futures.map(square, range(n)))
+    return sum(futures.map(abs, range(n)))
 
-if __name__ == "__main__":
-    pids = set(futures.run_on_all(os.getpid))
-    if len(pids) != SIZE:
-        raise SystemExit(f"{len(pids)} of {SIZE} workers answered")
-    print(sum(futures.map(total, [100] * 200)))
+pids = set(futures.run_on_all(os.getpid))
+assert len(pids) == SIZE, f"{len(pids)} of {SIZE} workers answered"
+print(sum(futures.map(total, [100] * 200)))
 """
 
 
@@ -9225,7 +9196,7 @@ def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
     begin_s = now()
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
-        works, output = done.returncode == 0 and done.stdout.split() == [b"65670000"], done.stderr + done.stdout
+        works, output = done.returncode == 0 and done.stdout.split() == [b"990000"], done.stderr + done.stdout
         ended = f"status {done.returncode} after {now() - begin_s:.2f} s"
     except subprocess.TimeoutExpired as error:
         works, output, ended = False, error.stderr or b"", "not done after 60 s"
