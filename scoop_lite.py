@@ -7733,11 +7733,21 @@ class Links:
         self.writer = Writer(self.bell.ring)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
         self.broker.library = functools.partial(read_library, config)
+        self.signalled: Optional[int] = None  # the first signal that asked us to end
+        self.joining: Set[Site] = set()  # that have neither joined nor failed
+        self.printing: Set[Site] = set()  # whose workers have printed something
+        self.begun = False  # workers have been started
+        self.give_up_s = math.inf  # when to end as a host has failed
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
         if self.config.verbose >= 0:
             self.writer.put(2, f"scoop_lite: {text}\n".encode())
+
+    def show(self, site: Site, text: bytes) -> None:
+        """With -v, show the user what a starter has printed, which is none of ours."""
+        for line in text.decode(errors="replace").splitlines() if self.config.verbose > 0 else ():
+            self.report(f"{site.name} says: {line}")
 
     def send(self, rank: int, frames: Frames) -> None:
         """Send to a worker that has said HELLO: straight, or through its agent."""
@@ -7755,6 +7765,13 @@ class Links:
         if link is not None:
             link.queue(frames)
             self.touched.add(link)
+
+    def kill_worker(self, rank: int) -> None:
+        """Have a worker's agent end it, if it is not dead already."""
+        member = self.broker.members.get(rank)
+        if member is not None:
+            order = facts(rank=rank, incarnation=member.incarnation)
+            self.send_agent(member.host, message("KILL", AGENT, 0, order))
 
     def open_router(self) -> None:
         """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
@@ -7786,13 +7803,6 @@ class Links:
             self.report(f"worker {rank} broke the protocol: {error}")
             self.kill_worker(rank)
 
-    def kill_worker(self, rank: int) -> None:
-        """Have a worker's agent end it, if it is not dead already."""
-        member = self.broker.members.get(rank)
-        if member is not None:
-            order = facts(rank=rank, incarnation=member.incarnation)
-            self.send_agent(member.host, message("KILL", AGENT, 0, order))
-
     def add_peer(self, rank: int, fd: int) -> None:
         """Connect to a local worker by the descriptor that its agent passed us."""
         link = StreamLink(socket.socket(fileno=fd))
@@ -7820,12 +7830,6 @@ class Links:
             elif self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
                 self.kill_worker(rank)
 
-    def close(self, link: Any) -> None:
-        """Close a link, of which nothing is to be heard any more."""
-        link.unwatch(self.selector)
-        self.touched.discard(link)
-        link.close()
-
     def drain_peer(self, rank: int) -> None:
         """Before a death is judged: take in all that the worker had sent."""
         if self.router is not None:
@@ -7839,6 +7843,94 @@ class Links:
                 self.read_peer(rank, link)
             if self.peers.pop(rank, None) is not None:
                 self.close(link)
+
+    def read_agent(self, site: Site) -> None:
+        """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
+        link = site.link
+        messages = link.receive()
+        try:
+            while messages:
+                self.agent_message(site.number, messages.popleft())
+        except (PeerError, IndexError) as error:
+            link.closed = str(error)
+        if link.closed:
+            self.lose_host(site, link.closed)
+
+    def agent_message(self, host: int, frames: Frames) -> None:
+        """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
+        code, rank, _ = Broker.header(frames)
+        name, site = NAMES.get(code) if rank == AGENT else None, self.sites[host]
+        if name == "OUTPUT":
+            head = read_facts(frames[1], rank=int, stream=int)
+            self.show_output(site, head["rank"], head["stream"], bytes(frames[2]))
+            return
+        if name == "JOIN":
+            self.join_host(site, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
+            return
+        if NAMES.get(code) == "HELLO" and self.router is not None:  # a worker that ØMQ did not bring here
+            self.router.identities.pop(rank, None)
+            self.tell_way(host, "through the pipe")
+        elif name == "DIED":
+            self.drain_peer(read_facts(frames[1], rank=int)["rank"])
+        self.broker.agent_turn(host, frames)
+        if name == "STARTED":  # which the broker has found to be well formed
+            started = read_facts(frames[1])
+            if self.config.verbose > 1:
+                there = self.broker.host_names[host]
+                self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
+            if site.direct and site.link.descriptors:
+                self.add_peer(started["rank"], site.link.descriptors.popleft())
+
+    def join_host(self, site: Site, there: Dict[str, Any]) -> None:
+        """Note that a host's agent is there."""
+        self.joining.discard(site)
+        site.cpus, site.facing = there["cpus"], there["facing"]
+        self.broker.host_names[site.number] = site.name
+        if self.config.verbose > 0:
+            self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
+
+    def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
+        """Write what a worker printed; with -v and several hosts, behind its host and rank."""
+        site.printed += len(text)
+        self.printing.add(site)
+        if self.config.verbose > 0 and len(self.sites) > 1 and rank != ORIGIN:
+            mark = f"[{self.broker.host_names[site.number]} {rank}] ".encode()
+            text = b"".join(mark + line for line in text.splitlines(keepends=True))
+        self.writer.put(stream, text)
+
+    def tell_written(self) -> None:
+        """Let agents know how much output has reached the user, so that they read more."""
+        for site in () if self.writer.lines else self.printing:
+            if site.printed - site.told > OUTPUT_WINDOW // 8:
+                site.told = site.printed
+                self.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
+
+    def lose_host(self, site: Site, why: str) -> None:
+        """Let go of a host, of its workers and its command. Before workers start, it has not joined at all.
+
+        Then, unless others suffice, the job ends, a moment later: so all such are named.
+        """
+        if self.broker.status is None and self.begun:
+            why += site.last_words()
+            self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
+        elif self.broker.status is None and self.signalled is None:
+            self.report(site.explain("it answered, then " * (site.cpus > 0) + why))  # before we kill its command
+            if not self.config.min_hosts:
+                self.give_up_s = min(self.give_up_s, now() + 1)
+        if site in self.joining or site.cpus:  # else its command could not be started
+            if self.broker.status is None or site in self.joining or site.link.silent:
+                site.kill()  # else it ends by itself, and `end` waits for that
+            self.joining.discard(site)
+            self.agents.pop(site.number, None)
+            self.close(site.link)
+            site.cpus = 0
+            self.broker.lose_host(site.number, why)
+
+    def close(self, link: Any) -> None:
+        """Close a link, of which nothing is to be heard any more."""
+        link.unwatch(self.selector)
+        self.touched.discard(link)
+        link.close()
 
     def end_turn(self) -> Optional[float]:
         """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
@@ -7854,17 +7946,14 @@ class Links:
                 self.touched.discard(link)
 
 
-class HostLinks(Links):
-    """Links, and the hosts behind them: starts an agent on each, and lets go of those that do not answer."""
+class Launcher(Links):
+    """Runs one job: an agent on each host, the broker in the middle, signals and output of the user's terminal."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.signalled: Optional[int] = None  # the first signal that asked us to end
-        self.joining: Set[Site] = set()  # that have neither joined nor failed
-        self.printing: Set[Site] = set()  # whose workers have printed something
-        self.begun = False  # workers have been started
-        self.join_s = self.give_up_s = math.inf  # when to stop waiting for hosts; when to end as one has failed
+        self.join_s = self.kill_s = math.inf  # when to stop waiting for hosts; for the script to end by itself
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
+        self.view = View(self)
 
     def start_hosts(self) -> None:
         """Start an agent on every host; on this one first, before any thread or ØMQ context exists here."""
@@ -7919,64 +8008,6 @@ class HostLinks(Links):
             read_words = functools.partial(self.read_words, site)
             self.selector.register(site.process.stderr, selectors.EVENT_READ, read_words)
 
-    def read_agent(self, site: Site) -> None:
-        """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
-        link = site.link
-        messages = link.receive()
-        try:
-            while messages:
-                self.agent_message(site.number, messages.popleft())
-        except (PeerError, IndexError) as error:
-            link.closed = str(error)
-        if link.closed:
-            self.lose_host(site, link.closed)
-
-    def agent_message(self, host: int, frames: Frames) -> None:
-        """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
-        code, rank, _ = Broker.header(frames)
-        name, site = NAMES.get(code) if rank == AGENT else None, self.sites[host]
-        if name == "OUTPUT":
-            head = read_facts(frames[1], rank=int, stream=int)
-            self.show_output(site, head["rank"], head["stream"], bytes(frames[2]))
-            return
-        if name == "JOIN":
-            self.join_host(site, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
-            return
-        if NAMES.get(code) == "HELLO" and self.router is not None:  # a worker that ØMQ did not bring here
-            self.router.identities.pop(rank, None)
-            self.tell_way(host, "through the pipe")
-        elif name == "DIED":
-            self.drain_peer(read_facts(frames[1], rank=int)["rank"])
-        self.broker.agent_turn(host, frames)
-        if name == "STARTED":  # which the broker has found to be well formed
-            started = read_facts(frames[1])
-            if self.config.verbose > 1:
-                there = self.broker.host_names[host]
-                self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
-            if site.direct and site.link.descriptors:
-                self.add_peer(started["rank"], site.link.descriptors.popleft())
-
-    def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
-        """Write what a worker printed; with -v and several hosts, behind its host and rank."""
-        site.printed += len(text)
-        self.printing.add(site)
-        if self.config.verbose > 0 and len(self.sites) > 1 and rank != ORIGIN:
-            mark = f"[{self.broker.host_names[site.number]} {rank}] ".encode()
-            text = b"".join(mark + line for line in text.splitlines(keepends=True))
-        self.writer.put(stream, text)
-
-    def read_words(self, site: Site) -> None:
-        """Keep and show what a starter says on standard error."""
-        text = site.read_words()
-        if text is None:
-            self.selector.unregister(site.process.stderr)
-        self.show(site, text or b"")
-
-    def show(self, site: Site, text: bytes) -> None:
-        """With -v, show the user what a starter has printed, which is none of ours."""
-        for line in text.decode(errors="replace").splitlines() if self.config.verbose > 0 else ():
-            self.report(f"{site.name} says: {line}")
-
     def read_start(self, site: Site) -> None:
         """Take in what a host says before its agent does; from the marker on, it is a link like any other."""
         link, data = site.link, b""
@@ -8002,34 +8033,12 @@ class HostLinks(Links):
         if link.closed:
             self.lose_host(site, link.closed)
 
-    def join_host(self, site: Site, there: Dict[str, Any]) -> None:
-        """Note that a host's agent is there."""
-        self.joining.discard(site)
-        site.cpus, site.facing = there["cpus"], there["facing"]
-        self.broker.host_names[site.number] = site.name
-        if self.config.verbose > 0:
-            self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
-
-    def lose_host(self, site: Site, why: str) -> None:
-        """Let go of a host, of its workers and its command. Before workers start, it has not joined at all.
-
-        Then, unless others suffice, the job ends, a moment later: so all such are named.
-        """
-        if self.broker.status is None and self.begun:
-            why += site.last_words()
-            self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
-        elif self.broker.status is None and self.signalled is None:
-            self.report(site.explain("it answered, then " * (site.cpus > 0) + why))  # before we kill its command
-            if not self.config.min_hosts:
-                self.give_up_s = min(self.give_up_s, now() + 1)
-        if site in self.joining or site.cpus:  # else its command could not be started
-            if self.broker.status is None or site in self.joining or site.link.silent:
-                site.kill()  # else it ends by itself, and `end` waits for that
-            self.joining.discard(site)
-            self.agents.pop(site.number, None)
-            self.close(site.link)
-            site.cpus = 0
-            self.broker.lose_host(site.number, why)
+    def read_words(self, site: Site) -> None:
+        """Keep and show what a starter says on standard error."""
+        text = site.read_words()
+        if text is None:
+            self.selector.unregister(site.process.stderr)
+        self.show(site, text or b"")
 
     def watch_hosts(self, now_s: float) -> None:
         """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
@@ -8042,15 +8051,6 @@ class HostLinks(Links):
                 self.touched.add(site.link)
                 if site.link.closed:
                     self.lose_host(site, site.link.closed)
-
-
-class Launcher(HostLinks):
-    """Runs one job: an agent on each host, the broker in the middle, signals and output of the user's terminal."""
-
-    def __init__(self, config: Config) -> None:
-        super().__init__(config)
-        self.kill_s = math.inf  # when to stop waiting for the script to end by itself
-        self.view = View(self)
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
@@ -8111,13 +8111,6 @@ class Launcher(HostLinks):
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
-
-    def tell_written(self) -> None:
-        """Let agents know how much output has reached the user, so that they read more."""
-        for site in () if self.writer.lines else self.printing:
-            if site.printed - site.told > OUTPUT_WINDOW // 8:
-                site.told = site.printed
-                self.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
 
     def on_signal(self, number: int, frame: Any) -> None:
         """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
