@@ -7562,7 +7562,6 @@ class Site:
         parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]
         self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
-
     def read_words(self) -> Optional[bytes]:
         """Return what the command says on standard error now, None when that has ended."""
         try:
@@ -7873,13 +7872,8 @@ class Links:
         elif name == "DIED":
             self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
-        if name == "STARTED":  # which the broker has found to be well formed
-            started = read_facts(frames[1])
-            if self.config.verbose > 1:
-                there = self.broker.host_names[host]
-                self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
-            if site.direct and site.link.descriptors:
-                self.add_peer(started["rank"], site.link.descriptors.popleft())
+        if name == "STARTED" and site.direct and site.link.descriptors:  # the broker has found it to be well formed
+            self.add_peer(read_facts(frames[1])["rank"], site.link.descriptors.popleft())
 
     def join_host(self, site: Site, there: Dict[str, Any]) -> None:
         """Note that a host's agent is there."""
@@ -8485,13 +8479,6 @@ class StatusLine:
         self.text, self.size = "", (0, 0)
 
 
-def choose_progress(options: argparse.Namespace) -> str:
-    """Decide between a "line" on the terminal, "plain" lines (asked for elsewhere) and "" (none)."""
-    terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
-    if options.progress is False or options.quiet and not options.progress:
-        return ""
-    return "line" if terminal else "plain" if options.progress else ""
-
 
 class View:
     """Shows the user what the launcher knows; all methods run in its main thread, writing is the writers' business."""
@@ -8912,10 +8899,12 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
             p.error(why)
     if not options.dry_run:
         try_files(options, p)
+    terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
+    progress = not options.quiet if options.progress is None else options.progress
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p),
         backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
-        progress=choose_progress(options), n=options.n or usable_cpus(),
+        progress="line" if progress and terminal else "plain" if options.progress else "", n=options.n or usable_cpus(),
         verbose=-1 if options.quiet else options.verbose,
     )  # fmt: skip
     if options.serve < 0:
