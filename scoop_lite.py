@@ -7521,8 +7521,7 @@ class Site:
 
     Attributes:
         here: it is this machine, whose agent inherits its link and the user's terminal.
-        direct: its workers have links of their own to the broker. link: to its agent.
-        noise: what came before the marker. words: the last that was said on standard error.
+        link: to its agent. noise: what came before the marker. words: the last that was said on standard error.
     """
 
     link: StreamLink
@@ -7537,7 +7536,6 @@ class Site:
     def __init__(self, number: int, host: Host, config: Config) -> None:
         self.number, self.name, self.n, self.config = number, *host, config
         self.here = is_here(self.name)
-        self.direct = self.here and config.backend != "zmq"
         self.noise = self.words = b""
 
     def start(self) -> None:
@@ -7736,7 +7734,7 @@ class Links:
         self.joining: Set[Site] = set()  # that have neither joined nor failed
         self.printing: Set[Site] = set()  # whose workers have printed something
         self.begun = False  # workers have been started
-        self.give_up_s = math.inf  # when to end as a host has failed
+
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
@@ -7753,8 +7751,8 @@ class Links:
         if self.router is not None and self.router.send(rank, frames):
             return
         peer, member = self.peers.get(rank), self.broker.members.get(rank)
-        if peer is None and member is not None and not self.sites[member.host].direct:
-            peer = self.agents.get(member.host)
+        if peer is None and member is not None:
+            peer = self.agents.get(member.host)  # which drops it, if the worker's own link is gone
         if peer is not None:  # else it is about to be found dead
             peer.queue(frames)
             self.touched.add(peer)
@@ -7872,7 +7870,7 @@ class Links:
         elif name == "DIED":
             self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
-        if name == "STARTED" and site.direct and site.link.descriptors:  # the broker has found it to be well formed
+        if name == "STARTED" and site.link.descriptors:  # which the broker has found to be well formed
             self.add_peer(read_facts(frames[1])["rank"], site.link.descriptors.popleft())
 
     def join_host(self, site: Site, there: Dict[str, Any]) -> None:
@@ -7900,17 +7898,12 @@ class Links:
                 self.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
 
     def lose_host(self, site: Site, why: str) -> None:
-        """Let go of a host, of its workers and its command. Before workers start, it has not joined at all.
-
-        Then, unless others suffice, the job ends, a moment later: so all such are named.
-        """
+        """Let go of a host, of its workers and its command. Before workers start, it has not joined at all."""
         if self.broker.status is None and self.begun:
             why += site.last_words()
             self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
         elif self.broker.status is None and self.signalled is None:
             self.report(site.explain("it answered, then " * (site.cpus > 0) + why))  # before we kill its command
-            if not self.config.min_hosts:
-                self.give_up_s = min(self.give_up_s, now() + 1)
         if site in self.joining or site.cpus:  # else its command could not be started
             if self.broker.status is None or site in self.joining or site.link.silent:
                 site.kill()  # else it ends by itself, and `end` waits for that
@@ -8073,35 +8066,31 @@ class Launcher(Links):
 
     def begin(self) -> None:
         """Once every host has joined or failed: number the workers, host after host, and start them."""
-        joined = [site for site in self.sites if site.cpus]
-        enough = len(joined) >= (self.config.min_hosts or len(self.sites))
-        failed = now() >= self.give_up_s or not (enough or self.joining)
-        if self.signalled is not None or failed:
-            self.begun = True
+        if self.joining and self.signalled is None:
+            return
+        self.begun = True
+        shares = [(site.number, site.n or site.cpus) for site in self.sites if site.cpus]
+        if self.signalled is not None or len(shares) < (self.config.min_hosts or len(self.sites)):
             self.broker.end(1)
             for site in list(self.joining):
                 self.lose_host(site, "the job ends before it has begun")
-        elif enough and not self.joining:
-            self.begun = True
-            shares = [(site.number, site.n or site.cpus) for site in joined]
-            self.broker.welcome["size"] = sum(n for _, n in shares)
-            if self.config.backend == "zmq":
-                self.open_router()
-            first = ORIGIN
-            if self.config.serve >= 0:  # an Executor's client takes the origin's place
-                self.broker.join(ORIGIN)
-                self.add_peer(ORIGIN, self.config.serve)
-                first += 1
-            for number, n in shares:
-                self.broker.start(number, range(first, first + n))
-                first += n
-            self.view.begin()
+            return
+        self.broker.welcome["size"] = sum(n for _, n in shares)
+        if self.config.backend == "zmq":
+            self.open_router()
+        first = ORIGIN
+        if self.config.serve >= 0:  # an Executor's client takes the origin's place
+            self.broker.join(ORIGIN)
+            self.add_peer(ORIGIN, self.config.serve)
+            first += 1
+        for number, n in shares:
+            self.broker.start(number, range(first, first + n))
+            first += n
+        self.view.begin()
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
-        due_s = min(self.view.due_s(), self.kill_s, math.inf if self.begun else self.give_up_s)
-        if self.joining:
-            due_s = min(due_s, self.join_s)
+        due_s = min(self.view.due_s(), self.kill_s, self.join_s if self.joining else math.inf)
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
