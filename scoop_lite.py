@@ -7904,7 +7904,7 @@ class Links:
             self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
         elif self.broker.status is None and self.signalled is None:
             self.report(site.explain("it answered, then " * (site.cpus > 0) + why))  # before we kill its command
-        if site in self.joining or site.cpus:  # else its command could not be started
+        if site in self.joining or site.number in self.agents:  # else its command could not be started
             if self.broker.status is None or site in self.joining or site.link.silent:
                 site.kill()  # else it ends by itself, and `end` waits for that
             self.joining.discard(site)
