@@ -7729,6 +7729,7 @@ class Links:
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.writer = Writer(self.bell.ring)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
+        self.tap: Callable[[str, int, Frames], None] = lambda way, number, frames: None  # --wiretap: sees all messages
         self.broker.library = functools.partial(read_library, config)
         self.signalled: Optional[int] = None  # the first signal that asked us to end
         self.joining: Set[Site] = set()  # that have neither joined nor failed
@@ -7748,6 +7749,7 @@ class Links:
 
     def send(self, rank: int, frames: Frames) -> None:
         """Send to a worker that has said HELLO: straight, or through its agent."""
+        self.tap("broker > worker {}", rank, frames)
         if self.router is not None and self.router.send(rank, frames):
             return
         peer, member = self.peers.get(rank), self.broker.members.get(rank)
@@ -7758,6 +7760,7 @@ class Links:
             self.touched.add(peer)
 
     def send_agent(self, host: int, frames: Frames) -> None:
+        self.tap("broker > agent {}", host, frames)
         link = self.agents.get(host)
         if link is not None:
             link.queue(frames)
@@ -7792,6 +7795,7 @@ class Links:
 
     def take_zmq(self, rank: int, frames: Frames) -> None:
         """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
+        self.tap("worker {} > broker", rank, frames)
         if rank in self.broker.members:
             self.tell_way(self.broker.members[rank].host, "by ØMQ")
         try:
@@ -7814,6 +7818,7 @@ class Links:
         messages = link.receive()
         try:
             while messages:
+                self.tap("worker {} > broker", rank, messages[0])
                 self.broker.turn(rank, messages.popleft())
         except PeerError as error:
             link.closed = str(error)
@@ -7857,6 +7862,7 @@ class Links:
         """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
         code, rank, _ = Broker.header(frames)
         name, site = NAMES.get(code) if rank == AGENT else None, self.sites[host]
+        self.tap(*(("agent {} > broker", host) if rank == AGENT else ("worker {} > broker", rank)), frames)
         if name == "OUTPUT":
             head = read_facts(frames[1], rank=int, stream=int)
             self.show_output(site, head["rank"], head["stream"], bytes(frames[2]))
@@ -8486,11 +8492,7 @@ class View:
         self.broker.observe, self.broker.mourned, self.broker.clock = self.observe, self.mourned, now
         self.broker.welcome.update(epoch=self.start_s, boot=boot_id())
         if self.config.wiretap:
-            self.tap(self.broker, "turn", "worker {} > broker")
-            self.tap(launcher, "agent_message", "agent {} > broker")
-            self.tap(self.broker, "send", "broker > worker {}")
-            self.tap(launcher, "send_agent", "broker > agent {}")
-            self.broker.send_agent = launcher.send_agent
+            launcher.tap = self.show
 
     def begin(self) -> None:
         """Open the files, as no process is forked any more that would inherit them; with -v, say what starts."""
@@ -8629,21 +8631,10 @@ class View:
 
     # -- wiretap ----------------------------------------------------------------------------------------------------
 
-    def tap(self, owner: Any, method: str, way: str) -> None:
-        """Show every message that passes a method (number, ..., frames) on its way to or from the broker."""
-        call = getattr(owner, method)
-
-        def tapped(number: int, *more: Any) -> None:
-            frames = more[-1]
-            if method != "agent_message" or Broker.header(frames)[1] == AGENT:  # workers' go on to the broker's turn
-                self.show(way.format(number), frames)
-            call(number, *more)
-
-        setattr(owner, method, tapped)
-
-    def show(self, way: str, frames: Frames) -> None:
+    def show(self, way: str, number: int, frames: Frames) -> None:
         """Write one message as a plain line."""
-        kind, n_chunks, (sender, receiver) = NAMES.get(frames[0][0], "?"), len(parts_of(frames)), way.split(" > ")
+        kind, n_chunks = NAMES.get(frames[0][0], "?"), len(parts_of(frames))
+        sender, receiver = way.format(number).split(" > ")
         line = (f"{(now() - self.start_s) * 1e3:9.2f} ms  {sender:>9} > {receiver:<9}  {kind:<10} "
                 f"{plural(n_chunks, 'chunk') if n_chunks else '':<10} {sum(map(len, frames)):8,} B  "
                 f"{in_words(kind, frames)}\n")  # fmt: skip
