@@ -7876,8 +7876,13 @@ class Links:
         elif name == "DIED":
             self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
-        if name == "STARTED" and site.link.descriptors:  # which the broker has found to be well formed
-            self.add_peer(read_facts(frames[1])["rank"], site.link.descriptors.popleft())
+        if name == "STARTED":  # which the broker has found to be well formed
+            started = read_facts(frames[1])
+            if self.config.verbose > 1:
+                there = self.broker.host_names[host]
+                self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
+            if site.link.descriptors:
+                self.add_peer(started["rank"], site.link.descriptors.popleft())
 
     def join_host(self, site: Site, there: Dict[str, Any]) -> None:
         """Note that a host's agent is there."""
