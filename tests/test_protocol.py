@@ -79,7 +79,9 @@ def handler_names(cls):
     return {name for name in vars(cls) if name.startswith("on_")} - {"on_signal"}
 
 
-@pytest.mark.parametrize("cls", (Broker, scoop_lite.Scheduler, scoop_lite.Runtime, scoop_lite.Agent, scoop_lite.Neighbourhood))
+@pytest.mark.parametrize(
+    "cls", (Broker, scoop_lite.Scheduler, scoop_lite.Runtime, scoop_lite.Agent, scoop_lite.Neighbourhood)
+)
 def test_every_handler_has_its_row(cls):
     assert handler_names(cls) <= {"on_" + kind.lower() for kind in CODES}
 
