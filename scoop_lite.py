@@ -3797,7 +3797,8 @@ class Mailbox:
         while self.inbox:
             frames = self.inbox.popleft()
             self.handlers[frames[0][0]](frames)
-        self.dispatch_unseen()
+        if self.unseen:
+            self.dispatch_unseen()
 
     def dispatch_unseen(self) -> None:
         """Log exceptions whose futures were dropped without a look."""
@@ -3993,16 +3994,17 @@ class Runner(Baton):
         else:
             self.prepare(item.func, 1)
             self.run_burst(item)
-        self.glance()
+        if self.scheduler.home or any(self.scheduler.levels):  # else it is idle in a moment, and looks then
+            self.glance()
 
     def prepare(self, func: Any, n: int) -> None:
         """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile."""
         scheduler, pump = self.scheduler, self.pump
         if pump is None:
             return
-        left_s = scheduler.left_s()
-        cost = n * scheduler.costs.get(cost_key(func), 0.0)
-        pump.long_task = not scheduler.is_short(func)
+        left_s, known = scheduler.left_s(), scheduler.costs.get(cost_key(func))
+        cost = n * (known or 0.0)
+        pump.long_task = known is None or known >= SHORT_S
         if pump.long_task:
             scheduler.flush()
             if scheduler.straight and scheduler.wanted > scheduler.received:
@@ -5680,6 +5682,18 @@ def alias_scoop() -> None:
 # Only that thread touches queue and link: a KeyboardInterrupt, which hits the main thread anywhere, breaks neither.
 
 
+class LazyCondition:
+    """Makes a future's condition when it is first asked for, once nobody changes the state without one."""
+
+    def __get__(self, future: PoolFuture, _: Any) -> threading.Condition:
+        attributes = future.__dict__
+        made: threading.Condition = attributes.get("_made") or attributes.setdefault("_made", threading.Condition())
+        while "_free" not in attributes and future._state != "FINISHED":
+            time.sleep(0)
+        attributes["_condition"] = made  # from here on it is found without us
+        return made
+
+
 class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """A `concurrent.futures.Future` that makes its condition when somebody waits: most never need it, and it is dear.
 
@@ -5695,14 +5709,7 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         self._result = self._exception = None
         self._waiters, self._done_callbacks = [], []  # type: ignore[var-annotated]
 
-    @property
-    def _condition(self) -> threading.Condition:  # type: ignore[override]
-        """Make the condition that the base class waits on, once nobody changes the state without one."""
-        attributes = self.__dict__
-        made: threading.Condition = attributes.get("_made") or attributes.setdefault("_made", threading.Condition())
-        while "_free" not in attributes and self._state != "FINISHED":
-            time.sleep(0)
-        return made
+    _condition = LazyCondition()
 
     def _becomes(self, state: str, result: Any = None, exception: Optional[BaseException] = None) -> bool:
         """Change the state if there is no condition, and so nobody who waits or is to be called back."""
@@ -6138,7 +6145,8 @@ class Client(Neighbourhood):
             while not (self.broken or self.closing and not self.is_busy()):
                 if self.inbox or self.later or self.unseen:
                     self.dispatch()
-                self.scheduler.carve()
+                if self.scheduler.may_give():
+                    self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
                 self.asleep = may_carve = self.scheduler.is_wanted()
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
