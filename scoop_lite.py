@@ -1612,7 +1612,7 @@ class Strand:
         self.saved: Any = None  # what the runtime knows of the code here (scope, slice, …), while another strand runs
         self.ready = False  # it is in the runtime's `ready` queue
         self.error: Optional[BaseException] = None  # to be raised where it waits
-        self.ident = 0  # of the thread it runs on
+        self.ident = threading.get_ident()  # of the thread it runs on
 
 
 class GreenletStrands:
@@ -1625,7 +1625,6 @@ class GreenletStrands:
 
         self.greenlet = greenlet.greenlet
         self.main = Strand(greenlet.getcurrent())
-        self.main.ident = threading.get_ident()
         # New strands start from here, where the stack is shallow: a greenlet inherits the recursion depth of its birth.
         self.hub = self.greenlet(self.bear)
         self.hub.switch(None)
@@ -1637,10 +1636,7 @@ class GreenletStrands:
 
     def new(self, body: Callable[[], Strand]) -> Strand:
         """Make a strand that will run `body`, which returns the strand to go on with at its end."""
-        strand = Strand()
-        strand.ident = self.main.ident
-        strand.impl = self.greenlet(body, self.hub)  # what it returns goes to the hub, which switches there
-        return strand
+        return Strand(self.greenlet(body, self.hub))  # what it returns goes to the hub, which switches there
 
     def switch(self, me: Strand, to: Strand) -> None:
         """Run `to`; return when somebody switches back to `me`."""
@@ -1656,28 +1652,19 @@ class ThreadStrands:
     name = "thread"
 
     def __init__(self) -> None:
-        self.main = self.new(None)
-        self.main.ident = threading.get_ident()
+        self.main = Strand(threading.Lock())
+        self.main.impl.acquire()  # its thread sleeps on this until somebody hands over to it
 
-    def new(self, body: Optional[Callable[[], Strand]]) -> Strand:
+    def new(self, body: Callable[[], Strand]) -> Strand:
         """Make a strand that will run `body`, which returns the strand to go on with at its end."""
         strand = Strand(threading.Lock())
-        strand.impl.acquire()  # its thread sleeps on this until somebody hands over to it
-        strand.saved = body
-        return strand
+        strand.impl.acquire()
 
-    def run(self, strand: Strand, body: Callable[[], Strand]) -> None:
-        """Run a strand's body in its thread; at its end, hand the baton on."""
-        strand.ident = threading.get_ident()
-        self.hand_to(body())
+        def run() -> None:
+            strand.impl.acquire()
+            body().impl.release()
 
-    def hand_to(self, strand: Strand) -> None:
-        """Let a strand go on, in a new thread if it has not run yet."""
-        if strand.ident:
-            strand.impl.release()
-            return
-        body, strand.saved = strand.saved, None
-        thread = threading.Thread(target=self.run, args=(strand, body), name="scoop_lite strand", daemon=True)
+        thread = threading.Thread(target=run, name="scoop_lite strand", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -1685,10 +1672,12 @@ class ThreadStrands:
                 f"cannot start one more thread to park a waiting task ({threading.active_count()} exist): {error}; "
                 "install greenlet (--strands greenlet), or nest fewer waiting tasks"
             ) from error
+        strand.ident = thread.ident or 0
+        return strand
 
     def switch(self, me: Strand, to: Strand) -> None:
         """Run `to`; return when somebody switches back to `me`."""
-        self.hand_to(to)
+        to.impl.release()
         me.impl.acquire()
 
 

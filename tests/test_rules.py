@@ -1351,14 +1351,13 @@ def test_without_greenlet_strands_are_threads_unless_greenlets_were_asked_for(mo
 
 def test_a_strand_for_which_there_is_no_thread_says_what_to_do(monkeypatch):
     strands = scoop_lite.ThreadStrands()
-    strand = strands.new(lambda: strands.main)
 
     def start(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(scoop_lite.ScoopError, match="can't start new thread; install greenlet"):
-        strands.switch(strands.main, strand)
+        strands.new(lambda: strands.main)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
