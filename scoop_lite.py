@@ -2260,15 +2260,16 @@ class Job:
         func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
         place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting.
         born_s: when it was made here. failed: an outcome may be a Failure; else nobody has to look at each.
+        abandoned: nobody wants the results any more.
     """
 
-    __slots__ = ("func", "mode", "place", "order", "depth", "fold", "born_s", "failed")
+    __slots__ = ("func", "mode", "place", "order", "depth", "fold", "born_s", "failed", "abandoned")
 
     def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
         self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
         self.born_s = now()
         self.fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
-        self.failed = False
+        self.failed = self.abandoned = False
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         """Take in the outcomes (values, or Failure objects) of `count` tasks from `first` on.
@@ -2284,7 +2285,7 @@ class Job:
 
     def dropped(self) -> bool:
         """Return True when nobody wants the results any more."""
-        return False
+        return self.abandoned
 
 
 class Parcel(Job):
@@ -2321,10 +2322,6 @@ class Everywhere(Job):
             self.results[rank] = value
         self.waiter()
 
-    def fail(self, error: BaseException) -> None:
-        self.n, self.results = 1, {0: Failure(error)}
-        self.waiter()
-
     def value(self) -> Dict[int, Any]:
         """Return the results by rank, or raise the first failure."""
         for outcome in self.results.values():
@@ -2350,7 +2347,7 @@ def call_own(by_name: bytes, by_value: bytes, *args: Any) -> Any:
 class Visit(Job):
     """Tasks of another worker that run here; their results are sent home in parts."""
 
-    __slots__ = ("key", "function", "send_part", "purged")
+    __slots__ = ("key", "function", "send_part")
 
     def __init__(self, chunk: Tuple[Any, ...], func: Any, fold: Any, function: Any, send_part: Any) -> None:
         super().__init__(func, chunk[7], chunk[8], chunk[9], chunk[5])
@@ -2358,13 +2355,9 @@ class Visit(Job):
         self.key: ChunkKey = chunk[:3]
         self.function = function  # its frame, for passing tasks on
         self.send_part = send_part
-        self.purged = False
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         self.send_part(self, first, count, outcomes)
-
-    def dropped(self) -> bool:
-        return self.purged
 
 
 class MapJob(Job):
@@ -2377,7 +2370,7 @@ class MapJob(Job):
 
     __slots__ = (
         "columns", "length", "inputs", "input_error", "ready", "done", "drawn", "window", "fixed", "waiter",
-        "abandoned", "chunk", "in_order", "scope",
+        "chunk", "in_order", "scope",
     )  # fmt: skip
 
     def __init__(self, func: Any, iterables: Sequence[Any], scope: Scope, window: Optional[int], chunk: Optional[int]):
@@ -2399,7 +2392,6 @@ class MapJob(Job):
         self.fixed = window is not None
         self.chunk = chunk
         self.waiter: Any = None
-        self.abandoned = False
         self.in_order = True
 
     def draw(self) -> Optional[Block]:
@@ -2450,18 +2442,11 @@ class MapJob(Job):
         """Return True when there are outcomes for the consumer."""
         return self.done in self.ready if self.in_order else bool(self.ready)
 
-    def has_news(self, scheduler: Scheduler) -> bool:
-        """Return True when there is something to do for the consumer."""
-        return self.has_run() or self.can_widen(scheduler)
-
     def pop_run(self) -> List[Any]:
         """Take the next run of outcomes."""
         count, outcomes = self.ready.pop(self.done) if self.in_order else self.ready.popitem()[1]
         self.done += count
         return outcomes
-
-    def dropped(self) -> bool:
-        return self.abandoned
 
 
 class Block:
@@ -3215,11 +3200,11 @@ class Scheduler(Carver):
                 if type(item) is Chunk and item.head[:2] == owner:
                     queue.remove(item)
                 elif type(item) is Block and isinstance(item.job, Visit) and item.job.key[:2] == owner:
-                    item.job.purged = True
+                    item.job.abandoned = True
                     queue.remove(item)
         for piece in self.slices:
             if isinstance(piece.block.job, Visit) and piece.block.job.key[:2] == owner:
-                piece.block.job.purged = True
+                piece.block.job.abandoned = True
                 piece.rob()
         self.results.pop(owner, None)
 
@@ -4512,8 +4497,8 @@ class Calls(Parking):
             job.waiter = waiter = Waiter(self, self.current)
             self.awaited.append(job)
             try:
-                has_news = functools.partial(job.has_news, self.scheduler)
-                there = self.wait_until(has_news, time_left(deadline), waiter)
+                left_s = time_left(deadline)
+                there = self.wait_until(lambda: job.has_run() or job.can_widen(self.scheduler), left_s, waiter)
             finally:
                 self.awaited.remove(job)
                 job.waiter = waiter.strand = None
