@@ -2170,9 +2170,7 @@ class Future:
             (_state["runtime"] or runtime()).wait_for(self, timeout)
         if self.state == FINISHED:
             return self.value
-        if self.state == CANCELLED:
-            raise CancelledError()
-        error = self.value.look()
+        error: Any = self.exception()
         try:
             raise error
         finally:
@@ -4948,15 +4946,10 @@ _state: Dict[str, Any] = {"runtime": None, "importing": None}  # of this process
 
 
 def runtime() -> Runtime:
-    """Return this process's runtime; without the launcher, make one that runs everything here."""
-    found = _state["runtime"]
-    if found is None:
-        found = _state["runtime"] = serial_runtime()
-    return found  # type: ignore[no-any-return]
-
-
-def serial_runtime() -> Runtime:
-    """Make the runtime of a program that runs without the launcher, after a warning."""
+    """Return this process's runtime; without the launcher, make one that runs everything here, after a warning."""
+    found: Optional[Runtime] = _state["runtime"]
+    if found is not None:
+        return found
     if _state["importing"] is not None:
         raise MisuseError(
             "futures were used while a worker imports the script: put what starts the work under "
@@ -4967,7 +4960,8 @@ def serial_runtime() -> Runtime:
         "scoop_lite runs everything serially: this program was not started by its launcher "
         "(python scoop_lite.py -n 4 script.py)", RuntimeWarning, stacklevel=1 + len(list(ours)),
     )  # fmt: skip
-    return Runtime(Config(n=1))
+    found = _state["runtime"] = Runtime(Config(n=1))
+    return found
 
 
 futures = types.ModuleType("scoop_lite.futures", """Create tasks and wait for them, from the script and from tasks.
@@ -5046,14 +5040,7 @@ class MapResults(itertools.chain):  # type: ignore[type-arg]
     def close(self) -> None:
         """Cancel what has not started; the iterator then ends."""
         self.runs.close()
-        self.__class__ = ClosedResults
-
-
-class ClosedResults(MapResults):
-    """What `MapResults` becomes by `close`: it hands out no more of the run of results that it has begun with."""
-
-    def __next__(self) -> Any:
-        raise StopIteration
+        collections.deque(self, 0)  # lets go of the rest of the run that has begun
 
 
 @public(futures, "map")
@@ -5083,8 +5070,7 @@ def map_(
         >>> list(futures.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
     """
-    job = new_map(func, iterables, chunksize, buffersize)
-    return MapResults.over(runs_of(runtime(), job, deadline_in(timeout)))
+    return start_map(func, iterables, timeout, chunksize, buffersize)
 
 
 @public(futures, "map_as_completed", "mapAsCompleted")
@@ -5106,19 +5092,19 @@ def map_as_completed(
         >>> sorted(futures.map_as_completed(abs, [-3, 2]))
         [2, 3]
     """
-    job = new_map(func, iterables, in_order=False)
-    return MapResults.over(runs_of(runtime(), job, deadline_in(timeout)))
+    return start_map(func, iterables, timeout, in_order=False)
 
 
-def new_map(
+def start_map(
     func: Any,
     iterables: Sequence[Any],
+    timeout: Optional[float] = None,
     chunksize: Optional[int] = None,
     buffersize: Optional[int] = None,
     fold: Any = None,
     in_order: bool = True,
-) -> MapJob:
-    """Check a map's arguments, make its job and queue what its window allows."""
+) -> MapResults:
+    """Check a map's arguments, make its job and queue what its window allows; return its results."""
     if not callable(func):
         raise TypeError(f"map() needs a callable first, not {type(func).__name__}")
     if not iterables:
@@ -5134,7 +5120,7 @@ def new_map(
         job.window = WINDOW if job.columns is not None else max(32, 4 * found.scheduler.live)
     found.scheduler.undrawn += job.length or 0
     found.feed(job)
-    return job
+    return MapResults.over(runs_of(found, job, deadline_in(timeout)))
 
 
 def deadline_in(timeout: Optional[float]) -> Optional[float]:
@@ -5193,9 +5179,8 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
     """
     if not callable(reduction_op):
         raise TypeError(f"mapReduce() needs a callable operator, not {type(reduction_op).__name__}")
-    job = new_map(map_func, iterables, fold=reduction_op)
     nodes: List[Tuple[int, int, Any]] = []
-    results = MapResults.over(runs_of(runtime(), job, None))
+    results = start_map(map_func, iterables, fold=reduction_op)
     try:
         for node in itertools.chain.from_iterable(results):
             absorb(reduction_op, nodes, *node)
@@ -5276,11 +5261,7 @@ def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[fl
                 future.waiters = [note for note in future.waiters if note not in notes]
 
 
-class DoneAndNotDone(NamedTuple):
-    """What `wait` returns: two sets of futures."""
-
-    done: Set[Future]
-    not_done: Set[Future]
+DoneAndNotDone = collections.namedtuple("DoneAndNotDone", "done not_done")  # what `wait` returns: two sets of futures
 
 
 @public(futures, "wait")
