@@ -1702,7 +1702,8 @@ _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__
                         "__annotations__", "__dict__")
 PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 #: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
-_TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType")}
+_TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType",
+                                                       "CellType")}
 HEAP_TYPE = 1 << 9  # of `__flags__`: the class was made by Python code, or in C like such a one
 _LruCache = type(functools.lru_cache(maxsize=None)(len))
 
@@ -1767,9 +1768,8 @@ class _Pickler(pickle.Pickler):
     def __init__(self, stream: io.BytesIO, buffer_callback: Any, by_value_names: Names) -> None:
         super().__init__(stream, 5, buffer_callback=buffer_callback)
         self.by_value_names = by_value_names
-        #: id of a function's globals -> the dict that its functions will share over there
-        self.globals_shells: Dict[int, Dict[str, Any]] = {}
-        self.cell_shells: Dict[int, List[Any]] = {}  # id of a closure cell -> an empty list: one for all who share it
+        #: id of a function's globals, or of a cell of its closure -> the empty one that stands for it over there
+        self.shells: Dict[int, Any] = {}
 
     def reducer_override(self, obj: Any) -> Reduction:
         """Called by the C code; `NotImplemented` means: do as ever."""
@@ -1785,9 +1785,8 @@ class _Pickler(pickle.Pickler):
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
         if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
-            module = sys.modules["dataclasses"]
-            names = [name for name, value in vars(module).items() if value is obj]
-            return (getattr, (module, names[0])) if names else NotImplemented
+            names = (name for name, value in vars(sys.modules["dataclasses"]).items() if value is obj)
+            return next(names, NotImplemented)
         return NotImplemented
 
     def reduce_function(self, func: types.FunctionType) -> Reduction:
@@ -1796,9 +1795,9 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         code, global_names, all_names = _code_facts(func.__code__)
         scope = func.__globals__
-        shell = self.globals_shells.setdefault(id(scope), {k: scope.get(k) for k in ("__name__", "__package__")})
+        shell = self.shells.setdefault(id(scope), {k: scope.get(k) for k in ("__name__", "__package__")})
         cells = dict(zip(func.__code__.co_freevars, func.__closure__ or ()))
-        shells = [self.cell_shells.setdefault(id(cell), []) for cell in cells.values()]
+        closure = tuple(self.shells.setdefault(id(cell), types.CellType()) for cell in cells.values()) or None
         state = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
         state["__globals__"] = {name: scope[name] for name in global_names if name in scope}
         # Comparing with an empty cell is the one way to see an empty cell without an exception.
@@ -1806,7 +1805,7 @@ class _Pickler(pickle.Pickler):
         state["submodules"] = [module for values in (state["__globals__"], state["__closure__"])
                                for value in values.values() if isinstance(value, types.ModuleType)
                                for module in _submodules(value, all_names)]
-        args = sys.version_info[:2], func.__qualname__, code, shell, shells
+        args = sys.version_info[:2], func.__qualname__, code, shell, closure
         return _make_function, args, state, None, None, _fill_function
 
     def reduce_class(self, cls: Any) -> Reduction:
@@ -1830,9 +1829,10 @@ class _Pickler(pickle.Pickler):
         """Take a cached function apart; what it remembers stays here."""
         if finds_by_name(cached, self.by_value_names):
             return NotImplemented
-        typed = cached.cache_parameters()["typed"] if hasattr(cached, "cache_parameters") else False  # Python >= 3.9
+        info = cached.cache_info()
+        typed = hasattr(cached, "cache_parameters") and cached.cache_parameters()["typed"]  # Python >= 3.9
         state = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
-        return _make_lru_cache, (cached.__wrapped__, cached.cache_info().maxsize, typed), state
+        return _LruCache, (cached.__wrapped__, info.maxsize, typed, type(info)), state
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
@@ -1851,6 +1851,7 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     staticmethod: lambda _, method: (staticmethod, (method.__func__,)),
     classmethod: lambda _, method: (classmethod, (method.__func__,)),
     property: lambda _, prop: (property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)),
+    types.CellType: lambda _, cell: (types.CellType, ()) if cell == types.CellType() else NotImplemented,  # a shell
     functools.cached_property: lambda _, prop: (functools.cached_property, (prop.func,), {"attrname": prop.attrname}),
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
 }
@@ -1899,7 +1900,7 @@ def _is_content(cls: type, name: str, value: Any) -> bool:
 
 
 def _make_function(
-    version: Tuple[int, int], qualname: str, code: bytes, scope: Dict[str, Any], cells: List[List[Any]]
+    version: Tuple[int, int], qualname: str, code: bytes, scope: Dict[str, Any], closure: Optional[Tuple[Any, ...]]
 ) -> types.FunctionType:
     """Make the shell of a function: code, but neither globals nor closure yet."""
     if version != sys.version_info[:2]:
@@ -1908,10 +1909,7 @@ def _make_function(
                           f"was sent by {sent} and arrived at {here}. Fix: move it to the top level of a module that "
                           "all hosts have, or use one version everywhere.")
     scope.setdefault("__builtins__", builtins)
-    for shell in cells:
-        if not shell:
-            shell.append(types.CellType())
-    return types.FunctionType(marshal.loads(code), scope, closure=tuple(cell for cell, in cells) or None)
+    return types.FunctionType(marshal.loads(code), scope, closure=closure)
 
 
 def _fill_function(func: types.FunctionType, state: Dict[str, Any]) -> None:
@@ -1959,11 +1957,6 @@ def _has_own_init(kind: Any) -> bool:
     return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
             and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__new__ is base.__new__
             and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
-
-
-def _make_lru_cache(func: Callable[..., Any], maxsize: Optional[int], typed: bool) -> Any:
-    """Make a cached function, which remembers nothing yet."""
-    return functools.lru_cache(maxsize, typed)(func)
 
 
 # ======================================================================================================================
