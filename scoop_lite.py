@@ -1974,15 +1974,14 @@ def explain_unpicklable(value: Any, root: str, error: BaseException, by_value_na
     """
     path = root
     visited: Dict[int, Any] = {}
-    while len(visited) < EXPLAIN_MAX_DEPTH:
+    while id(value) not in visited and len(visited) < EXPLAIN_MAX_DEPTH:
         visited[id(value)] = value
-        for template, key, part in itertools.islice(_parts(value, by_value_names), EXPLAIN_MAX_PARTS):
-            found = _Probe(visited, by_value_names).error_of(part)
-            if found is not None:
+        for step, part in itertools.islice(_parts(value, by_value_names), EXPLAIN_MAX_PARTS):
+            try:
+                _Probe(visited, by_value_names).dump(part)
+            except (Exception, SystemExit) as problem:  # anything that a user's __reduce__ may raise
+                path, value, error = path + step, part, problem
                 break
-        else:
-            break
-        path, value, error = path + template % (key,), part, found
     kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
     fix = next(fix for pattern, fix in _FIXES if re.search(pattern, kind))
     return f"cannot pickle {path} (type {kind}): {error}; fix: {fix}"
@@ -2015,28 +2014,19 @@ class _Probe(_Pickler):
         """Called by the C code; None means: look into it."""
         return id(obj) if id(obj) in self.visited else None
 
-    def error_of(self, value: Any) -> Optional[BaseException]:
-        """Return what pickling a value raises, if anything."""
-        try:
-            self.dump(value)
-        except (Exception, SystemExit) as error:  # anything that a user's __reduce__ may raise
-            return error
-        return None
 
-
-Parts = Iterator[Tuple[str, Any, Any]]  # template of the path to a part, its key, the part
+Parts = Iterator[Tuple[str, Any]]  # the step that leads to a part, the part
 
 
 def _parts(value: Any, by_value_names: Names) -> Parts:
     """Yield each part of a value that `dumps` looks into."""
     kind = type(value)
     if kind in _LOOK_INTO:
-        yield from ((".%s", name, getattr(value, name)) for name in _LOOK_INTO[kind])
+        yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
     elif kind in (list, tuple):
-        yield from (("[%d]", i, part) for i, part in enumerate(value))
-    elif kind in (dict, set, frozenset):
-        yield from ((" element %.60r", key, key) for key in list(value))
-        yield from (("[%.60r]", key, part) for key, part in (list(value.items()) if kind is dict else ()))
+        yield from ((f"[{i}]", part) for i, part in enumerate(value))
+    elif kind in (set, frozenset):
+        yield from ((f" element {part!r:.60}", part) for part in list(value))
     else:
         try:
             reduced = _Probe({}, by_value_names).reducer_override(value)
@@ -2051,10 +2041,12 @@ def _reduced_parts(reduced: Reduction) -> Parts:
         _, args, state, items, pairs = (*reduced, None, None, None)[:5]
         for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
             whole = part if isinstance(part, dict) else {"__getstate__()": part}
-            yield from ((".%s", name, attribute) for name, attribute in whole.items())
-        yield from ((".__reduce__()[1][%d]", i, part) for i, part in enumerate(args))
-        yield from (("[%d]", i, part) for i, part in enumerate(items or ()))
-        yield from (("[%.60r]", key, part) for key, part in pairs or ())
+            yield from ((f".{name}", attribute) for name, attribute in whole.items())
+        yield from ((f".__reduce__()[1][{i}]", part) for i, part in enumerate(args))
+        yield from ((f"[{i}]", part) for i, part in enumerate(items or ()))
+        for key, part in pairs or ():
+            yield f" element {key!r:.60}", key
+            yield f"[{key!r:.60}]", part
 
 
 # ======================================================================================================================
