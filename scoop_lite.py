@@ -1930,12 +1930,10 @@ def _make_class(token: bytes, metaclass: type, name: str, bases: Tuple[type, ...
         return known
     if metaclass.__name__ == "_TypedDictMeta":  # it refuses the `dict` that it has put among the bases itself
         return type.__new__(metaclass, name, bases, body)
-
-    def fill(namespace: Dict[str, Any]) -> None:
-        for item in body.items():
-            namespace.__setitem__(*item)  # not `update`: an enum's namespace must see each
-
-    return types.new_class(name, bases, {"metaclass": metaclass}, fill)
+    namespace: Any = metaclass.__prepare__(name, bases)
+    for attribute, value in body.items():  # not `update`: an enum's namespace must see each
+        namespace[attribute] = value
+    return metaclass(name, bases, namespace)
 
 
 def _fill_class(cls: Any, state: ClassState) -> None:
@@ -2291,12 +2289,11 @@ class Parcel(Job):
 class Everywhere(Job):
     """One call on each worker (`run_on_all`). `results` is by rank; `n` is how many there are to be, once known."""
 
-    __slots__ = ("args", "n", "results", "waiter")
+    n = -1
 
     def __init__(self, func: Any, args: Tuple[Any, ...], waiter: Callable[[], None]) -> None:
         super().__init__(functools.partial(with_rank, func), CALLS, 0, 0, 0)
         self.args, self.waiter = args, waiter
-        self.n = -1
         self.results: Dict[int, Any] = {}
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
@@ -2351,31 +2348,26 @@ class MapJob(Job):
         drawn: items drawn from the input. window: how far `drawn` may be ahead of `done`.
     """
 
-    __slots__ = (
-        "columns", "length", "inputs", "input_error", "ready", "done", "drawn", "window", "fixed", "waiter",
-        "chunk", "in_order", "scope",
-    )  # fmt: skip
+    columns: Optional[List[Any]] = None
+    length: Optional[int] = None  # of the input, once known
+    input_error: Optional[Exception] = None
+    done = drawn = 0
+    waiter: Any = None
+    in_order = True
 
     def __init__(self, func: Any, iterables: Sequence[Any], scope: Scope, window: Optional[int], chunk: Optional[int]):
         super().__init__(func, COLUMNS, place_of(scope.place, scope.n), 0, scope.depth)
         self.scope = scope
         scope.n += 1
-        self.columns: Optional[List[Any]] = None
-        self.length: Optional[int] = None  # of the input, once known
-        self.inputs: List[Any] = []
         if all(type(xs) in (list, tuple, range, str, bytes) for xs in iterables):
             self.length = min(map(len, iterables))
             self.columns = [xs[:] for xs in iterables]  # as Executor.map: later changes of a list do not count
         else:
             self.inputs = [iter(xs) for xs in iterables]
-        self.input_error: Optional[Exception] = None
         self.ready: Dict[int, Tuple[int, List[Any]]] = {}
-        self.done = self.drawn = 0
         self.window = window or WINDOW
         self.fixed = window is not None
         self.chunk = chunk
-        self.waiter: Any = None
-        self.in_order = True
 
     def draw(self) -> Optional[Block]:
         """Draw input as far as the window allows; return it as a block, or None when there is none (now).
@@ -2424,12 +2416,6 @@ class MapJob(Job):
     def has_run(self) -> bool:
         """Return True when there are outcomes for the consumer."""
         return self.done in self.ready if self.in_order else bool(self.ready)
-
-    def pop_run(self) -> List[Any]:
-        """Take the next run of outcomes."""
-        count, outcomes = self.ready.pop(self.done) if self.in_order else self.ready.popitem()[1]
-        self.done += count
-        return outcomes
 
 
 class Block:
@@ -5122,7 +5108,8 @@ def runs_of(found: Runtime, job: MapJob, deadline: Optional[float]) -> Iterator[
     """Yield a map's results in runs (lists of neighbours), in order or as they come, as its job was made."""
     try:
         while found.await_run(job, deadline):
-            outcomes = job.pop_run()
+            count, outcomes = job.ready.pop(job.done) if job.in_order else job.ready.popitem()[1]
+            job.done += count
             if not job.fixed:
                 found.feed(job)
             if job.failed and Failure in set(map(type, outcomes)):
@@ -5219,31 +5206,31 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
         >>> sorted(task.result() for task in futures.as_completed(tasks))
         [3, 4]
     """
-    return yield_completed(runtime(), list(dict.fromkeys(fs)), deadline_in(timeout))
+    found, waiting, deadline = runtime(), list(dict.fromkeys(fs)), deadline_in(timeout)
 
+    def completed() -> Iterator[Future]:
+        done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
+        waiter = Waiter(found, None)
+        notes = done.append, waiter
+        for future in waiting:
+            if future.state < CANCELLED:
+                for note in notes:
+                    future.when_done(note)
+        try:
+            for _ in waiting:
+                if not done:
+                    waiter.strand = found.current
+                    if not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
+                        raise FutureTimeout("some futures were not done in time")
+                    waiter.strand = None
+                yield done.popleft()
+        finally:
+            waiter.strand = None
+            for future in waiting:  # a program may wait a thousand times for the first of a thousand
+                if future.waiters:
+                    future.waiters = [note for note in future.waiters if note not in notes]
 
-def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[float]) -> Iterator[Future]:
-    """Yield futures as they are done; what `as_completed` does once it has looked at its arguments."""
-    done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
-    waiter = Waiter(found, None)
-    notes = done.append, waiter
-    for future in waiting:
-        if future.state < CANCELLED:
-            for note in notes:
-                future.when_done(note)
-    try:
-        for _ in range(len(waiting)):
-            if not done:
-                waiter.strand = found.current
-                if not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
-                    raise FutureTimeout("some futures were not done in time")
-                waiter.strand = None
-            yield done.popleft()
-    finally:
-        waiter.strand = None
-        for future in waiting:  # a program may wait a thousand times for the first of a thousand
-            if future.waiters:
-                future.waiters = [note for note in future.waiters if note not in notes]
+    return completed()
 
 
 DoneAndNotDone = collections.namedtuple("DoneAndNotDone", "done not_done")  # what `wait` returns: two sets of futures
@@ -6658,13 +6645,9 @@ def start_profile(config: Config, found: Runtime) -> None:
     """Profile this worker with cProfile into ``DIR/worker-RANK.prof`` (--profile)."""
     import cProfile
 
-    profile = cProfile.Profile()
-
-    def dump() -> None:
-        os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
-        profile.dump_stats(os.path.join(config.profile, f"worker-{found.rank}.prof"))
-
-    found.at_leave.append(dump)
+    os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
+    profile, path = cProfile.Profile(), os.path.join(config.profile, f"worker-{found.rank}.prof")
+    found.at_leave.append(lambda: profile.dump_stats(path))
     profile.enable()
 
 
