@@ -1714,8 +1714,6 @@ _classes_by_token: Any = weakref.WeakValueDictionary()
 
 Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
 Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
-CodeFacts = Tuple[bytes, Tuple[str, ...], FrozenSet[str]]  # marshalled, global names it uses, all names in it
-ClassState = Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]  # token, attributes, those of enum members
 
 
 def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> Frames:
@@ -1812,9 +1810,8 @@ class _Pickler(pickle.Pickler):
         """Take a class apart: token, bases, and what making it over there does not make anyway."""
         if cls in _TYPE_NAMES:
             return getattr, (types, _TYPE_NAMES[cls])
-        in_table = type(cls) in copyreg.dispatch_table  # DEAP's metaclass is there
-        if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or in_table:
-            return NotImplemented
+        if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:
+            return NotImplemented  # in the table is DEAP's metaclass
         token = _class_tokens.setdefault(cls, os.urandom(16))
         _classes_by_token.setdefault(token, cls)
         body = {name: vars(cls)[name] for name in ("__slots__", "__orig_bases__") if name in vars(cls)}
@@ -1858,8 +1855,8 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
 
 
 @functools.lru_cache(maxsize=256)
-def _code_facts(code: types.CodeType) -> CodeFacts:
-    """Look at code and the code nested in it."""
+def _code_facts(code: types.CodeType) -> Tuple[bytes, List[str], Set[str]]:
+    """Return code marshalled, the global names that it and the code nested in it use, and all names in them."""
     import dis  # only what travels by value needs it
 
     global_names: Set[str] = set()
@@ -1872,7 +1869,7 @@ def _code_facts(code: types.CodeType) -> CodeFacts:
         global_names.update(op.argval for op in dis.get_instructions(part)
                             if "GLOBAL" in op.opname or op.opname == "LOAD_NAME")
         pending.extend(const for const in part.co_consts if isinstance(const, types.CodeType))
-    return marshal.dumps(code), tuple(sorted(global_names - {"__builtins__"})), frozenset(all_names)
+    return marshal.dumps(code), sorted(global_names - {"__builtins__"}), all_names
 
 
 def _submodules(module: types.ModuleType, names: Names) -> Iterator[types.ModuleType]:
@@ -1936,8 +1933,8 @@ def _make_class(token: bytes, metaclass: type, name: str, bases: Tuple[type, ...
     return metaclass(name, bases, namespace)
 
 
-def _fill_class(cls: Any, state: ClassState) -> None:
-    """Give a class its attributes, once all that these may refer to has a shell."""
+def _fill_class(cls: Any, state: Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]) -> None:
+    """Give a class its attributes, and its members theirs (of an enum), once all that they may refer to has a shell."""
     token, namespace, members = state
     if cls in _class_tokens:  # born here, or complete since an earlier journey
         return
@@ -5152,12 +5149,9 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
     if not callable(reduction_op):
         raise TypeError(f"mapReduce() needs a callable operator, not {type(reduction_op).__name__}")
     nodes: List[Tuple[int, int, Any]] = []
-    results = start_map(map_func, iterables, fold=reduction_op)
-    try:
+    with contextlib.closing(start_map(map_func, iterables, fold=reduction_op)) as results:
         for node in itertools.chain.from_iterable(results):
             absorb(reduction_op, nodes, *node)
-    finally:
-        results.close()
     if not nodes:
         raise TypeError("mapReduce() of no items has no value")
     return functools.reduce(lambda right, left: reduction_op(left, right), [v for _, _, v in reversed(nodes)])
