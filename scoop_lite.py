@@ -1605,8 +1605,6 @@ class Broker(Accounts):
 class Strand:
     """A stack of its own for code that may have to wait: the user's script, or a scheduler that runs tasks."""
 
-    __slots__ = ("impl", "saved", "ready", "error", "ident", "__weakref__")
-
     def __init__(self, impl: Any = None) -> None:
         self.impl = impl
         self.saved: Any = None  # what the runtime knows of the code here (scope, slice, …), while another strand runs
@@ -2241,13 +2239,12 @@ class Job:
         abandoned: nobody wants the results any more.
     """
 
-    __slots__ = ("func", "mode", "place", "order", "depth", "fold", "born_s", "failed", "abandoned")
+    fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
+    failed = abandoned = False
 
     def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
         self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
         self.born_s = now()
-        self.fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
-        self.failed = self.abandoned = False
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         """Take in the outcomes (values, or Failure objects) of `count` tasks from `first` on.
@@ -2268,8 +2265,6 @@ class Job:
 
 class Parcel(Job):
     """Submitted tasks that were carved together: the owner's record of them until their results come."""
-
-    __slots__ = ("calls", "futures")
 
     def __init__(self, futures: List[Future]) -> None:
         head = futures[0]
@@ -2323,8 +2318,6 @@ def call_own(by_name: bytes, by_value: bytes, *args: Any) -> Any:
 
 class Visit(Job):
     """Tasks of another worker that run here; their results are sent home in parts."""
-
-    __slots__ = ("key", "function", "send_part")
 
     def __init__(self, chunk: Tuple[Any, ...], func: Any, fold: Any, function: Any, send_part: Any) -> None:
         super().__init__(func, chunk[7], chunk[8], chunk[9], chunk[5])
@@ -2450,8 +2443,6 @@ class Chunk:
 
     `left`: the tasks in it that were not cancelled. One that has lost some is opened here: elsewhere all would run.
     """
-
-    __slots__ = ("head", "function", "payload", "left")
 
     def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames) -> None:
         self.head, self.function, self.payload = head, function, payload
