@@ -274,12 +274,9 @@ def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[.
 
     It is the method ``on_<kind>`` of the first of `owners` that has one.
     """
-    handlers = {}
-    for row in MESSAGES:
-        if any(direction in row.direction for direction in directions):
-            name = "on_" + row.name.lower()
-            handlers[row.code] = getattr(next((o for o in owners if hasattr(o, name)), owners[0]), name)
-    return handlers
+    names = {row.code: "on_" + row.name.lower() for row in MESSAGES if any(d in row.direction for d in directions)}
+    return {code: getattr(next((o for o in owners if hasattr(o, name)), owners[0]), name)
+            for code, name in names.items()}
 
 
 # ======================================================================================================================
