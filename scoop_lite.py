@@ -277,12 +277,9 @@ def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[.
 
     It is the method ``on_<kind>`` of the first of `owners` that has one.
     """
-    handlers = {}
-    for row in MESSAGES:
-        if any(direction in row.direction for direction in directions):
-            name = "on_" + row.name.lower()
-            handlers[row.code] = getattr(next((o for o in owners if hasattr(o, name)), owners[0]), name)
-    return handlers
+    names = {row.code: "on_" + row.name.lower() for row in MESSAGES if any(d in row.direction for d in directions)}
+    return {code: getattr(next((o for o in owners if hasattr(o, name)), owners[0]), name)
+            for code, name in names.items()}
 
 
 # ======================================================================================================================
@@ -1623,14 +1620,12 @@ class Broker(Accounts):
 class Strand:
     """A stack of its own for code that may have to wait: the user's script, or a scheduler that runs tasks."""
 
-    __slots__ = ("impl", "saved", "ready", "error", "ident", "__weakref__")
-
     def __init__(self, impl: Any = None) -> None:
         self.impl = impl
         self.saved: Any = None  # what the runtime knows of the code here (scope, slice, …), while another strand runs
         self.ready = False  # it is in the runtime's `ready` queue
         self.error: Optional[BaseException] = None  # to be raised where it waits
-        self.ident = 0  # of the thread it runs on
+        self.ident = threading.get_ident()  # of the thread it runs on
 
 
 class GreenletStrands:
@@ -1643,7 +1638,6 @@ class GreenletStrands:
 
         self.greenlet = greenlet.greenlet
         self.main = Strand(greenlet.getcurrent())
-        self.main.ident = threading.get_ident()
         # New strands start from here, where the stack is shallow: a greenlet inherits the recursion depth of its birth.
         self.hub = self.greenlet(self.bear)
         self.hub.switch(None)
@@ -1655,10 +1649,7 @@ class GreenletStrands:
 
     def new(self, body: Callable[[], Strand]) -> Strand:
         """Make a strand that will run `body`, which returns the strand to go on with at its end."""
-        strand = Strand()
-        strand.ident = self.main.ident
-        strand.impl = self.greenlet(body, self.hub)  # what it returns goes to the hub, which switches there
-        return strand
+        return Strand(self.greenlet(body, self.hub))  # what it returns goes to the hub, which switches there
 
     def switch(self, me: Strand, to: Strand) -> None:
         """Run `to`; return when somebody switches back to `me`."""
@@ -1674,28 +1665,19 @@ class ThreadStrands:
     name = "thread"
 
     def __init__(self) -> None:
-        self.main = self.new(None)
-        self.main.ident = threading.get_ident()
+        self.main = Strand(threading.Lock())
+        self.main.impl.acquire()  # its thread sleeps on this until somebody hands over to it
 
-    def new(self, body: Optional[Callable[[], Strand]]) -> Strand:
+    def new(self, body: Callable[[], Strand]) -> Strand:
         """Make a strand that will run `body`, which returns the strand to go on with at its end."""
         strand = Strand(threading.Lock())
-        strand.impl.acquire()  # its thread sleeps on this until somebody hands over to it
-        strand.saved = body
-        return strand
+        strand.impl.acquire()
 
-    def run(self, strand: Strand, body: Callable[[], Strand]) -> None:
-        """Run a strand's body in its thread; at its end, hand the baton on."""
-        strand.ident = threading.get_ident()
-        self.hand_to(body())
+        def run() -> None:
+            strand.impl.acquire()
+            body().impl.release()
 
-    def hand_to(self, strand: Strand) -> None:
-        """Let a strand go on, in a new thread if it has not run yet."""
-        if strand.ident:
-            strand.impl.release()
-            return
-        body, strand.saved = strand.saved, None
-        thread = threading.Thread(target=self.run, args=(strand, body), name="scoop_lite strand", daemon=True)
+        thread = threading.Thread(target=run, name="scoop_lite strand", daemon=True)
         try:
             thread.start()
         except RuntimeError as error:
@@ -1703,10 +1685,12 @@ class ThreadStrands:
                 f"cannot start one more thread to park a waiting task ({threading.active_count()} exist): {error}; "
                 "install greenlet (--strands greenlet), or nest fewer waiting tasks"
             ) from error
+        strand.ident = thread.ident or 0
+        return strand
 
     def switch(self, me: Strand, to: Strand) -> None:
         """Run `to`; return when somebody switches back to `me`."""
-        self.hand_to(to)
+        to.impl.release()
         me.impl.acquire()
 
 
@@ -1731,7 +1715,8 @@ _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__
                         "__annotations__", "__dict__")
 PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 #: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
-_TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType")}
+_TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType",
+                                                       "CellType")}
 HEAP_TYPE = 1 << 9  # of `__flags__`: the class was made by Python code, or in C like such a one
 _LruCache = type(functools.lru_cache(maxsize=None)(len))
 
@@ -1742,8 +1727,6 @@ _classes_by_token: Any = weakref.WeakValueDictionary()
 
 Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
 Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
-CodeFacts = Tuple[bytes, Tuple[str, ...], FrozenSet[str]]  # marshalled, global names it uses, all names in it
-ClassState = Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]  # token, attributes, those of enum members
 
 
 def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> Frames:
@@ -1796,9 +1779,8 @@ class _Pickler(pickle.Pickler):
     def __init__(self, stream: io.BytesIO, buffer_callback: Any, by_value_names: Names) -> None:
         super().__init__(stream, 5, buffer_callback=buffer_callback)
         self.by_value_names = by_value_names
-        #: id of a function's globals -> the dict that its functions will share over there
-        self.globals_shells: Dict[int, Dict[str, Any]] = {}
-        self.cell_shells: Dict[int, List[Any]] = {}  # id of a closure cell -> an empty list: one for all who share it
+        #: id of a function's globals, or of a cell of its closure -> the empty one that stands for it over there
+        self.shells: Dict[int, Any] = {}
 
     def reducer_override(self, obj: Any) -> Reduction:
         """Called by the C code; `NotImplemented` means: do as ever."""
@@ -1820,9 +1802,8 @@ class _Pickler(pickle.Pickler):
         if managers is not None and issubclass(kind, managers.BaseProxy):
             return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
         if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
-            module = sys.modules["dataclasses"]
-            names = [name for name, value in vars(module).items() if value is obj]
-            return (getattr, (module, names[0])) if names else NotImplemented
+            names = (name for name, value in vars(sys.modules["dataclasses"]).items() if value is obj)
+            return next(names, NotImplemented)
         return NotImplemented
 
     def reduce_function(self, func: types.FunctionType) -> Reduction:
@@ -1831,9 +1812,9 @@ class _Pickler(pickle.Pickler):
             return NotImplemented
         code, global_names, all_names = _code_facts(func.__code__)
         scope = func.__globals__
-        shell = self.globals_shells.setdefault(id(scope), {k: scope.get(k) for k in ("__name__", "__package__")})
+        shell = self.shells.setdefault(id(scope), {k: scope.get(k) for k in ("__name__", "__package__")})
         cells = dict(zip(func.__code__.co_freevars, func.__closure__ or ()))
-        shells = [self.cell_shells.setdefault(id(cell), []) for cell in cells.values()]
+        closure = tuple(self.shells.setdefault(id(cell), types.CellType()) for cell in cells.values()) or None
         state = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
         state["__globals__"] = {name: scope[name] for name in global_names if name in scope}
         # Comparing with an empty cell is the one way to see an empty cell without an exception.
@@ -1841,16 +1822,15 @@ class _Pickler(pickle.Pickler):
         state["submodules"] = [module for values in (state["__globals__"], state["__closure__"])
                                for value in values.values() if isinstance(value, types.ModuleType)
                                for module in _submodules(value, all_names)]
-        args = sys.version_info[:2], func.__qualname__, code, shell, shells
+        args = sys.version_info[:2], func.__qualname__, code, shell, closure
         return _make_function, args, state, None, None, _fill_function
 
     def reduce_class(self, cls: Any) -> Reduction:
         """Take a class apart: token, bases, and what making it over there does not make anyway."""
         if cls in _TYPE_NAMES:
             return getattr, (types, _TYPE_NAMES[cls])
-        in_table = type(cls) in copyreg.dispatch_table  # DEAP's metaclass is there
-        if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or in_table:
-            return NotImplemented
+        if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:
+            return NotImplemented  # in the table is DEAP's metaclass
         token = _class_tokens.setdefault(cls, os.urandom(16))
         _classes_by_token.setdefault(token, cls)
         body = {name: vars(cls)[name] for name in ("__slots__", "__orig_bases__") if name in vars(cls)}
@@ -1865,9 +1845,10 @@ class _Pickler(pickle.Pickler):
         """Take a cached function apart; what it remembers stays here."""
         if finds_by_name(cached, self.by_value_names):
             return NotImplemented
-        typed = cached.cache_parameters()["typed"] if hasattr(cached, "cache_parameters") else False  # Python >= 3.9
+        info = cached.cache_info()
+        typed = hasattr(cached, "cache_parameters") and cached.cache_parameters()["typed"]  # Python >= 3.9
         state = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
-        return _make_lru_cache, (cached.__wrapped__, cached.cache_info().maxsize, typed), state
+        return _LruCache, (cached.__wrapped__, info.maxsize, typed, type(info)), state
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
@@ -1889,6 +1870,7 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     staticmethod: lambda _, method: (staticmethod, (method.__func__,)),
     classmethod: lambda _, method: (classmethod, (method.__func__,)),
     property: lambda _, prop: (property, (prop.fget, prop.fset, prop.fdel, prop.__doc__)),
+    types.CellType: lambda _, cell: (types.CellType, ()) if cell == types.CellType() else NotImplemented,  # a shell
     functools.cached_property: lambda _, prop: (functools.cached_property, (prop.func,), {"attrname": prop.attrname}),
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
     ForwardRef: lambda _, reference: (ForwardRef, (reference.__forward_arg__,)),
@@ -1897,8 +1879,8 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
 
 
 @functools.lru_cache(maxsize=256)
-def _code_facts(code: types.CodeType) -> CodeFacts:
-    """Look at code and the code nested in it."""
+def _code_facts(code: types.CodeType) -> Tuple[bytes, List[str], Set[str]]:
+    """Return code marshalled, the global names that it and the code nested in it use, and all names in them."""
     import dis  # only what travels by value needs it
 
     global_names: Set[str] = set()
@@ -1911,7 +1893,7 @@ def _code_facts(code: types.CodeType) -> CodeFacts:
         global_names.update(op.argval for op in dis.get_instructions(part)
                             if "GLOBAL" in op.opname or op.opname == "LOAD_NAME")
         pending.extend(const for const in part.co_consts if isinstance(const, types.CodeType))
-    return marshal.dumps(code), tuple(sorted(global_names - {"__builtins__"})), frozenset(all_names)
+    return marshal.dumps(code), sorted(global_names - {"__builtins__"}), all_names
 
 
 def _submodules(module: types.ModuleType, names: Names) -> Iterator[types.ModuleType]:
@@ -1939,7 +1921,7 @@ def _is_content(cls: type, name: str, value: Any) -> bool:
 
 
 def _make_function(
-    version: Tuple[int, int], qualname: str, code: bytes, scope: Dict[str, Any], cells: List[List[Any]]
+    version: Tuple[int, int], qualname: str, code: bytes, scope: Dict[str, Any], closure: Optional[Tuple[Any, ...]]
 ) -> types.FunctionType:
     """Make the shell of a function: code, but neither globals nor closure yet."""
     if version != sys.version_info[:2]:
@@ -1948,10 +1930,7 @@ def _make_function(
                           f"was sent by {sent} and arrived at {here}. Fix: move it to the top level of a module that "
                           "all hosts have, or use one version everywhere.")
     scope.setdefault("__builtins__", builtins)
-    for shell in cells:
-        if not shell:
-            shell.append(types.CellType())
-    return types.FunctionType(marshal.loads(code), scope, closure=tuple(cell for cell, in cells) or None)
+    return types.FunctionType(marshal.loads(code), scope, closure=closure)
 
 
 def _fill_function(func: types.FunctionType, state: Dict[str, Any]) -> None:
@@ -1972,16 +1951,14 @@ def _make_class(token: bytes, metaclass: type, name: str, bases: Tuple[type, ...
         return known
     if metaclass.__name__ == "_TypedDictMeta":  # it refuses the `dict` that it has put among the bases itself
         return type.__new__(metaclass, name, bases, body)
-
-    def fill(namespace: Dict[str, Any]) -> None:
-        for item in body.items():
-            namespace.__setitem__(*item)  # not `update`: an enum's namespace must see each
-
-    return types.new_class(name, bases, {"metaclass": metaclass}, fill)
+    namespace: Any = metaclass.__prepare__(name, bases)
+    for attribute, value in body.items():  # not `update`: an enum's namespace must see each
+        namespace[attribute] = value
+    return metaclass(name, bases, namespace)
 
 
-def _fill_class(cls: Any, state: ClassState) -> None:
-    """Give a class its attributes, once all that these may refer to has a shell."""
+def _fill_class(cls: Any, state: Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]) -> None:
+    """Give a class its attributes, and its members theirs (of an enum), once all that they may refer to has a shell."""
     token, namespace, members = state
     if cls in _class_tokens:  # born here, or complete since an earlier journey
         return
@@ -2007,11 +1984,6 @@ def _make_proxy(key: bytes, rebuild: Callable[..., Any], args: Tuple[Any, ...]) 
     return rebuild(*args)
 
 
-def _make_lru_cache(func: Callable[..., Any], maxsize: Optional[int], typed: bool) -> Any:
-    """Make a cached function, which remembers nothing yet."""
-    return functools.lru_cache(maxsize, typed)(func)
-
-
 # ======================================================================================================================
 # Explaining what cannot travel   (any process, any thread)
 # ======================================================================================================================
@@ -2027,15 +1999,14 @@ def explain_unpicklable(value: Any, root: str, error: BaseException, by_value_na
     """
     path = root
     visited: Dict[int, Any] = {}
-    while len(visited) < EXPLAIN_MAX_DEPTH:
+    while id(value) not in visited and len(visited) < EXPLAIN_MAX_DEPTH:
         visited[id(value)] = value
-        for template, key, part in itertools.islice(_parts(value, by_value_names), EXPLAIN_MAX_PARTS):
-            found = _Probe(visited, by_value_names).error_of(part)
-            if found is not None:
+        for step, part in itertools.islice(_parts(value, by_value_names), EXPLAIN_MAX_PARTS):
+            try:
+                _Probe(visited, by_value_names).dump(part)
+            except (Exception, SystemExit) as problem:  # anything that a user's __reduce__ may raise
+                path, value, error = path + step, part, problem
                 break
-        else:
-            break
-        path, value, error = path + template % (key,), part, found
     kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
     fix = next(fix for pattern, fix in _FIXES if re.search(pattern, kind))
     return f"cannot pickle {path} (type {kind}): {error}; fix: {fix}"
@@ -2068,28 +2039,19 @@ class _Probe(_Pickler):
         """Called by the C code; None means: look into it."""
         return id(obj) if id(obj) in self.visited else None
 
-    def error_of(self, value: Any) -> Optional[BaseException]:
-        """Return what pickling a value raises, if anything."""
-        try:
-            self.dump(value)
-        except (Exception, SystemExit) as error:  # anything that a user's __reduce__ may raise
-            return error
-        return None
 
-
-Parts = Iterator[Tuple[str, Any, Any]]  # template of the path to a part, its key, the part
+Parts = Iterator[Tuple[str, Any]]  # the step that leads to a part, the part
 
 
 def _parts(value: Any, by_value_names: Names) -> Parts:
     """Yield each part of a value that `dumps` looks into."""
     kind = type(value)
     if kind in _LOOK_INTO:
-        yield from ((".%s", name, getattr(value, name)) for name in _LOOK_INTO[kind])
+        yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
     elif kind in (list, tuple):
-        yield from (("[%d]", i, part) for i, part in enumerate(value))
-    elif kind in (dict, set, frozenset):
-        yield from ((" element %.60r", key, key) for key in list(value))
-        yield from (("[%.60r]", key, part) for key, part in (list(value.items()) if kind is dict else ()))
+        yield from ((f"[{i}]", part) for i, part in enumerate(value))
+    elif kind in (set, frozenset):
+        yield from ((f" element {part!r:.60}", part) for part in list(value))
     else:
         try:
             reduced = _Probe({}, by_value_names).reducer_override(value)
@@ -2104,10 +2066,12 @@ def _reduced_parts(reduced: Reduction) -> Parts:
         _, args, state, items, pairs = (*reduced, None, None, None)[:5]
         for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
             whole = part if isinstance(part, dict) else {"__getstate__()": part}
-            yield from ((".%s", name, attribute) for name, attribute in whole.items())
-        yield from ((".__reduce__()[1][%d]", i, part) for i, part in enumerate(args))
-        yield from (("[%d]", i, part) for i, part in enumerate(items or ()))
-        yield from (("[%.60r]", key, part) for key, part in pairs or ())
+            yield from ((f".{name}", attribute) for name, attribute in whole.items())
+        yield from ((f".__reduce__()[1][{i}]", part) for i, part in enumerate(args))
+        yield from ((f"[{i}]", part) for i, part in enumerate(items or ()))
+        for key, part in pairs or ():
+            yield f" element {key!r:.60}", key
+            yield f"[{key!r:.60}]", part
 
 
 # ======================================================================================================================
@@ -2216,9 +2180,7 @@ class Future:
             (_state["runtime"] or runtime()).wait_for(self, timeout)
         if self.state == FINISHED:
             return self.value
-        if self.state == CANCELLED:
-            raise CancelledError()
-        error = self.value.look()
+        error: Any = self.exception()
         try:
             raise error
         finally:
@@ -2306,15 +2268,15 @@ class Job:
         func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
         place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting.
         born_s: when it was made here. failed: an outcome may be a Failure; else nobody has to look at each.
+        abandoned: nobody wants the results any more.
     """
 
-    __slots__ = ("func", "mode", "place", "order", "depth", "fold", "born_s", "failed")
+    fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
+    failed = abandoned = False
 
     def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
         self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
         self.born_s = now()
-        self.fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
-        self.failed = False
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         """Take in the outcomes (values, or Failure objects) of `count` tasks from `first` on.
@@ -2330,13 +2292,11 @@ class Job:
 
     def dropped(self) -> bool:
         """Return True when nobody wants the results any more."""
-        return False
+        return self.abandoned
 
 
 class Parcel(Job):
     """Submitted tasks that were carved together: the owner's record of them until their results come."""
-
-    __slots__ = ("calls", "futures")
 
     def __init__(self, futures: List[Future]) -> None:
         head = futures[0]
@@ -2353,22 +2313,17 @@ class Parcel(Job):
 class Everywhere(Job):
     """One call on each worker (`run_on_all`). `results` is by rank; `n` is how many there are to be, once known."""
 
-    __slots__ = ("args", "n", "results", "waiter")
+    n = -1
 
     def __init__(self, func: Any, args: Tuple[Any, ...], waiter: Callable[[], None]) -> None:
         super().__init__(functools.partial(with_rank, func), CALLS, 0, 0, 0)
         self.args, self.waiter = args, waiter
-        self.n = -1
         self.results: Dict[int, Any] = {}
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         for i, outcome in enumerate(outcomes, first):
             rank, value = (-1 - i, outcome) if type(outcome) is Failure else outcome
             self.results[rank] = value
-        self.waiter()
-
-    def fail(self, error: BaseException) -> None:
-        self.n, self.results = 1, {0: Failure(error)}
         self.waiter()
 
     def value(self) -> Dict[int, Any]:
@@ -2408,21 +2363,15 @@ def load_own(*ways: bytes) -> Any:
 class Visit(Job):
     """Tasks of another worker that run here; their results are sent home in parts."""
 
-    __slots__ = ("key", "function", "send_part", "purged")
-
     def __init__(self, chunk: Tuple[Any, ...], func: Any, fold: Any, function: Any, send_part: Any) -> None:
         super().__init__(func, chunk[7], chunk[8], chunk[9], chunk[5])
         self.fold = fold
         self.key: ChunkKey = chunk[:3]
         self.function = function  # its frame, for passing tasks on
         self.send_part = send_part
-        self.purged = False
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         self.send_part(self, first, count, outcomes)
-
-    def dropped(self) -> bool:
-        return self.purged
 
 
 class MapJob(Job):
@@ -2433,32 +2382,26 @@ class MapJob(Job):
         drawn: items drawn from the input. window: how far `drawn` may be ahead of `done`.
     """
 
-    __slots__ = (
-        "columns", "length", "inputs", "input_error", "ready", "done", "drawn", "window", "fixed", "waiter",
-        "abandoned", "chunk", "in_order", "scope",
-    )  # fmt: skip
+    columns: Optional[List[Any]] = None
+    length: Optional[int] = None  # of the input, once known
+    input_error: Optional[Exception] = None
+    done = drawn = 0
+    waiter: Any = None
+    in_order = True
 
     def __init__(self, func: Any, iterables: Sequence[Any], scope: Scope, window: Optional[int], chunk: Optional[int]):
         super().__init__(func, COLUMNS, place_of(scope.place, scope.n), 0, scope.depth)
         self.scope = scope
         scope.n += 1
-        self.columns: Optional[List[Any]] = None
-        self.length: Optional[int] = None  # of the input, once known
-        self.inputs: List[Any] = []
         if all(type(xs) in (list, tuple, range, str, bytes) for xs in iterables):
             self.length = min(map(len, iterables))
             self.columns = [xs[:] for xs in iterables]  # as Executor.map: later changes of a list do not count
         else:
             self.inputs = [iter(xs) for xs in iterables]
-        self.input_error: Optional[Exception] = None
         self.ready: Dict[int, Tuple[int, List[Any]]] = {}
-        self.done = self.drawn = 0
         self.window = window or WINDOW
         self.fixed = window is not None
         self.chunk = chunk
-        self.waiter: Any = None
-        self.abandoned = False
-        self.in_order = True
 
     def draw(self) -> Optional[Block]:
         """Draw input as far as the window allows; return it as a block, or None when there is none (now).
@@ -2508,19 +2451,6 @@ class MapJob(Job):
         """Return True when there are outcomes for the consumer."""
         return self.done in self.ready if self.in_order else bool(self.ready)
 
-    def has_news(self, scheduler: Scheduler) -> bool:
-        """Return True when there is something to do for the consumer."""
-        return self.has_run() or self.can_widen(scheduler)
-
-    def pop_run(self) -> List[Any]:
-        """Take the next run of outcomes."""
-        count, outcomes = self.ready.pop(self.done) if self.in_order else self.ready.popitem()[1]
-        self.done += count
-        return outcomes
-
-    def dropped(self) -> bool:
-        return self.abandoned
-
 
 class Block:
     """Tasks [lo, hi) of a job, waiting here: the element that queues hold, carve and run.
@@ -2557,8 +2487,6 @@ class Chunk:
 
     `left`: the tasks in it that were not cancelled. One that has lost some is opened here: elsewhere all would run.
     """
-
-    __slots__ = ("head", "function", "payload", "left")
 
     def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames) -> None:
         self.head, self.function, self.payload = head, function, payload
@@ -3316,11 +3244,11 @@ class Scheduler(Carver):
                 if type(item) is Chunk and item.head[:2] == owner:
                     queue.remove(item)
                 elif type(item) is Block and isinstance(item.job, Visit) and item.job.key[:2] == owner:
-                    item.job.purged = True
+                    item.job.abandoned = True
                     queue.remove(item)
         for piece in self.slices:
             if isinstance(piece.block.job, Visit) and piece.block.job.key[:2] == owner:
-                piece.block.job.purged = True
+                piece.block.job.abandoned = True
                 piece.rob()
         self.results.pop(owner, None)
 
@@ -4663,8 +4591,8 @@ class Calls(Parking):
             job.waiter = waiter = Waiter(self, self.current)
             self.awaited.append(job)
             try:
-                has_news = functools.partial(job.has_news, self.scheduler)
-                there = self.wait_until(has_news, time_left(deadline), waiter)
+                left_s = time_left(deadline)
+                there = self.wait_until(lambda: job.has_run() or job.can_widen(self.scheduler), left_s, waiter)
             finally:
                 self.awaited.remove(job)
                 job.waiter = waiter.strand = None
@@ -5132,15 +5060,10 @@ _state: Dict[str, Any] = {"runtime": None, "importing": None}  # of this process
 
 
 def runtime() -> Runtime:
-    """Return this process's runtime; without the launcher, make one that runs everything here."""
-    found = _state["runtime"]
-    if found is None:
-        found = _state["runtime"] = serial_runtime()
-    return found  # type: ignore[no-any-return]
-
-
-def serial_runtime() -> Runtime:
-    """Make the runtime of a program that runs without the launcher, after a warning."""
+    """Return this process's runtime; without the launcher, make one that runs everything here, after a warning."""
+    found: Optional[Runtime] = _state["runtime"]
+    if found is not None:
+        return found
     if _state["importing"] is not None:
         raise MisuseError(
             "futures were used while a worker imports the script: put what starts the work under "
@@ -5151,7 +5074,8 @@ def serial_runtime() -> Runtime:
         "scoop_lite runs everything serially: this program was not started by its launcher "
         "(python scoop_lite.py -n 4 script.py)", RuntimeWarning, stacklevel=1 + len(list(ours)),
     )  # fmt: skip
-    return Runtime(Config(n=1))
+    found = _state["runtime"] = Runtime(Config(n=1))
+    return found
 
 
 futures = types.ModuleType("scoop_lite.futures", """Create tasks and wait for them, from the script and from tasks.
@@ -5230,14 +5154,7 @@ class MapResults(itertools.chain):  # type: ignore[type-arg]
     def close(self) -> None:
         """Cancel what has not started; the iterator then ends."""
         self.runs.close()
-        self.__class__ = ClosedResults
-
-
-class ClosedResults(MapResults):
-    """What `MapResults` becomes by `close`: it hands out no more of the run of results that it has begun with."""
-
-    def __next__(self) -> Any:
-        raise StopIteration
+        collections.deque(self, 0)  # lets go of the rest of the run that has begun
 
 
 @public(futures, "map")
@@ -5267,8 +5184,7 @@ def map_(
         >>> list(futures.map(pow, [1, 2, 3], [2, 2, 2]))
         [1, 4, 9]
     """
-    job = new_map(func, iterables, chunksize, buffersize)
-    return MapResults.over(runs_of(runtime(), job, deadline_in(timeout)))
+    return start_map(func, iterables, timeout, chunksize, buffersize)
 
 
 @public(futures, "map_as_completed", "mapAsCompleted")
@@ -5290,19 +5206,19 @@ def map_as_completed(
         >>> sorted(futures.map_as_completed(abs, [-3, 2]))
         [2, 3]
     """
-    job = new_map(func, iterables, in_order=False)
-    return MapResults.over(runs_of(runtime(), job, deadline_in(timeout)))
+    return start_map(func, iterables, timeout, in_order=False)
 
 
-def new_map(
+def start_map(
     func: Any,
     iterables: Sequence[Any],
+    timeout: Optional[float] = None,
     chunksize: Optional[int] = None,
     buffersize: Optional[int] = None,
     fold: Any = None,
     in_order: bool = True,
-) -> MapJob:
-    """Check a map's arguments, make its job and queue what its window allows."""
+) -> MapResults:
+    """Check a map's arguments, make its job and queue what its window allows; return its results."""
     if not callable(func):
         raise TypeError(f"map() needs a callable first, not {type(func).__name__}")
     if not iterables:
@@ -5318,7 +5234,7 @@ def new_map(
         job.window = WINDOW if job.columns is not None else max(32, 4 * found.scheduler.live)
     found.scheduler.undrawn += job.length or 0
     found.feed(job)
-    return job
+    return MapResults.over(runs_of(found, job, deadline_in(timeout)))
 
 
 def deadline_in(timeout: Optional[float]) -> Optional[float]:
@@ -5335,7 +5251,8 @@ def runs_of(found: Runtime, job: MapJob, deadline: Optional[float]) -> Iterator[
     """Yield a map's results in runs (lists of neighbours), in order or as they come, as its job was made."""
     try:
         while found.await_run(job, deadline):
-            outcomes = job.pop_run()
+            count, outcomes = job.ready.pop(job.done) if job.in_order else job.ready.popitem()[1]
+            job.done += count
             if not job.fixed:
                 found.feed(job)
             if job.failed and Failure in set(map(type, outcomes)):
@@ -5377,14 +5294,10 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
     """
     if not callable(reduction_op):
         raise TypeError(f"mapReduce() needs a callable operator, not {type(reduction_op).__name__}")
-    job = new_map(map_func, iterables, fold=reduction_op)
     nodes: List[Tuple[int, int, Any]] = []
-    results = MapResults.over(runs_of(runtime(), job, None))
-    try:
+    with contextlib.closing(start_map(map_func, iterables, fold=reduction_op)) as results:
         for node in itertools.chain.from_iterable(results):
             absorb(reduction_op, nodes, *node)
-    finally:
-        results.close()
     if not nodes:
         raise TypeError("mapReduce() of no items has no value")
     return functools.reduce(lambda right, left: reduction_op(left, right), [v for _, _, v in reversed(nodes)])
@@ -5433,38 +5346,34 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
         >>> sorted(task.result() for task in futures.as_completed(tasks))
         [3, 4]
     """
-    return yield_completed(runtime(), list(dict.fromkeys(fs)), deadline_in(timeout))
+    found, waiting, deadline = runtime(), list(dict.fromkeys(fs)), deadline_in(timeout)
+
+    def completed() -> Iterator[Future]:
+        done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
+        waiter = Waiter(found, None)
+        notes = done.append, waiter
+        for future in waiting:
+            if future.state < CANCELLED:
+                for note in notes:
+                    future.when_done(note)
+        try:
+            for _ in waiting:
+                if not done:
+                    waiter.strand = found.current
+                    if not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
+                        raise FutureTimeout("some futures were not done in time")
+                    waiter.strand = None
+                yield done.popleft()
+        finally:
+            waiter.strand = None
+            for future in waiting:  # a program may wait a thousand times for the first of a thousand
+                if future.waiters:
+                    future.waiters = [note for note in future.waiters if note not in notes]
+
+    return completed()
 
 
-def yield_completed(found: Runtime, waiting: List[Future], deadline: Optional[float]) -> Iterator[Future]:
-    """Yield futures as they are done; what `as_completed` does once it has looked at its arguments."""
-    done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
-    waiter = Waiter(found, None)
-    notes = done.append, waiter
-    for future in waiting:
-        if future.state < CANCELLED:
-            for note in notes:
-                future.when_done(note)
-    try:
-        for _ in range(len(waiting)):
-            if not done:
-                waiter.strand = found.current
-                if not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
-                    raise FutureTimeout("some futures were not done in time")
-                waiter.strand = None
-            yield done.popleft()
-    finally:
-        waiter.strand = None
-        for future in waiting:  # a program may wait a thousand times for the first of a thousand
-            if future.waiters:
-                future.waiters = [note for note in future.waiters if note not in notes]
-
-
-class DoneAndNotDone(NamedTuple):
-    """What `wait` returns: two sets of futures."""
-
-    done: Set[Future]
-    not_done: Set[Future]
+DoneAndNotDone = collections.namedtuple("DoneAndNotDone", "done not_done")  # what `wait` returns: two sets of futures
 
 
 @public(futures, "wait")
@@ -7073,13 +6982,9 @@ def start_profile(config: Config, found: Runtime) -> None:
     """Profile this worker with cProfile into ``DIR/worker-RANK.prof`` (--profile)."""
     import cProfile
 
-    profile = cProfile.Profile()
-
-    def dump() -> None:
-        os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
-        profile.dump_stats(os.path.join(config.profile, f"worker-{found.rank}.prof"))
-
-    found.at_leave.append(dump)
+    os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
+    profile, path = cProfile.Profile(), os.path.join(config.profile, f"worker-{found.rank}.prof")
+    found.at_leave.append(lambda: profile.dump_stats(path))
     profile.enable()
 
 

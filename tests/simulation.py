@@ -188,7 +188,6 @@ class SimStrands(scoop_lite.GreenletStrands):
         self.worker = worker
         self.greenlet = greenlet.greenlet
         self.main = scoop_lite.Strand(greenlet.getcurrent())
-        self.main.ident = scoop_lite.threading.get_ident()
         self.hub = self.make(self.guard(self.bear))
         self.hub.switch(None)
 
@@ -200,10 +199,7 @@ class SimStrands(scoop_lite.GreenletStrands):
         return made
 
     def new(self, body):
-        strand = scoop_lite.Strand()
-        strand.ident = self.main.ident
-        strand.impl = self.make(self.guard(body), self.hub)
-        return strand
+        return scoop_lite.Strand(self.make(self.guard(body), self.hub))
 
     def guard(self, body):
         def run(*args):

@@ -871,7 +871,7 @@ def test_what_is_queued_counts_if_somebody_wants_it(scheduler):
     assert scheduler.has_queued(own=True)
     one.job.is_dropped = True
     assert not scheduler.has_queued(own=True)
-    scheduler.levels[0][0].job.purged = True
+    scheduler.levels[0][0].job.abandoned = True
     assert not scheduler.has_queued()
     (future,) = add(scheduler, scope(scheduler))
     assert scheduler.has_queued(own=True)
@@ -891,8 +891,8 @@ def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
     scheduler.results[3, 1] = []
     scheduler.on_purge([b"", OWNER.pack(3, 1)])
     assert list(scheduler.levels[0]) == [of_other, chunks[1]] and not scheduler.home and scheduler.results == {}
-    assert of_dead.job.purged and not of_other.job.purged
-    assert runs.block.job.purged and runs.block.hi == 1 and not runs_on.block.job.purged and runs_on.block.hi == 4
+    assert of_dead.job.abandoned and not of_other.job.abandoned
+    assert runs.block.job.abandoned and runs.block.hi == 1 and not runs_on.block.job.abandoned and runs_on.block.hi == 4
 
 
 def test_suspected_tasks_are_kept_from_the_origin_while_others_live(scheduler):
@@ -1355,14 +1355,13 @@ def test_without_greenlet_strands_are_threads_unless_greenlets_were_asked_for(mo
 
 def test_a_strand_for_which_there_is_no_thread_says_what_to_do(monkeypatch):
     strands = scoop_lite.ThreadStrands()
-    strand = strands.new(lambda: strands.main)
 
     def start(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", start)
     with pytest.raises(scoop_lite.ScoopError, match="can't start new thread; install greenlet"):
-        strands.switch(strands.main, strand)
+        strands.new(lambda: strands.main)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
