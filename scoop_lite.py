@@ -5914,8 +5914,9 @@ class Neighbourhood(Runtime):
 
     def on_next(self, frames: Frames) -> None:
         """Take in a neighbour's results; it is hungry."""
-        neighbour = self.neighbours.get(HEADER.unpack(frames[0])[1])
-        if neighbour is not None and not neighbour.link.closed:
+        _, rank, incarnation = HEADER.unpack(frames[0])
+        neighbour = self.neighbours.get(rank)
+        if neighbour is not None and neighbour.incarnation == incarnation and not neighbour.link.closed:
             self.scheduler.hungry.append(neighbour)
         self.scheduler.on_result([*frames[:2], *frames[3:]])
 
@@ -6982,9 +6983,13 @@ def start_profile(config: Config, found: Runtime) -> None:
     """Profile this worker with cProfile into ``DIR/worker-RANK.prof`` (--profile)."""
     import cProfile
 
-    os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
-    profile, path = cProfile.Profile(), os.path.join(config.profile, f"worker-{found.rank}.prof")
-    found.at_leave.append(lambda: profile.dump_stats(path))
+    profile = cProfile.Profile()
+
+    def dump() -> None:
+        os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
+        profile.dump_stats(os.path.join(config.profile, f"worker-{found.rank}.prof"))
+
+    found.at_leave.append(dump)
     profile.enable()
 
 
