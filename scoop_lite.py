@@ -5706,16 +5706,6 @@ class Neighbour(NamedTuple):
     link: StreamLink
 
 
-class Held:
-    """Tasks of one chunk that a neighbour has."""
-
-    __slots__ = ("neighbour", "ranges", "opened")
-
-    def __init__(self, neighbour: Neighbour, n: int) -> None:
-        self.neighbour, self.opened = neighbour, -1  # the task that has begun, of a chunk that is run carefully
-        self.ranges: Ranges = [(0, n)]
-
-
 class ClientScheduler(Scheduler):
     """The scheduler of a process that runs no tasks itself: it carves them straight from what other threads hand in.
 
@@ -5726,16 +5716,13 @@ class ClientScheduler(Scheduler):
         super().__init__(*args, **options)
         self.runs_script = False
         self.hungry: Deque[Neighbour] = collections.deque()
-        self.held: Dict[int, Held] = {}  # by chunk id
+        self.held: Dict[int, Tuple[Neighbour, Ranges]] = {}  # by chunk id: who has which tasks of it
+        self.opened: Dict[int, int] = {}  # of chunks that are run carefully: the task that has begun
         self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
         self.n_maps_and_tasks = 0
 
     def may_give(self) -> bool:
         return bool(self.intake or self.away or any(self.levels))
-
-    def is_wanted(self) -> bool:
-        """Return True while somebody waits for tasks."""
-        return bool(self.hungry) or self.ordered > self.filled
 
     def carve(self) -> None:
         """Give tasks to hungry neighbours; fill the broker's orders."""
@@ -5756,18 +5743,19 @@ class ClientScheduler(Scheduler):
             self.hungry.appendleft(neighbour)
             self.not_shipped(block, error)
             return
-        self.held[self.n_chunks] = Held(neighbour, block.hi - block.lo)
+        self.held[self.n_chunks] = neighbour, [(0, block.hi - block.lo)]
         self.note_sent(block, by_value)
         neighbour.link.send(frames)
 
     def account(self, chunk_id: int, first: int, count: int) -> None:
         super().account(chunk_id, first, count)
-        held = self.held.get(chunk_id)
-        if held is not None:
-            whole = held.ranges == [(first, first + count)]  # as nearly always
-            held.ranges = [] if whole else subtract(held.ranges, first, first + count)[0]
-            if not held.ranges:
-                del self.held[chunk_id]
+        neighbour, ranges = self.held.pop(chunk_id, (None, []))
+        whole = ranges == [(first, first + count)]  # as nearly always
+        left = [] if whole else subtract(ranges, first, first + count)[0]
+        if neighbour is not None and left:
+            self.held[chunk_id] = neighbour, left
+        else:
+            self.opened.pop(chunk_id, None)
 
     def on_returned(self, frames: Frames) -> None:
         """Take back tasks that a neighbour was asked for; what has been accounted for meanwhile is not there."""
@@ -5783,9 +5771,9 @@ class ClientScheduler(Scheduler):
     def lost_with(self, rank: int, incarnation: int) -> Frames:
         """Say, as LOST does, which tasks a neighbour had that is dead."""
         return [
-            LOST_REF.pack(chunk_id, first, end - first, held.opened == first)
-            for chunk_id, held in self.held.items() if held.neighbour[:2] == (rank, incarnation)
-            for first, end in held.ranges
+            LOST_REF.pack(chunk_id, first, end - first, self.opened.get(chunk_id) == first)
+            for chunk_id, (neighbour, ranges) in self.held.items() if neighbour[:2] == (rank, incarnation)
+            for first, end in ranges
         ]  # fmt: skip
 
     def take_away(self) -> Any:
@@ -5881,11 +5869,9 @@ class Neighbourhood(Runtime):
         """Take up the straight link to a worker; a constant must be there before the tasks that use it."""
         told, fd = json.loads(bytes(frames[1])), self.link.descriptors.popleft()
         link = straight_link(socket.socket(fileno=fd))
-        assert link is not None
         neighbour = self.neighbours[told["rank"]] = Neighbour(told["rank"], told["incarnation"], link)
         for constant in self.shared:
-            link.queue(message("CONST", *neighbour[:2], *constant))
-        link.flush()
+            link.send(message("CONST", *neighbour[:2], *constant))
         self.links.append(link)
         self.waits.add(link)
 
@@ -5924,7 +5910,7 @@ class Neighbourhood(Runtime):
         """Note that a suspected task has begun at a neighbour."""
         chunk_id, first, _ = REF.unpack(frames[2])
         if chunk_id in self.scheduler.held:
-            self.scheduler.held[chunk_id].opened = first
+            self.scheduler.opened[chunk_id] = first
 
     def on_lost(self, frames: Frames) -> None:
         """Take back what a dead worker had, once all has been taken in that it had sent straight."""
@@ -5954,8 +5940,7 @@ class Neighbourhood(Runtime):
         if held is None:
             super().emit(frames)
         else:
-            kind, neighbour = NAMES[frames[0][0]], held.neighbour
-            neighbour.link.send(message(kind, *neighbour[:2], STRAIGHT, frames[2]))
+            held[0].link.send(message(NAMES[frames[0][0]], *held[0][:2], STRAIGHT, frames[2]))
 
 
 class Client(Neighbourhood):
@@ -6058,7 +6043,7 @@ class Client(Neighbourhood):
                 if self.scheduler.may_give():
                     self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
-                self.asleep = may_carve = self.scheduler.is_wanted()
+                self.asleep = may_carve = bool(self.scheduler.hungry) or self.scheduler.ordered > self.scheduler.filled
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
                 woken = None
                 if not (busy or self.broken):  # broken: nobody may be left to wake us
@@ -6230,25 +6215,6 @@ def pool_failure(failure: Failure) -> BaseException:
     broken: BaseException = pool_error(names[type(error)])(*error.args)
     broken.__cause__ = error.__cause__
     return broken
-
-
-def program_facts() -> Dict[str, Any]:
-    """Tell workers what to import to find what this process's `__main__` defines, if that can be imported at all."""
-    main, found = sys.modules["__main__"], _state["runtime"]
-    path, spec = vars(main).get("__file__"), getattr(vars(main).get("__spec__"), "name", None)
-    kind, program = "prompt", ""
-    if found is not None and found.link is not None:
-        kind, program = found.config.kind, found.config.program
-    elif path and not hasattr(sys, "ps1"):
-        if spec not in (None, "__main__"):
-            kind, program = "module", spec
-        elif spec is None and os.path.isfile(path):
-            kind, program = "script", os.path.abspath(path)
-    process = sys.modules.get("multiprocessing.process")
-    return {
-        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or os.getcwd() for p in sys.path],
-        "authkey": process.current_process().authkey.hex() if process is not None else "",
-    }  # fmt: skip
 
 
 def end_pools() -> None:
@@ -6536,19 +6502,6 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
             client.call(client.abandon, job, giving_up())
 
 
-def option_words(**options: Any) -> List[str]:
-    """Turn keywords into words of the launcher's command line; refuse what is no option."""
-    known, words = {flag for action in parser()._actions for flag in action.option_strings}, []
-    for name, value in options.items():
-        if value is not None and value is not False:
-            flag = "--" + name.replace("_", "-")
-            if flag not in known or name in ("serve", "version", "help"):
-                raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
-            values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
-            words += [flag, *map(str, values)]
-    return words
-
-
 # ======================================================================================================================
 # Worker process: the user's script, as the origin's __main__ and as every worker's import               (each worker)
 # ======================================================================================================================
@@ -6609,6 +6562,25 @@ class Config(NamedTuple):
     def is_archive(self) -> bool:
         """True if the program is a directory or a zip file with `__main__` in it."""
         return self.kind == "script" and self.root == os.path.join(self.directory, self.program)
+
+
+def program_facts() -> Dict[str, Any]:
+    """Tell workers what to import to find what this process's `__main__` defines, if that can be imported at all."""
+    main, found = sys.modules["__main__"], _state["runtime"]
+    path, spec = vars(main).get("__file__"), getattr(vars(main).get("__spec__"), "name", None)
+    kind, program = "prompt", ""
+    if found is not None and found.link is not None:
+        kind, program = found.config.kind, found.config.program
+    elif path and not hasattr(sys, "ps1"):
+        if spec not in (None, "__main__"):
+            kind, program = "module", spec
+        elif spec is None and os.path.isfile(path):
+            kind, program = "script", os.path.abspath(path)
+    process = sys.modules.get("multiprocessing.process")
+    return {
+        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or os.getcwd() for p in sys.path],
+        "authkey": process.current_process().authkey.hex() if process is not None else "",
+    }  # fmt: skip
 
 
 class MainModule(types.ModuleType):
@@ -6923,11 +6895,10 @@ INTERRUPTIBLE = {None} | {  # None: exit functions
 }  # fmt: skip
 
 
-def straight_link(sock: Optional[socket.socket] = None) -> Optional[StreamLink]:
-    """Make a link between a client and its neighbour, if there is a socket: nobody relays there, so frames go whole."""
-    link = StreamLink(sock) if sock else None
-    if link is not None:
-        link.codec.max_frame = sys.maxsize
+def straight_link(sock: socket.socket) -> StreamLink:
+    """Make a link between a client and its neighbour: nobody relays there, so frames go whole."""
+    link = StreamLink(sock)
+    link.codec.max_frame = sys.maxsize
     return link
 
 
@@ -7228,7 +7199,8 @@ class Agent:
                 redirect_output(pipes)
             link = StreamLink(theirs)
             invitation = order.get("invitations", {}).get(str(rank))
-            sys.exit(work(self.config, rank, incarnation, link, invitation, straight_link(*straight[1:])))
+            own = straight_link(straight[1]) if straight else None
+            sys.exit(work(self.config, rank, incarnation, link, invitation, own))
         theirs.close()
         os.close(life_out)
         child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
@@ -9123,6 +9095,19 @@ def parser() -> Parser:
         for names, about in rows:
             group.add_argument(*names, **about)
     return p
+
+
+def option_words(**options: Any) -> List[str]:
+    """Turn keywords into words of the launcher's command line; refuse what is no option."""
+    known, words = {flag for action in parser()._actions for flag in action.option_strings}, []
+    for name, value in options.items():
+        if value is not None and value is not False:
+            flag = "--" + name.replace("_", "-")
+            if flag not in known or name in ("serve", "version", "help"):
+                raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
+            values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
+            words += [flag, *map(str, values)]
+    return words
 
 
 def choose_program(options: argparse.Namespace, root: str, p: Parser) -> Dict[str, Any]:
