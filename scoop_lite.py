@@ -23,7 +23,8 @@ library is enough; pyzmq (for networks) and greenlet (for waiting tasks) are use
 
 Roles. The *launcher* is the process that the user started; it holds the *broker*, which moves tasks and results
 between workers and never unpickles them. An *agent* starts, watches and connects the *workers* of one host. The
-*origin* (worker 0) runs the user's script. With an Executor, its client takes the origin's place and runs no tasks.
+*origin* (worker 0) runs the user's script. With an Executor, its *client* takes the origin's place and runs no tasks;
+to the workers of its own host, its *neighbours*, it has *straight links*, past the broker.
 
 Words. *task*: one call on its way to being run; *future*: the caller's handle on it; *owner*: the worker whose code
 created a task; *chunk*: tasks of one function pickled together, the unit that is moved, accounted for and retried;
@@ -3103,6 +3104,7 @@ class Carver(Taker):
                 logger.debug("a task of %r stays at home: %s", block.job.func, error)
                 self.home.append(block)
 
+
 class Scheduler(Carver):
     """Decides what runs here next, what is carved for others, and what becomes of chunks when workers die.
 
@@ -5586,8 +5588,8 @@ def alias_scoop() -> None:
 # ======================================================================================================================
 # submit/map (any thread) -> intake -> the client's thread: carve -> BATCH -> broker, in a launcher that the
 # Executor has started as a subprocess -> workers -> RESULT -> the client's thread -> concurrent.futures.Future.
-# On one host, BATCH and RESULT (as NEXT) go by a straight link to each worker, past the broker: it costs two wake-ups
-# less, half of the time of a task there and back. The broker still has all else: deaths, constants, nested tasks.
+# On one host, BATCH and RESULT (as NEXT) go by a straight link to each worker, past the broker: two wake-ups less for
+# a task there and back. The broker still has all else: deaths, constants, nested tasks.
 # Only that thread touches queue and link: a KeyboardInterrupt, which hits the main thread anywhere, breaks neither.
 
 
