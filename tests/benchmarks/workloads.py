@@ -24,7 +24,7 @@ from floors import check
 BUDGET_S = 1.0
 ARRAYS_MB = (1, 16, 64)
 ARRAY_ROADS = {"out": "out", "back": "back", "all": "broadcast to 8 tasks"}
-HOPS = 3                # links between a client and a worker: client - broker - agent - worker
+HOPS = 1                # links between an Executor's client and a worker of its own host: a straight one
 SPIN_US = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000, 20_000, 50_000, 100_000)
 
 
