@@ -2041,11 +2041,8 @@ class _Probe(_Pickler):
         return id(obj) if id(obj) in self.visited else None
 
 
-Parts = Iterator[Tuple[str, Any]]  # the step that leads to a part, the part
-
-
-def _parts(value: Any, by_value_names: Names) -> Parts:
-    """Yield each part of a value that `dumps` looks into."""
+def _parts(value: Any, by_value_names: Names) -> Iterator[Tuple[str, Any]]:
+    """Yield each part of a value that `dumps` looks into: the step that leads there, and the part."""
     kind = type(value)
     if kind in _LOOK_INTO:
         yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
@@ -2054,25 +2051,20 @@ def _parts(value: Any, by_value_names: Names) -> Parts:
     elif kind in (set, frozenset):
         yield from ((f" element {part!r:.60}", part) for part in list(value))
     else:
-        try:
+        with contextlib.suppress(Exception, SystemExit):  # then the value itself is the culprit, and has told why
             reduced = _Probe({}, by_value_names).reducer_override(value)
-            yield from _reduced_parts(value.__reduce_ex__(5) if reduced is NotImplemented else reduced)
-        except (Exception, SystemExit):  # then the value itself is the culprit; what it raised has been told
-            return
-
-
-def _reduced_parts(reduced: Reduction) -> Parts:
-    """Yield the parts of what `__reduce__` has returned."""
-    if isinstance(reduced, tuple):
-        _, args, state, items, pairs = (*reduced, None, None, None)[:5]
-        for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
-            whole = part if isinstance(part, dict) else {"__getstate__()": part}
-            yield from ((f".{name}", attribute) for name, attribute in whole.items())
-        yield from ((f".__reduce__()[1][{i}]", part) for i, part in enumerate(args))
-        yield from ((f"[{i}]", part) for i, part in enumerate(items or ()))
-        for key, part in pairs or ():
-            yield f" element {key!r:.60}", key
-            yield f"[{key!r:.60}]", part
+            reduced = value.__reduce_ex__(5) if reduced is NotImplemented else reduced
+            if isinstance(reduced, str):
+                return  # it travels by this name
+            _, args, state, items, pairs = (*reduced, None, None, None)[:5]
+            for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
+                whole = part if isinstance(part, dict) else {"__getstate__()": part}
+                yield from ((f".{name}", attribute) for name, attribute in whole.items())
+            yield from ((f".__reduce__()[1][{i}]", part) for i, part in enumerate(args))
+            yield from ((f"[{i}]", part) for i, part in enumerate(items or ()))
+            for key, part in pairs or ():
+                yield f" element {key!r:.60}", key
+                yield f"[{key!r:.60}]", part
 
 
 # ======================================================================================================================
@@ -3966,7 +3958,7 @@ class Runner(Baton):
         limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
         item: Any = future
         if self.recorder is not None:
-            self.recorder.begin(future, start)
+            self.recorder.begin(future, start, future.args, future.kwargs)
         while True:
             self.run_future(item)
             n += 1
@@ -3989,7 +3981,7 @@ class Runner(Baton):
             return
         epoch, start = self.epoch, now()
         if recorder is not None:
-            recorder.begin(future, start)
+            recorder.begin(future, start, future.args, future.kwargs)
         self.run_future(future)
         end = now()
         if recorder is not None:
@@ -4073,7 +4065,7 @@ class Runner(Baton):
             if self.scheduler.aborted and self.scheduler.was_aborted(block):
                 calls = map(raise_interrupt, it)
         if self.recorder is not None:
-            self.recorder.begin_block(block, piece.started_s)
+            self.recorder.begin(job, piece.started_s, *block.first_call())
         try:
             self.prepare(job.func, block.hi - block.lo)  # not earlier: the pump must find the slice
             piece.started_s = now()
@@ -6513,7 +6505,7 @@ class Config(NamedTuple):
     """What the command line decided; made once, passed down, never changed. Plain values only: it travels as JSON."""
 
     n: int = 1  # workers, the origin included
-    kind: str = "script"  # of program: script, module, code
+    kind: str = "script"  # of program: script, archive (or directory), module, code, prompt
     program: str = ""
     args: Tuple[str, ...] = ()
     backend: str = "own"
@@ -6553,17 +6545,12 @@ class Config(NamedTuple):
     @property
     def main_name(self) -> str:
         """The name of the program, as SCOOP's MAIN_MODULE gives it."""
-        return os.path.basename(self.program) if self.kind == "script" else self.program
+        return os.path.basename(self.program) if self.kind in ("script", "archive") else self.program
 
     @property
     def is_straight(self) -> bool:
         """True if an Executor's client and all workers are on one host, and linked by inherited descriptors."""
         return self.serve >= 0 and self.backend == "own" and all(is_here(name) for name, _ in self.hosts)
-
-    @property
-    def is_archive(self) -> bool:
-        """True if the program is a directory or a zip file with `__main__` in it."""
-        return self.kind == "script" and self.root == os.path.join(self.directory, self.program)
 
 
 def program_facts() -> Dict[str, Any]:
@@ -6629,25 +6616,25 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     shipper = _state.get("shipper")
     if config.kind in ("code", "prompt"):
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
-        code = compile(config.program, "<string>", "exec")
-    elif config.kind == "module" or config.is_archive:
+        code = compile(config.program, "<string>", "exec", dont_inherit=True)  # else our `from __future__` would hold
+    elif config.kind in ("module", "archive"):
         import runpy
 
         tool: Any = runpy  # as `python directory` and `python -m` use it
         try:
-            found = tool._get_main_module_details() if config.is_archive else tool._get_module_details(config.program)
+            named = config.kind == "module"
+            _, spec, code = tool._get_module_details(config.program) if named else tool._get_main_module_details()
         except ImportError as error:
             sys.exit(f"{sys.executable}: {error}")
-        _, spec, code = found
-        if config.kind == "module" and module.__name__ == "__main__":
+        if named and module.__name__ == "__main__":
             sys.argv[0] = spec.origin
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:
         path = os.path.join(config.directory, config.program)  # not normalized, as python does it
-        loader = shipper.loader if shipper else importlib.machinery.SourceFileLoader
-        namespace.update(__file__=path, __loader__=loader(module.__name__, path), __cached__=None)
+        loader = (shipper.loader if shipper else importlib.machinery.SourceFileLoader)(module.__name__, path)
+        namespace.update(__file__=path, __loader__=loader, __cached__=None)
         try:
-            code = compile(importlib.util.decode_source(namespace["__loader__"].get_data(path)), path, "exec")
+            code = compile(importlib.util.decode_source(loader.get_data(path)), path, "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
             if shipper or module.__name__ != "__main__":
                 raise
@@ -6657,7 +6644,7 @@ def run_program(config: Config, module: types.ModuleType) -> None:
 
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
-    sys.argv = [{"script": config.program, "module": "-m", "code": "-c", "prompt": ""}[config.kind], *config.args]
+    sys.argv = [{"module": "-m", "code": "-c", "prompt": ""}.get(config.kind, config.program), *config.args]
     if config.authkey:
         import multiprocessing.process
 
@@ -6665,11 +6652,9 @@ def set_up_path(config: Config) -> None:
     if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
         sys.path[:] = config.paths
         return
-    first = "" if config.kind in ("code", "prompt") else config.root
-    if config.is_archive and sys.flags.isolated:
-        sys.path.insert(0, first)
-    elif not sys.flags.isolated:
-        sys.path[:1] = [first]
+    if config.kind == "archive" or not sys.flags.isolated:
+        first = "" if config.kind in ("code", "prompt") else config.root
+        sys.path[: not sys.flags.isolated] = [first]  # in place of our own directory, which an isolated Python lacks
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 
 
@@ -8471,15 +8456,10 @@ class Recorder:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def begin(self, future: Future, start_s: float) -> None:
-        """Note that a future's task has begun, and maybe more of its function after it."""
-        self.cut_s = start_s
-        self.stack.append((future.func, future.args, future.kwargs, start_s, getattr(future, "born_s", None), None))
-
-    def begin_block(self, block: Block, start_s: float) -> None:
-        """Note that a block of tasks has begun."""
-        job, self.cut_s = block.job, start_s
-        self.stack.append((job.func, *block.first_call(), start_s, job.born_s, job if type(job) is Visit else None))
+    def begin(self, task: Any, start_s: float, args: Any, kwargs: Any) -> None:
+        """Note that a future's task has begun, or the first one of a job's, and maybe more of its function after it."""
+        visit, self.cut_s = task if type(task) is Visit else None, start_s
+        self.stack.append((task.func, args, kwargs, start_s, getattr(task, "born_s", None), visit))
 
     def end(self, end_s: float, inline: bool = False, n_more: int = 0) -> None:
         """Note that what began last has ended; the scheduler will count `n_more` tasks as done in a moment."""
@@ -8568,8 +8548,7 @@ class Recorder:
     def is_news(self) -> bool:
         """Return True when there is something to be told at the next time for it."""
         s = self.scheduler
-        state = s.n_done - s.n_visits + s.n_returned, s.n_done, True
-        return bool(self.config.progress and state != self.told or self.records)
+        return bool(self.config.progress and (s.n_done, s.n_returned, True) != self.told or self.records)
 
     def numbers(self) -> Dict[str, Any]:
         """Count what this worker has done so far, and what it knows that is to be done."""
@@ -8588,18 +8567,18 @@ class Recorder:
 
     def tell(self, final: bool = False, idle: bool = False) -> None:
         """Send numbers and records to the launcher; the last ones by the way that DIED comes, so before it."""
-        emit, pipe, config = self.found.emit, self.found.pipe, self.config
+        emit, pipe, config, s = self.found.emit, self.found.pipe, self.config, self.scheduler
         if final and pipe is not None and pipe is not self.found.link:
             emit = pipe.send
         self.cut_s = t = now()
-        every_s = TELL_S * max(1.0, self.scheduler.live / 100)  # so that a big pool's broker has time for tasks
+        every_s = TELL_S * max(1.0, s.live / 100)  # so that a big pool's broker has time for tasks
         self.tell_s = t + every_s if config.progress or config.trace else math.inf
-        rest = self.scheduler.n_done - self.n_recorded
+        rest = s.n_done - self.n_recorded
         if final and rest and self.found.recorder is not None:  # short ones, which the next record would have counted
             self.write((self.found.last_func, (), None, t, None, None), rest)
         numbers = self.numbers()
         if config.progress or final and config.verbose > 0:
-            self.told = numbers["done"], numbers["ran"], idle
+            self.told = s.n_done, s.n_returned, idle
             spent = self.spent if final else {}
             emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
         if self.records:
@@ -9112,32 +9091,31 @@ def option_words(**options: Any) -> List[str]:
     return words
 
 
-def choose_program(options: argparse.Namespace, root: str, p: Parser) -> Dict[str, Any]:
+def choose_program(options: argparse.Namespace, root: str) -> Dict[str, Any]:
     """Return what the configuration says of the program; refuse one that cannot be read, in Python's own words."""
     for kind, words in (("module", options.module), ("code", options.code)):
         if words is not None:
-            program = words[0] if words else p.error(f"option -{kind[0]} needs an argument")
-            return {"kind": kind, "program": program, "args": tuple(options.args), "root": root}
+            if not words:
+                raise MisuseError(f"option -{kind[0]} needs an argument")
+            return {"kind": kind, "program": words[0], "root": root}
     path = options.script
     if path is None:
-        return {"kind": "prompt", "args": (), "root": root}
+        return {"kind": "prompt", "root": root}
     spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
     if spec is not None and spec.loader is not None:  # a directory or a zip file, run by the `__main__` in it
-        root = os.path.join(root, path)
-    elif os.path.isdir(path):
-        p.error(f"can't find '__main__' module in {path!r}")
-    else:
-        root = os.path.dirname(os.path.realpath(path))
-        try:
-            open(path, "rb").close()
-        except OSError as error:
-            p.error(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}")
-    return {"kind": "script", "program": path, "args": tuple(options.args), "root": root}
+        return {"kind": "archive", "program": path, "root": os.path.join(root, path)}
+    if os.path.isdir(path):
+        raise MisuseError(f"can't find '__main__' module in {path!r}")
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise MisuseError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from error
+    return {"kind": "script", "program": path, "root": os.path.dirname(os.path.realpath(path))}
 
 
-def configure(options: argparse.Namespace, p: Parser) -> Config:
-    """Turn options into the configuration."""
-    scheduler, hosts = plan_hosts(options, p)  # files are relative to where the user is, the program is to --path
+def configure(options: argparse.Namespace) -> Config:
+    """Turn options into the configuration; MisuseError if they cannot work."""
+    scheduler, hosts = plan_hosts(options)  # files are relative to where the user is, the program is to --path
     try:
         for name in ("trace", "log", "profile", "prolog"):
             path = getattr(options, name)
@@ -9147,17 +9125,17 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
             os.chdir(options.path)
         directory = os.getcwd()
     except OSError as error:
-        p.error(f"--path {options.path or '. (this directory)'}: {error.strerror}")
-    program = choose_program(options, directory, p)  # `python` too has the directory on `sys.path`, but for a file
+        raise MisuseError(f"--path {options.path or '. (this directory)'}: {error.strerror}") from error
+    program = choose_program(options, directory)  # `python` too has the directory on `sys.path`, but for a file
     for wrong, why in mistakes(options, hosts):
         if wrong:
-            p.error(why)
+            raise MisuseError(why)
     if not options.dry_run:
-        try_files(options, p)
+        try_files(options)
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
     progress = not options.quiet if options.progress is None else options.progress
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
-        **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p),
+        **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler),
         backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
         progress="line" if progress and terminal else "plain" if options.progress else "", n=options.n or usable_cpus(),
         verbose=-1 if options.quiet else options.verbose,
@@ -9199,7 +9177,7 @@ def is_command(name: str) -> bool:
     return shutil.which(name) is not None
 
 
-def try_files(options: argparse.Namespace, p: Parser) -> None:
+def try_files(options: argparse.Namespace) -> None:
     """Create the files and directories that will be written, or refuse them."""
     path = options.profile
     try:
@@ -9213,18 +9191,17 @@ def try_files(options: argparse.Namespace, p: Parser) -> None:
                     file.flush()
                     file.truncate(size)
     except OSError as error:
-        p.error(f"cannot write {path}: {error.strerror}")
+        raise MisuseError(f"cannot write {path}: {error.strerror}") from error
 
 
-def split_words(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
+def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
     """Return our words, up to the program, and the program's, which argparse would change (it drops `--`).
 
     What argparse would take the program for is made plain: `--hosts a b` becomes `--hosts=a,b`, and `--profile` without
     a directory `--profile=.`.
     """
     words, i = list(argv), 0
-    rows = [row for group in OPTIONS.values() for row in group]
-    valued = {name for names, about in rows for name in names if not {"action", "nargs"} & about.keys()}
+    valued = {name for action in p._actions if action.nargs is None for name in action.option_strings}
 
     def program(word: str) -> bool:
         return word.endswith(".py") or os.path.isfile(word) or os.path.isfile(os.path.join(word, "__main__.py"))
@@ -9246,25 +9223,22 @@ def split_words(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
     return words, []
 
 
-def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]:
+def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
     """Return the scheduler that gave us hosts, if any, and the plan; an empty one means this machine alone."""
     scheduler, hosts = "", []
-    try:
-        if options.hosts:
-            hosts = parse_hosts(options.hosts, "--hosts")
-        elif options.hostfile:
-            hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
-        else:
-            scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
-    except HostsError as error:
-        p.error(str(error))
+    if options.hosts:
+        hosts = parse_hosts(options.hosts, "--hosts")
+    elif options.hostfile:
+        hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
+    else:
+        scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
     hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
     hosts = spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
     return scheduler, hosts
 
 
-def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> str:
+def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
     """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
     name: str = options.launcher
     if name == "auto":
@@ -9272,11 +9246,11 @@ def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> s
         name = own if own and is_command(own) else "ssh"
     template = STARTERS.get(name, name)
     if "{host}" not in template:
-        p.error(f"--launcher {name}: it needs a place for the host, as in 'qrsh -inherit {{host}}'")
+        raise MisuseError(f"--launcher {name}: it needs a place for the host, as in 'qrsh -inherit {{host}}'")
     try:
         shlex.split(template), shlex.split(options.ssh_executable)
     except ValueError as error:
-        p.error(f"--launcher, --ssh-executable: {error}")
+        raise MisuseError(f"--launcher, --ssh-executable: {error}") from error
     return options.ssh_executable + template[3:] if name == "ssh" else template
 
 
@@ -9305,9 +9279,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if argv is None and sys.argv[1:2] == [WORKER]:
         serve_worker(int(sys.argv[2]))
     p = parser()
-    words, args = split_words(sys.argv[1:] if argv is None else argv)
+    words, args = split_words(sys.argv[1:] if argv is None else argv, p)
     options = p.parse_args(words)
-    options.args = args
+    options.args = tuple(args)
     no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
     if options.self_check and not no_program:
         p.error("--self-check brings its own program; give it options only")
@@ -9319,7 +9293,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             p.error("there is no program: give a script, -m module or -c code after the options")
         p.print_help()
         sys.exit(0)
-    config = configure(options, p)
+    try:
+        config = configure(options)
+    except MisuseError as error:
+        p.error(str(error))
     if config.verbose > 0 and config.hosts or options.dry_run:
         show_plan(config, options.dry_run)
     if options.dry_run:

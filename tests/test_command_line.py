@@ -29,10 +29,11 @@ MIRROR = """
 import json, os, signal, sys, threading
 
 
-def about():
+def about(number: int = 0):
     main = sys.modules["__main__"]
     return {
         "name": __name__,
+        "annotations": str(about.__annotations__),
         "file": globals().get("__file__"),
         "argv": sys.argv,
         "path": sys.path,
