@@ -8718,7 +8718,6 @@ class StatusLine:
         self.text, self.size = "", (0, 0)
 
 
-
 class View:
     """Shows the user what the launcher knows; all methods run in its main thread, writing is the writers' business."""
 
@@ -9401,7 +9400,6 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
         unlimited = allowed == resource.RLIM_INFINITY
         amount, enough = "no limit" if unlimited else f"{allowed:,} allowed", unlimited or allowed >= need
         yield "ok" if enough else "FAILED", f"{name}: {amount}; {n} workers here take about {need}"
-
 
 
 def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
