@@ -936,6 +936,22 @@ def test_a_directory_or_archive_with_a_main_program(launch_once, tmp_path):
             expect_the_same(ours, plain)
 
 
+def test_a_program_in_an_archive_may_have_an_executor(launch_once, tmp_path):
+    """The workers of that one import the program as those of ours do."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text(program("""
+        def square(x):
+            return x * x
+
+        def main():
+            with scoop_lite.Executor(2) as pool:
+                return list(pool.map(square, range(3)))
+    """))  # fmt: skip
+    shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "app")
+    for word in ("app", "packed.zip"):
+        assert launch_once([word]).facts == [0, 1, 4]
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Other ways to start
 # ---------------------------------------------------------------------------------------------------------------------
