@@ -2044,14 +2044,14 @@ class _Probe(_Pickler):
 def _parts(value: Any, by_value_names: Names) -> Iterator[Tuple[str, Any]]:
     """Yield each part of a value that `dumps` looks into: the step that leads there, and the part."""
     kind = type(value)
-    if kind in _LOOK_INTO:
-        yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
-    elif kind in (list, tuple):
-        yield from ((f"[{i}]", part) for i, part in enumerate(value))
-    elif kind in (set, frozenset):
-        yield from ((f" element {part!r:.60}", part) for part in list(value))
-    else:
-        with contextlib.suppress(Exception, SystemExit):  # then the value itself is the culprit, and has told why
+    with contextlib.suppress(Exception, SystemExit):  # of its own code: then the value itself is the culprit
+        if kind in _LOOK_INTO:
+            yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
+        elif kind in (list, tuple):
+            yield from ((f"[{i}]", part) for i, part in enumerate(value))
+        elif kind in (set, frozenset):
+            yield from ((f" element {part!r:.60}", part) for part in list(value))
+        else:
             reduced = _Probe({}, by_value_names).reducer_override(value)
             reduced = value.__reduce_ex__(5) if reduced is NotImplemented else reduced
             if isinstance(reduced, str):
@@ -6652,9 +6652,9 @@ def set_up_path(config: Config) -> None:
     if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
         sys.path[:] = config.paths
         return
-    if config.kind == "archive" or not sys.flags.isolated:
-        first = "" if config.kind in ("code", "prompt") else config.root
-        sys.path[: not sys.flags.isolated] = [first]  # in place of our own directory, which an isolated Python lacks
+    safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P or -I: then our own directory is not there either
+    if config.kind == "archive" or not safe:
+        sys.path[: not safe] = ["" if config.kind in ("code", "prompt") else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 
 

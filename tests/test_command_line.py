@@ -165,7 +165,10 @@ def test_the_environment_arrives(launch_once):
     expect_the_same(launch_once(script, env=env), launch_once.plain(script, env=env))
 
 
-@pytest.mark.parametrize("flags", [["-O"], ["-B", "-E"], ["-W", "error"], ["-X", "utf8", "-u"], ["-I"]], ids=" ".join)
+FLAGS = [["-O"], ["-B", "-E"], ["-W", "error"], ["-X", "utf8", "-u"], ["-I"], *[["-P"]] * (sys.version_info >= (3, 11))]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
 def test_options_of_python_itself_hold(launch_once, flags):
     script = launch_once.write(MIRROR)
     python = [sys.executable, *flags]
