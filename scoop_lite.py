@@ -1793,12 +1793,13 @@ class _Pickler(pickle.Pickler):
             return self.reduce_class(obj)
         if issubclass(kind, BaseException) and _has_own_init(kind):
             return copyreg.__newobj__, (kind, *obj.args), obj.__dict__ or None  # type: ignore[attr-defined]
-        if kind.__name__ == "TypeVar" and not finds_by_name(obj, self.by_value_names):
+        if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVar", "TypeVarTuple"):
+            if finds_by_name(obj, self.by_value_names):
+                return NotImplemented
+            if kind.__name__ != "TypeVar":
+                return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
-        if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVarTuple"):
-            if not finds_by_name(obj, self.by_value_names):
-                return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
         managers: Any = sys.modules.get("multiprocessing.managers")
         if managers is not None and issubclass(kind, managers.BaseProxy):
             return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
@@ -6613,7 +6614,6 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     """Run the user's program in a module, as `python` would."""
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
-    shipper = _state.get("shipper")
     if config.kind in ("code", "prompt"):
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
         code = compile(config.program, "<string>", "exec", dont_inherit=True)  # else our `from __future__` would hold
@@ -6631,12 +6631,13 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:
         path = os.path.join(config.directory, config.program)  # not normalized, as python does it
-        loader = (shipper.loader if shipper else importlib.machinery.SourceFileLoader)(module.__name__, path)
-        namespace.update(__file__=path, __loader__=loader, __cached__=None)
+        found = ShippedLoader if "shipper" in _state else importlib.machinery.SourceFileLoader
+        namespace.update(__file__=path, __loader__=found(module.__name__, path), __cached__=None)
         try:
-            code = compile(importlib.util.decode_source(loader.get_data(path)), path, "exec", dont_inherit=True)
+            source = importlib.util.decode_source(namespace["__loader__"].get_data(path))
+            code = compile(source, path, "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
-            if shipper or module.__name__ != "__main__":
+            if found is ShippedLoader or module.__name__ != "__main__":
                 raise
             sys.exit(subprocess.call([*own_command()[:-1], path]))  # Python has words of its own for some files
     exec(code, namespace)
@@ -6668,7 +6669,6 @@ class Shipper:
         self.root, self.fetch = root, fetch
         self.names: Optional[Set[str]] = None  # top-level names in `root`
         self.contents: Dict[str, bytes] = {}
-        self.loader = functools.partial(ShippedLoader, self)
 
     def find_spec(self, name: str, path: Optional[Sequence[str]] = None, target: Any = None) -> Any:
         """Find a module below `root`; None leaves it to the finders of this host."""
@@ -6684,7 +6684,7 @@ class Shipper:
         if found is None:
             return None
         if found != place:
-            return importlib.util.spec_from_file_location(name, found, loader=self.loader(name, found))
+            return importlib.util.spec_from_file_location(name, found, loader=ShippedLoader(name, found))
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)  # any package wins over a mere directory
         if spec is None:
             spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
@@ -6711,10 +6711,6 @@ class Shipper:
 class ShippedLoader(importlib.machinery.SourceFileLoader):
     """Loads what a Shipper found: source for the import system and for tracebacks, files for pkgutil.get_data."""
 
-    def __init__(self, shipper: Shipper, name: str, path: str) -> None:
-        super().__init__(name, path)
-        self.shipper = shipper
-
     def path_stats(self, path: str) -> Any:
         """Keep the import system from looking for a .pyc file."""
         raise OSError("no compiled file stands for what came through the link")
@@ -6723,7 +6719,7 @@ class ShippedLoader(importlib.machinery.SourceFileLoader):
         """Return the content of a file, and have tracebacks show its lines."""
         import linecache
 
-        data = self.shipper.get(path)
+        data: bytes = _state["shipper"].get(path)
         if path.endswith(".py"):
             lines = data.decode(errors="replace").splitlines(keepends=True)
             linecache.cache[path] = len(data), None, lines, path
@@ -6793,7 +6789,7 @@ def show_exception(error: BaseException) -> None:
         tb = tb.tb_next
     error.__traceback__ = tb
     flush_output()
-    if _state.get("shipper") and sys.excepthook is sys.__excepthook__:
+    if "shipper" in _state and sys.excepthook is sys.__excepthook__:
         traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
     else:
         sys.excepthook(type(error), error, tb)
@@ -8481,13 +8477,9 @@ class Recorder:
         if (depth, name) == (self.depth, last and last[1]) and start_s - last[3] < SLIP_S and end_s - last[2] < MERGE_S:
             last[3], last[4]["args"]["n"] = end_s, last[4]["args"].get("n", 1) + n
         else:
-            args: Dict[str, Any] = {"args": brief_call(call, kwargs)}
-            if n != 1:
-                args["n"] = n
-            if visit is not None:
-                args["owner"] = visit.key[0]
-            if born_s is not None:
-                args["queued_us"] = round((start_s - born_s) * 1e6)
+            about = {"args": brief_call(call, kwargs), "n": None if n == 1 else n, "owner": visit and visit.key[0],
+                     "queued_us": born_s and round((start_s - born_s) * 1e6)}  # fmt: skip
+            args = {key: value for key, value in about.items() if value is not None}
             self.depth = depth
             self.last = ["X", name, start_s, end_s, {"cat": "task", "args": args}]
             self.records.append(self.last)
@@ -8813,13 +8805,11 @@ class View:
         self.write_logs(t - 0.5)
         if t < self.next_s:
             return
+        self.next_s = t + (PLAIN_S if self.line is None else TELL_S)
         if self.line is None:
-            self.next_s = t + PLAIN_S
             self.launcher.report(", ".join(self.progress(t)))
-        else:
-            self.next_s = t + TELL_S
-            if not self.launcher.writer.lines:  # a stopped terminal is not sent more
-                self.line.draw(self.progress(t))
+        elif not self.launcher.writer.lines:  # a stopped terminal is not sent more
+            self.line.draw(self.progress(t))
 
     def progress(self, t: float) -> List[str]:
         """Say how far the run is, the most important first."""
@@ -9163,10 +9153,9 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
         yield o.python and not is_command(o.python), f"--python-interpreter {o.python}: there is no such command"
     yield o.prolog and o.backend == "loopback", "--prolog does not work with --backend loopback"
     if not CAN_FORK:
-        for name in ("prolog", "nice"):
-            yield getattr(o, name), f"--{name} does not work with {sys.platform}"
-        yield o.backend == "zmq", f"--backend zmq does not work with {sys.platform}"
-        yield not all(is_here(host) for host, _ in hosts), f"another host does not work with {sys.platform}"
+        far, zmq = not all(is_here(host) for host, _ in hosts), o.backend == "zmq"
+        for wrong, what in (o.prolog, "--prolog"), (o.nice, "--nice"), (zmq, "--backend zmq"), (far, "another host"):
+            yield wrong, f"{what} does not work with {sys.platform}"
 
 
 def is_command(name: str) -> bool:
