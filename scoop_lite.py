@@ -1793,12 +1793,13 @@ class _Pickler(pickle.Pickler):
             return self.reduce_class(obj)
         if issubclass(kind, BaseException) and _has_own_init(kind):
             return copyreg.__newobj__, (kind, *obj.args), obj.__dict__ or None  # type: ignore[attr-defined]
-        if kind.__name__ == "TypeVar" and not finds_by_name(obj, self.by_value_names):
+        if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVar", "TypeVarTuple"):
+            if finds_by_name(obj, self.by_value_names):
+                return NotImplemented
+            if kind.__name__ != "TypeVar":
+                return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
-        if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVarTuple"):
-            if not finds_by_name(obj, self.by_value_names):
-                return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
         managers: Any = sys.modules.get("multiprocessing.managers")
         if managers is not None and issubclass(kind, managers.BaseProxy):
             return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
@@ -2041,38 +2042,30 @@ class _Probe(_Pickler):
         return id(obj) if id(obj) in self.visited else None
 
 
-Parts = Iterator[Tuple[str, Any]]  # the step that leads to a part, the part
-
-
-def _parts(value: Any, by_value_names: Names) -> Parts:
-    """Yield each part of a value that `dumps` looks into."""
+def _parts(value: Any, by_value_names: Names) -> Iterator[Tuple[str, Any]]:
+    """Yield each part of a value that `dumps` looks into: the step that leads there, and the part."""
     kind = type(value)
-    if kind in _LOOK_INTO:
-        yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
-    elif kind in (list, tuple):
-        yield from ((f"[{i}]", part) for i, part in enumerate(value))
-    elif kind in (set, frozenset):
-        yield from ((f" element {part!r:.60}", part) for part in list(value))
-    else:
-        try:
+    with contextlib.suppress(Exception, SystemExit):  # of its own code: then the value itself is the culprit
+        if kind in _LOOK_INTO:
+            yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
+        elif kind in (list, tuple):
+            yield from ((f"[{i}]", part) for i, part in enumerate(value))
+        elif kind in (set, frozenset):
+            yield from ((f" element {part!r:.60}", part) for part in list(value))
+        else:
             reduced = _Probe({}, by_value_names).reducer_override(value)
-            yield from _reduced_parts(value.__reduce_ex__(5) if reduced is NotImplemented else reduced)
-        except (Exception, SystemExit):  # then the value itself is the culprit; what it raised has been told
-            return
-
-
-def _reduced_parts(reduced: Reduction) -> Parts:
-    """Yield the parts of what `__reduce__` has returned."""
-    if isinstance(reduced, tuple):
-        _, args, state, items, pairs = (*reduced, None, None, None)[:5]
-        for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
-            whole = part if isinstance(part, dict) else {"__getstate__()": part}
-            yield from ((f".{name}", attribute) for name, attribute in whole.items())
-        yield from ((f".__reduce__()[1][{i}]", part) for i, part in enumerate(args))
-        yield from ((f"[{i}]", part) for i, part in enumerate(items or ()))
-        for key, part in pairs or ():
-            yield f" element {key!r:.60}", key
-            yield f"[{key!r:.60}]", part
+            reduced = value.__reduce_ex__(5) if reduced is NotImplemented else reduced
+            if isinstance(reduced, str):
+                return  # it travels by this name
+            _, args, state, items, pairs = (*reduced, None, None, None)[:5]
+            for part in state if isinstance(state, tuple) else (state,):  # __dict__, what __slots__ hold, or anything
+                whole = part if isinstance(part, dict) else {"__getstate__()": part}
+                yield from ((f".{name}", attribute) for name, attribute in whole.items())
+            yield from ((f".__reduce__()[1][{i}]", part) for i, part in enumerate(args))
+            yield from ((f"[{i}]", part) for i, part in enumerate(items or ()))
+            for key, part in pairs or ():
+                yield f" element {key!r:.60}", key
+                yield f"[{key!r:.60}]", part
 
 
 # ======================================================================================================================
@@ -3973,7 +3966,7 @@ class Runner(Baton):
         limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
         item: Any = future
         if self.recorder is not None:
-            self.recorder.begin(future, start)
+            self.recorder.begin(future, start, future.args, future.kwargs)
         while True:
             self.run_future(item)
             n += 1
@@ -3996,7 +3989,7 @@ class Runner(Baton):
             return
         epoch, start = self.epoch, now()
         if recorder is not None:
-            recorder.begin(future, start)
+            recorder.begin(future, start, future.args, future.kwargs)
         self.run_future(future)
         end = now()
         if recorder is not None:
@@ -4080,7 +4073,7 @@ class Runner(Baton):
             if self.scheduler.aborted and self.scheduler.was_aborted(block):
                 calls = map(raise_interrupt, it)
         if self.recorder is not None:
-            self.recorder.begin_block(block, piece.started_s)
+            self.recorder.begin(job, piece.started_s, *block.first_call())
         try:
             self.prepare(job.func, block.hi - block.lo)  # not earlier: the pump must find the slice
             piece.started_s = now()
@@ -6523,7 +6516,7 @@ class Config(NamedTuple):
     """What the command line decided; made once, passed down, never changed. Plain values only: it travels as JSON."""
 
     n: int = 1  # workers, the origin included
-    kind: str = "script"  # of program: script, module, code
+    kind: str = "script"  # of program: script, archive (or directory), module, code, prompt
     program: str = ""
     args: Tuple[str, ...] = ()
     backend: str = "own"
@@ -6563,17 +6556,12 @@ class Config(NamedTuple):
     @property
     def main_name(self) -> str:
         """The name of the program, as SCOOP's MAIN_MODULE gives it."""
-        return os.path.basename(self.program) if self.kind == "script" else self.program
+        return os.path.basename(self.program) if self.kind in ("script", "archive") else self.program
 
     @property
     def is_straight(self) -> bool:
         """True if an Executor's client and all workers are on one host, and linked by inherited descriptors."""
         return self.serve >= 0 and self.backend == "own" and all(is_here(name) for name, _ in self.hosts)
-
-    @property
-    def is_archive(self) -> bool:
-        """True if the program is a directory or a zip file with `__main__` in it."""
-        return self.kind == "script" and self.root == os.path.join(self.directory, self.program)
 
 
 def program_facts() -> Dict[str, Any]:
@@ -6636,30 +6624,30 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     """Run the user's program in a module, as `python` would."""
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
-    shipper = _state.get("shipper")
     if config.kind in ("code", "prompt"):
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
-        code = compile(config.program, "<string>", "exec")
-    elif config.kind == "module" or config.is_archive:
+        code = compile(config.program, "<string>", "exec", dont_inherit=True)  # else our `from __future__` would hold
+    elif config.kind in ("module", "archive"):
         import runpy
 
         tool: Any = runpy  # as `python directory` and `python -m` use it
         try:
-            found = tool._get_main_module_details() if config.is_archive else tool._get_module_details(config.program)
+            named = config.kind == "module"
+            _, spec, code = tool._get_module_details(config.program) if named else tool._get_main_module_details()
         except ImportError as error:
             sys.exit(f"{sys.executable}: {error}")
-        _, spec, code = found
-        if config.kind == "module" and module.__name__ == "__main__":
+        if named and module.__name__ == "__main__":
             sys.argv[0] = spec.origin
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:
         path = os.path.join(config.directory, config.program)  # not normalized, as python does it
-        loader = shipper.loader if shipper else importlib.machinery.SourceFileLoader
-        namespace.update(__file__=path, __loader__=loader(module.__name__, path), __cached__=None)
+        found = ShippedLoader if "shipper" in _state else importlib.machinery.SourceFileLoader
+        namespace.update(__file__=path, __loader__=found(module.__name__, path), __cached__=None)
         try:
-            code = compile(importlib.util.decode_source(namespace["__loader__"].get_data(path)), path, "exec")
+            source = importlib.util.decode_source(namespace["__loader__"].get_data(path))
+            code = compile(source, path, "exec", dont_inherit=True)
         except (SyntaxError, ValueError):
-            if shipper or module.__name__ != "__main__":
+            if found is ShippedLoader or module.__name__ != "__main__":
                 raise
             sys.exit(subprocess.call([*own_command()[:-1], path]))  # Python has words of its own for some files
     exec(code, namespace)
@@ -6667,7 +6655,7 @@ def run_program(config: Config, module: types.ModuleType) -> None:
 
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
-    sys.argv = [{"script": config.program, "module": "-m", "code": "-c", "prompt": ""}[config.kind], *config.args]
+    sys.argv = [{"module": "-m", "code": "-c", "prompt": ""}.get(config.kind, config.program), *config.args]
     if config.authkey:
         import multiprocessing.process
 
@@ -6675,11 +6663,9 @@ def set_up_path(config: Config) -> None:
     if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
         sys.path[:] = config.paths
         return
-    first = "" if config.kind in ("code", "prompt") else config.root
-    if config.is_archive and sys.flags.isolated:
-        sys.path.insert(0, first)
-    elif not sys.flags.isolated:
-        sys.path[:1] = [first]
+    safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P or -I: then our own directory is not there either
+    if config.kind == "archive" or not safe:
+        sys.path[: not safe] = ["" if config.kind in ("code", "prompt") else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 
 
@@ -6693,7 +6679,6 @@ class Shipper:
         self.root, self.fetch = root, fetch
         self.names: Optional[Set[str]] = None  # top-level names in `root`
         self.contents: Dict[str, bytes] = {}
-        self.loader = functools.partial(ShippedLoader, self)
 
     def find_spec(self, name: str, path: Optional[Sequence[str]] = None, target: Any = None) -> Any:
         """Find a module below `root`; None leaves it to the finders of this host."""
@@ -6709,7 +6694,7 @@ class Shipper:
         if found is None:
             return None
         if found != place:
-            return importlib.util.spec_from_file_location(name, found, loader=self.loader(name, found))
+            return importlib.util.spec_from_file_location(name, found, loader=ShippedLoader(name, found))
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)  # any package wins over a mere directory
         if spec is None:
             spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
@@ -6736,10 +6721,6 @@ class Shipper:
 class ShippedLoader(importlib.machinery.SourceFileLoader):
     """Loads what a Shipper found: source for the import system and for tracebacks, files for pkgutil.get_data."""
 
-    def __init__(self, shipper: Shipper, name: str, path: str) -> None:
-        super().__init__(name, path)
-        self.shipper = shipper
-
     def path_stats(self, path: str) -> Any:
         """Keep the import system from looking for a .pyc file."""
         raise OSError("no compiled file stands for what came through the link")
@@ -6748,7 +6729,7 @@ class ShippedLoader(importlib.machinery.SourceFileLoader):
         """Return the content of a file, and have tracebacks show its lines."""
         import linecache
 
-        data = self.shipper.get(path)
+        data: bytes = _state["shipper"].get(path)
         if path.endswith(".py"):
             lines = data.decode(errors="replace").splitlines(keepends=True)
             linecache.cache[path] = len(data), None, lines, path
@@ -6818,7 +6799,7 @@ def show_exception(error: BaseException) -> None:
         tb = tb.tb_next
     error.__traceback__ = tb
     flush_output()
-    if _state.get("shipper") and sys.excepthook is sys.__excepthook__:
+    if "shipper" in _state and sys.excepthook is sys.__excepthook__:
         traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
     else:
         sys.excepthook(type(error), error, tb)
@@ -8481,15 +8462,10 @@ class Recorder:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def begin(self, future: Future, start_s: float) -> None:
-        """Note that a future's task has begun, and maybe more of its function after it."""
-        self.cut_s = start_s
-        self.stack.append((future.func, future.args, future.kwargs, start_s, getattr(future, "born_s", None), None))
-
-    def begin_block(self, block: Block, start_s: float) -> None:
-        """Note that a block of tasks has begun."""
-        job, self.cut_s = block.job, start_s
-        self.stack.append((job.func, *block.first_call(), start_s, job.born_s, job if type(job) is Visit else None))
+    def begin(self, task: Any, start_s: float, args: Any, kwargs: Any) -> None:
+        """Note that a future's task has begun, or the first one of a job's, and maybe more of its function after it."""
+        visit, self.cut_s = task if type(task) is Visit else None, start_s
+        self.stack.append((task.func, args, kwargs, start_s, getattr(task, "born_s", None), visit))
 
     def end(self, end_s: float, inline: bool = False, n_more: int = 0) -> None:
         """Note that what began last has ended; the scheduler will count `n_more` tasks as done in a moment."""
@@ -8511,13 +8487,9 @@ class Recorder:
         if (depth, name) == (self.depth, last and last[1]) and start_s - last[3] < SLIP_S and end_s - last[2] < MERGE_S:
             last[3], last[4]["args"]["n"] = end_s, last[4]["args"].get("n", 1) + n
         else:
-            args: Dict[str, Any] = {"args": brief_call(call, kwargs)}
-            if n != 1:
-                args["n"] = n
-            if visit is not None:
-                args["owner"] = visit.key[0]
-            if born_s is not None:
-                args["queued_us"] = round((start_s - born_s) * 1e6)
+            about = {"args": brief_call(call, kwargs), "n": None if n == 1 else n, "owner": visit and visit.key[0],
+                     "queued_us": born_s and round((start_s - born_s) * 1e6)}  # fmt: skip
+            args = {key: value for key, value in about.items() if value is not None}
             self.depth = depth
             self.last = ["X", name, start_s, end_s, {"cat": "task", "args": args}]
             self.records.append(self.last)
@@ -8578,8 +8550,7 @@ class Recorder:
     def is_news(self) -> bool:
         """Return True when there is something to be told at the next time for it."""
         s = self.scheduler
-        state = s.n_done - s.n_visits + s.n_returned, s.n_done, True
-        return bool(self.config.progress and state != self.told or self.records)
+        return bool(self.config.progress and (s.n_done, s.n_returned, True) != self.told or self.records)
 
     def numbers(self) -> Dict[str, Any]:
         """Count what this worker has done so far, and what it knows that is to be done."""
@@ -8598,18 +8569,18 @@ class Recorder:
 
     def tell(self, final: bool = False, idle: bool = False) -> None:
         """Send numbers and records to the launcher; the last ones by the way that DIED comes, so before it."""
-        emit, pipe, config = self.found.emit, self.found.pipe, self.config
+        emit, pipe, config, s = self.found.emit, self.found.pipe, self.config, self.scheduler
         if final and pipe is not None and pipe is not self.found.link:
             emit = pipe.send
         self.cut_s = t = now()
-        every_s = TELL_S * max(1.0, self.scheduler.live / 100)  # so that a big pool's broker has time for tasks
+        every_s = TELL_S * max(1.0, s.live / 100)  # so that a big pool's broker has time for tasks
         self.tell_s = t + every_s if config.progress or config.trace else math.inf
-        rest = self.scheduler.n_done - self.n_recorded
+        rest = s.n_done - self.n_recorded
         if final and rest and self.found.recorder is not None:  # short ones, which the next record would have counted
             self.write((self.found.last_func, (), None, t, None, None), rest)
         numbers = self.numbers()
         if config.progress or final and config.verbose > 0:
-            self.told = numbers["done"], numbers["ran"], idle
+            self.told = s.n_done, s.n_returned, idle
             spent = self.spent if final else {}
             emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
         if self.records:
@@ -8749,7 +8720,6 @@ class StatusLine:
         self.text, self.size = "", (0, 0)
 
 
-
 class View:
     """Shows the user what the launcher knows; all methods run in its main thread, writing is the writers' business."""
 
@@ -8845,13 +8815,11 @@ class View:
         self.write_logs(t - 0.5)
         if t < self.next_s:
             return
+        self.next_s = t + (PLAIN_S if self.line is None else TELL_S)
         if self.line is None:
-            self.next_s = t + PLAIN_S
             self.launcher.report(", ".join(self.progress(t)))
-        else:
-            self.next_s = t + TELL_S
-            if not self.launcher.writer.lines:  # a stopped terminal is not sent more
-                self.line.draw(self.progress(t))
+        elif not self.launcher.writer.lines:  # a stopped terminal is not sent more
+            self.line.draw(self.progress(t))
 
     def progress(self, t: float) -> List[str]:
         """Say how far the run is, the most important first."""
@@ -9122,32 +9090,31 @@ def option_words(**options: Any) -> List[str]:
     return words
 
 
-def choose_program(options: argparse.Namespace, root: str, p: Parser) -> Dict[str, Any]:
+def choose_program(options: argparse.Namespace, root: str) -> Dict[str, Any]:
     """Return what the configuration says of the program; refuse one that cannot be read, in Python's own words."""
     for kind, words in (("module", options.module), ("code", options.code)):
         if words is not None:
-            program = words[0] if words else p.error(f"option -{kind[0]} needs an argument")
-            return {"kind": kind, "program": program, "args": tuple(options.args), "root": root}
+            if not words:
+                raise MisuseError(f"option -{kind[0]} needs an argument")
+            return {"kind": kind, "program": words[0], "root": root}
     path = options.script
     if path is None:
-        return {"kind": "prompt", "args": (), "root": root}
+        return {"kind": "prompt", "root": root}
     spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
     if spec is not None and spec.loader is not None:  # a directory or a zip file, run by the `__main__` in it
-        root = os.path.join(root, path)
-    elif os.path.isdir(path):
-        p.error(f"can't find '__main__' module in {path!r}")
-    else:
-        root = os.path.dirname(os.path.realpath(path))
-        try:
-            open(path, "rb").close()
-        except OSError as error:
-            p.error(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}")
-    return {"kind": "script", "program": path, "args": tuple(options.args), "root": root}
+        return {"kind": "archive", "program": path, "root": os.path.join(root, path)}
+    if os.path.isdir(path):
+        raise MisuseError(f"can't find '__main__' module in {path!r}")
+    try:
+        open(path, "rb").close()
+    except OSError as error:
+        raise MisuseError(f"can't open file {path!r}: [Errno {error.errno}] {error.strerror}") from error
+    return {"kind": "script", "program": path, "root": os.path.dirname(os.path.realpath(path))}
 
 
-def configure(options: argparse.Namespace, p: Parser) -> Config:
-    """Turn options into the configuration."""
-    scheduler, hosts = plan_hosts(options, p)  # files are relative to where the user is, the program is to --path
+def configure(options: argparse.Namespace) -> Config:
+    """Turn options into the configuration; MisuseError if they cannot work."""
+    scheduler, hosts = plan_hosts(options)  # files are relative to where the user is, the program is to --path
     try:
         for name in ("trace", "log", "profile", "prolog"):
             path = getattr(options, name)
@@ -9157,17 +9124,17 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
             os.chdir(options.path)
         directory = os.getcwd()
     except OSError as error:
-        p.error(f"--path {options.path or '. (this directory)'}: {error.strerror}")
-    program = choose_program(options, directory, p)  # `python` too has the directory on `sys.path`, but for a file
+        raise MisuseError(f"--path {options.path or '. (this directory)'}: {error.strerror}") from error
+    program = choose_program(options, directory)  # `python` too has the directory on `sys.path`, but for a file
     for wrong, why in mistakes(options, hosts):
         if wrong:
-            p.error(why)
+            raise MisuseError(why)
     if not options.dry_run:
-        try_files(options, p)
+        try_files(options)
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
     progress = not options.quiet if options.progress is None else options.progress
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
-        **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p),
+        **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler),
         backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
         progress="line" if progress and terminal else "plain" if options.progress else "", n=options.n or usable_cpus(),
         verbose=-1 if options.quiet else options.verbose,
@@ -9196,10 +9163,9 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
         yield o.python and not is_command(o.python), f"--python-interpreter {o.python}: there is no such command"
     yield o.prolog and o.backend == "loopback", "--prolog does not work with --backend loopback"
     if not CAN_FORK:
-        for name in ("prolog", "nice"):
-            yield getattr(o, name), f"--{name} does not work with {sys.platform}"
-        yield o.backend == "zmq", f"--backend zmq does not work with {sys.platform}"
-        yield not all(is_here(host) for host, _ in hosts), f"another host does not work with {sys.platform}"
+        far, zmq = not all(is_here(host) for host, _ in hosts), o.backend == "zmq"
+        for wrong, what in (o.prolog, "--prolog"), (o.nice, "--nice"), (zmq, "--backend zmq"), (far, "another host"):
+            yield wrong, f"{what} does not work with {sys.platform}"
 
 
 def is_command(name: str) -> bool:
@@ -9209,7 +9175,7 @@ def is_command(name: str) -> bool:
     return shutil.which(name) is not None
 
 
-def try_files(options: argparse.Namespace, p: Parser) -> None:
+def try_files(options: argparse.Namespace) -> None:
     """Create the files and directories that will be written, or refuse them."""
     path = options.profile
     try:
@@ -9223,18 +9189,17 @@ def try_files(options: argparse.Namespace, p: Parser) -> None:
                     file.flush()
                     file.truncate(size)
     except OSError as error:
-        p.error(f"cannot write {path}: {error.strerror}")
+        raise MisuseError(f"cannot write {path}: {error.strerror}") from error
 
 
-def split_words(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
+def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
     """Return our words, up to the program, and the program's, which argparse would change (it drops `--`).
 
     What argparse would take the program for is made plain: `--hosts a b` becomes `--hosts=a,b`, and `--profile` without
     a directory `--profile=.`.
     """
     words, i = list(argv), 0
-    rows = [row for group in OPTIONS.values() for row in group]
-    valued = {name for names, about in rows for name in names if not {"action", "nargs"} & about.keys()}
+    valued = {name for action in p._actions if action.nargs is None for name in action.option_strings}
 
     def program(word: str) -> bool:
         return word.endswith(".py") or os.path.isfile(word) or os.path.isfile(os.path.join(word, "__main__.py"))
@@ -9256,25 +9221,22 @@ def split_words(argv: Sequence[str]) -> Tuple[List[str], List[str]]:
     return words, []
 
 
-def plan_hosts(options: argparse.Namespace, p: Parser) -> Tuple[str, List[Host]]:
+def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
     """Return the scheduler that gave us hosts, if any, and the plan; an empty one means this machine alone."""
     scheduler, hosts = "", []
-    try:
-        if options.hosts:
-            hosts = parse_hosts(options.hosts, "--hosts")
-        elif options.hostfile:
-            hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
-        else:
-            scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
-    except HostsError as error:
-        p.error(str(error))
+    if options.hosts:
+        hosts = parse_hosts(options.hosts, "--hosts")
+    elif options.hostfile:
+        hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
+    else:
+        scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
     hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
     hosts = spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
     return scheduler, hosts
 
 
-def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> str:
+def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
     """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
     name: str = options.launcher
     if name == "auto":
@@ -9282,11 +9244,11 @@ def choose_launcher(options: argparse.Namespace, scheduler: str, p: Parser) -> s
         name = own if own and is_command(own) else "ssh"
     template = STARTERS.get(name, name)
     if "{host}" not in template:
-        p.error(f"--launcher {name}: it needs a place for the host, as in 'qrsh -inherit {{host}}'")
+        raise MisuseError(f"--launcher {name}: it needs a place for the host, as in 'qrsh -inherit {{host}}'")
     try:
         shlex.split(template), shlex.split(options.ssh_executable)
     except ValueError as error:
-        p.error(f"--launcher, --ssh-executable: {error}")
+        raise MisuseError(f"--launcher, --ssh-executable: {error}") from error
     return options.ssh_executable + template[3:] if name == "ssh" else template
 
 
@@ -9315,9 +9277,9 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if argv is None and sys.argv[1:2] == [WORKER]:
         serve_worker(int(sys.argv[2]))
     p = parser()
-    words, args = split_words(sys.argv[1:] if argv is None else argv)
+    words, args = split_words(sys.argv[1:] if argv is None else argv, p)
     options = p.parse_args(words)
-    options.args = args
+    options.args = tuple(args)
     no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
     if options.self_check and not no_program:
         p.error("--self-check brings its own program; give it options only")
@@ -9329,7 +9291,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             p.error("there is no program: give a script, -m module or -c code after the options")
         p.print_help()
         sys.exit(0)
-    config = configure(options, p)
+    try:
+        config = configure(options)
+    except MisuseError as error:
+        p.error(str(error))
     if config.verbose > 0 and config.hosts or options.dry_run:
         show_plan(config, options.dry_run)
     if options.dry_run:
@@ -9434,7 +9399,6 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
         unlimited = allowed == resource.RLIM_INFINITY
         amount, enough = "no limit" if unlimited else f"{allowed:,} allowed", unlimited or allowed >= need
         yield "ok" if enough else "FAILED", f"{name}: {amount}; {n} workers here take about {need}"
-
 
 
 def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:

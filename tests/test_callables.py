@@ -810,3 +810,15 @@ def test_what_raises_in_reduce_is_the_culprit_itself():
         dumps({"bad": Bad()})
     text = explain_unpicklable({"bad": Bad()}, "args", info.value)
     assert text.startswith("cannot pickle args['bad'] (type test_callables.test_what") and "): no; fix:" in text
+
+
+def test_what_raises_in_repr_is_not_shown():
+    class Bad:
+        def __reduce_ex__(self, protocol):
+            raise ZeroDivisionError("no")
+
+        def __repr__(self):
+            raise ZeroDivisionError("no repr")
+    for value in ({Bad()}, {Bad(): 1}):
+        text = explain_unpicklable(value, "args", ZeroDivisionError("no"))
+        assert text.startswith(f"cannot pickle args (type {type(value).__name__}): no; fix:")

@@ -65,6 +65,7 @@ def far(request, tmp_path, monkeypatch):
     made = Far(place, str(tmp_path / "elsewhere"))
     made.fetch([made.root], {})  # the launcher is no other process here: what it imports must not ask itself
     made.shipper = Shipper(made.root, made.fetch)
+    monkeypatch.setitem(scoop_lite._state, "shipper", made.shipper)
     monkeypatch.setattr(sys, "meta_path", [made.shipper, *sys.meta_path])
     yield made
     for name in [name for name in sys.modules if name.startswith("travelling_")]:
