@@ -137,7 +137,7 @@ def test_failing_a_future_that_is_cancelled_at_that_moment_does_no_harm():
             super().set_exception(exception)
 
     future = Cancelled()
-    scoop_lite.Request.fail(future, BrokenProcessPool("x"))
+    future.settle(scoop_lite.Failure(BrokenProcessPool("x")))
     assert future.cancelled()
 
 
