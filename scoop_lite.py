@@ -2093,13 +2093,15 @@ GONE = object()  # the outcome of a task that was cancelled
 class Failure:
     """The exception that a task ended with, until somebody looks at it.
 
-    Dropped unseen, it is logged: nothing that went wrong is swallowed. `__del__` only appends to a deque.
+    Dropped unseen with its future, it is logged: nothing that went wrong is swallowed. (A map's consumer looks as far
+    as it wants to.) `__del__` only appends to a deque.
     """
 
     __slots__ = ("error", "unseen")
 
-    def __init__(self, error: BaseException, unseen: Optional[Deque[BaseException]] = None) -> None:
-        self.error, self.unseen = error, unseen
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.unseen: Optional[Deque[BaseException]] = None
 
     def look(self) -> BaseException:
         self.unseen = None
@@ -2159,6 +2161,8 @@ class Future:
             return
         self.value = outcome
         self.state = FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED
+        if self.state == FAILED and _state["runtime"] is not None:
+            outcome.unseen = _state["runtime"].unseen
         self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
         waiters, self.waiters = self.waiters, None
         for waiter in waiters or ():
@@ -2446,10 +2450,7 @@ class MapJob(Job):
         return Block(self, list(zip(*rows)), first, first, self.drawn) if rows else None
 
     def can_widen(self, scheduler: Scheduler) -> bool:
-        """Return True when the window is used up though the pool could do with more of it.
-
-        Beyond the first window only as far as is useful.
-        """
+        """Return True when the window is used up though the pool could do with more, as far as that is useful."""
         if self.fixed or self.drawn == self.length or self.window >= max(WINDOW, self.useful_window(scheduler)):
             return False
         if self.drawn - self.done < self.window - self.window // 4:
@@ -2471,14 +2472,6 @@ class MapJob(Job):
     def has_run(self) -> bool:
         """Return True when there are outcomes for the consumer."""
         return self.done in self.ready if self.in_order else bool(self.ready)
-
-    def can_go_on(self, scheduler: Scheduler) -> bool:
-        """Return True when there is something to do for the consumer: rather than idle, it draws more input."""
-        return self.has_run() or self.can_widen(scheduler)
-
-    def set_waiter(self, waiter: Any) -> None:
-        """Have this called when there are outcomes for the consumer."""
-        self.waiter = waiter
 
 
 class Block:
@@ -2688,11 +2681,7 @@ class Queue:
         return None
 
     def take(self, limit_s: Optional[float] = None) -> Any:
-        """Take what to run next: a Future (now RUNNING), or a Block to run whole, or to open; None if nothing.
-
-        Args:
-            limit_s: take only tasks measured shorter than this.
-        """
+        """Take what to run next, if its tasks are shorter than `limit_s`: a Future (now RUNNING), a Block, or None."""
         self.late_s = self.clock() + CHUNK_S
         with self.lock:
             if self.home:  # nobody else can run it, so no time limit keeps it waiting
@@ -2811,22 +2800,6 @@ class Queue:
             level.extend(kept)
             level.stale = 0
 
-    def has_queued(self, own: bool = False) -> bool:
-        """Return True while something waits in a queue that is still to be run: not cancelled, nor abandoned.
-
-        Args:
-            own: look at this worker's own tasks only.
-        """
-        with self.lock:
-            for item in itertools.chain.from_iterable(self.levels):
-                if type(item) is Future:
-                    found = item.state == PENDING
-                else:
-                    found = not (item.job.abandoned or own and item.job.owner)
-                if found:
-                    return True
-        return False
-
 
 class Taker(Queue):
     """Asks for tasks of others, the broker and, by a straight link, an Executor's client; sends back their results."""
@@ -2853,11 +2826,7 @@ class Taker(Queue):
             to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
 
     def flush(self, want: bool = False) -> None:
-        """Send the results that wait for company.
-
-        Args:
-            want: say that this worker can take in one more batch, unless that was said and not answered.
-        """
+        """Send the results that wait for company; `want` one more batch, unless that was said and not answered."""
         with self.lock:
             waiting, self.results = self.results, {}
             self.flushed_s = self.clock()
@@ -3028,13 +2997,9 @@ class Carver(Taker):
         return found
 
     def recall(self, kind: str, job: Optional[Job] = None, first: int = 0, end: int = sys.maxsize) -> Ranges:
-        """Ask whoever has tasks [first, end) of a job, or all tasks that are under way, to give them up.
+        """CANCEL or ABORT tasks [first, end) of a job, or all, that are under way.
 
-        Args:
-            kind: CANCEL, or ABORT to end what runs, too.
-
-        Returns:
-            For each chunk that they are in: its id, and the first of them in it.
+        Return, for each chunk that they are in, its id and the first of them in it.
         """
         asked = []
         with self.shipping:  # what is being carved must be on its way before its cancellation
@@ -3118,6 +3083,22 @@ class Carver(Taker):
         if fold is None and isinstance(func, FUNCTIONS) and MADE not in packed:
             self.packed = func, bytes(packed)
 
+    def account(self, chunk_id: int, first: int, count: int) -> None:
+        """Note that tasks of a chunk are no longer under way (lock held)."""
+        sent = self.sent[chunk_id]
+        whole = sent.left == [(first, first + count)]  # as nearly always
+        sent.left = [] if whole else subtract(sent.left, first, first + count)[0]
+        if not sent.left:
+            del self.sent[chunk_id]
+            if self.recorder is not None:
+                self.recorder.arrow("f", self.clock(), (self.rank, self.incarnation, chunk_id))
+
+    def take_home(self, chunk_id: int, first: int, count: int) -> Block:
+        """Return tasks of a chunk that are no longer under way as a block (lock held)."""
+        block = self.sent[chunk_id].block
+        self.account(chunk_id, first, count)
+        return block.part(block.lo + first, block.lo + first + count)
+
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
         with self.lock:
@@ -3150,7 +3131,6 @@ class Scheduler(Carver):
         # Raise KeyboardInterrupt in the task that runs; not in the origin, which listens to its user alone.
         self.interrupt: Callable[[Slice], None] = lambda piece: None
         self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
-        self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
         self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
         self.n_done = self.n_returned = 0  # tasks
         self.undrawn = 0  # items of maps that are not in a queue yet
@@ -3231,47 +3211,37 @@ class Scheduler(Carver):
                 block.alone = True
             if block.job.abandoned:
                 continue
-            if type(block.job) is Everywhere:
-                block.deaths = self.retries + 1
-            if block.deaths > self.retries or (block.deaths > 1 and self.runs_script and self.live <= 1):
+            hopeless = block.deaths > self.retries or block.deaths > 1 and self.runs_script and self.live <= 1
+            if hopeless or type(block.job) is Everywhere:
                 self.later(functools.partial(self.give_up, block, death))
             else:
                 self.put_back(block)
 
     def give_up(self, block: Block, death: Dict[str, Any]) -> None:
         """Fail tasks that were present at too many deaths."""
-        if type(block.job) is Everywhere:
-            text = f"worker {death['rank']} on {death['host']} (pid {death['pid']}) {death['how']} during run_on_all()"
-            block.job.deliver_error(block.lo, WorkerLost(text))
-            return
-        text = (
+        worker = f"worker {death['rank']} on {death['host']} (pid {death['pid']})"
+        text = f"{worker} {death['how']} during run_on_all()" if type(block.job) is Everywhere else (
             f"{describe(block.job, block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
-            f"the last one, worker {death['rank']} on {death['host']} (pid {death['pid']}), {death['how']}. "
+            f"the last one, {worker}, {death['how']}. "
             f"It was tried {block.deaths} time{'s' * (block.deaths > 1)} (--retries {self.retries}); look for a crash "
             "in native code, memory that runs out, or os._exit in this task"
         )
         for i in range(block.lo, block.hi):
             block.job.deliver_error(i, WorkerLost(text))
 
-    def account(self, chunk_id: int, first: int, count: int) -> None:
-        """Note that tasks of a chunk are no longer under way (lock held)."""
-        sent = self.sent[chunk_id]
-        whole = sent.left == [(first, first + count)]  # as nearly always
-        sent.left = [] if whole else subtract(sent.left, first, first + count)[0]
-        if not sent.left:
-            del self.sent[chunk_id]
-            if self.recorder is not None:
-                self.recorder.arrow("f", self.clock(), (self.rank, self.incarnation, chunk_id))
-
-    def take_home(self, chunk_id: int, first: int, count: int) -> Block:
-        """Return tasks of a chunk that are no longer under way as a block (lock held)."""
-        block = self.sent[chunk_id].block
-        self.account(chunk_id, first, count)
-        return block.part(block.lo + first, block.lo + first + count)
-
     def is_busy(self, own: bool = False) -> bool:
-        """Return True while tasks are under way, or wait here; with `own`, of this worker's own only."""
-        return bool(self.sent or self.home or self.away) or self.has_queued(own)
+        """Return True while tasks are under way, or wait here and are wanted; `own`: this worker's own only."""
+        if self.sent or self.home or self.away:
+            return True
+        with self.lock:
+            for item in itertools.chain.from_iterable(self.levels):
+                if type(item) is Future:
+                    found = item.state == PENDING
+                else:
+                    found = not (item.job.abandoned or own and item.job.owner)
+                if found:
+                    return True
+        return False
 
     def on_purge(self, frames: Frames) -> None:
         """Drop what belongs to an owner that died."""
@@ -3378,8 +3348,7 @@ class Scheduler(Carver):
             if nanoseconds:
                 self.note_cost(block.job.func, nanoseconds / 1e9, count)
             if not block.job.abandoned:
-                unseen = self.unseen if type(block.job) is Parcel else None
-                outcomes = unpack_outcomes(form, payload, count, unseen)
+                outcomes = unpack_outcomes(form, payload, count)
                 block.job.failed = block.job.failed or form != LIST or type(outcomes[0]) is Failure
                 block.job.deliver(block.lo + first, count, outcomes)
 
@@ -3441,21 +3410,19 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
 
 
-def unpack_outcomes(
-    form: int, frames: Frames, count: int, unseen: Optional[Deque[BaseException]] = None
-) -> List[Any]:
+def unpack_outcomes(form: int, frames: Frames, count: int) -> List[Any]:
     """Undo `pack_outcomes`; what cannot be unpickled becomes Failures: of those packed one by one, only itself."""
     if form == LIST:
-        whole = unpack_outcome(VALUE, frames, unseen)
+        whole = unpack_outcome(VALUE, frames)
         return [whole] * count if type(whole) is Failure else whole
     outcomes, at = [], 1
     for status, n in STATUS.iter_unpack(frames[0]):
-        outcomes.append(unpack_outcome(status, frames[at : at + n], unseen))
+        outcomes.append(unpack_outcome(status, frames[at : at + n]))
         at += n
     return outcomes
 
 
-def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseException]]) -> Any:
+def unpack_outcome(status: int, frames: Frames) -> Any:
     """Undo `pack_outcome`: return a result, a Failure, or GONE."""
     if status == WITHDRAWN:
         return GONE
@@ -3465,13 +3432,13 @@ def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseExcep
         error = loads([frames[2]]) if frames[2] else None
     except BaseException as problem:
         if status == VALUE:
-            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"), unseen)
+            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"))
         error = None
     text, summary = bytes(frames[0]).decode(), bytes(frames[1]).decode()
     if not isinstance(error, BaseException):
         error = ScoopError(f"a task raised {summary} (the exception itself cannot be pickled and unpickled)")
     error.__cause__ = RemoteTraceback(text)
-    return Failure(error, unseen)
+    return Failure(error)
 
 
 FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
@@ -3549,11 +3516,7 @@ def pack_constant(value: Any, by_value: Names) -> Frames:
 
 
 def travelled(by_value: Names, **parts: Any) -> Any:
-    """Return copies of a task's parts that went through pickle (--check), as if it ran elsewhere.
-
-    Raises:
-        Unpicklable: they cannot travel.
-    """
+    """Return copies of a task's parts that went through pickle (--check), or raise Unpicklable, as if it travelled."""
     try:
         return loads(dumps((*parts.values(),), by_value))
     except Exception as error:
@@ -3600,7 +3563,7 @@ class Mailbox:
             rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
         )
         self.scheduler.max_tasks, self.scheduler.straight = config.max_tasks, straight is not None
-        self.unseen = self.scheduler.unseen
+        self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
         self.teller = Recorder(self, config)
         watched = link is not None and (config.verbose > 0 or config.trace)
         self.recorder = self.scheduler.recorder = self.teller if watched else None  # what the hooks call
@@ -3693,11 +3656,7 @@ class Mailbox:
     def receive(self, woken: Optional[Dict[int, int]] = None) -> int:
         """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump.
 
-        Args:
-            woken: the descriptors that have something, as far as that is known.
-
-        Returns:
-            The number of messages that came.
+        `woken` are the descriptors that have something, as far as that is known. Return how many messages came.
         """
         with self.lock:
             if self.link is None:
@@ -3791,12 +3750,9 @@ class Porch(Mailbox):
         self.modules[answer["number"]] = answer, bytes(frames[2])
 
     def fetch(self, paths: Sequence[str], have: Dict[str, str]) -> Tuple[Dict[str, Any], bytes]:
-        """Ask for the first of these paths that the launcher's host has. Any thread; no other strand runs meanwhile.
+        """Ask for the first of these paths that the launcher's host has; `have` is SHA-256 of what lies here at them.
 
-        (Another strand might import the same module, and would see half of it.)
-
-        Args:
-            have: SHA-256 of what lies here at these paths, in case it is the same.
+        Any thread; no other strand runs meanwhile: it might import the same module, and would see half of it.
         """
         with self.lock:
             self.n_fetched = number = self.n_fetched + 1
@@ -3866,6 +3822,8 @@ class Baton(Porch):
         self.pid = os.getpid()
         self.strands = new_strands(self.config.strands)
         self.current: Strand = self.strands.main
+        self.spares: List[Strand] = []  # scheduler strands without work
+        self.deadlines: List[Tuple[float, int, Waiter]] = []  # of timed waits, the nearest first
         self.left: Dict[int, Tuple[Strand, Any]] = {}  # by thread: strands left behind; the recorder's stacks
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
@@ -3878,8 +3836,7 @@ class Baton(Porch):
     def leave_behind(self) -> bool:
         """Have the script go on at once while a task runs on in its thread, which nobody can interrupt; see `rejoin`.
 
-        Returns:
-            False if the thread is at work for us: then not now.
+        Return False if the thread is at work for us: then not now.
         """
         strand, main = self.current, self.strands.main
         code = innermost(sys._current_frames()[strand.ident]).f_code
@@ -3930,11 +3887,7 @@ class Runner(Baton):
     n_here = 0  # tasks run where they were waited for
     n_failures = 0
     interrupting = False  # a KeyboardInterrupt is on its way to the script
-
-    def __init__(self, *about: Any) -> None:
-        super().__init__(*about)
-        self.deadlines: List[Tuple[float, int, Waiter]] = []
-        self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
+    progress = -1, 0.0  # tasks run, carved and returned; and when that last changed
 
     def execute(self, item: Any) -> None:
         """Run what `take` returned."""
@@ -4044,7 +3997,7 @@ class Runner(Baton):
             if self.left:
                 self.rejoin(error)
             self.scope, self.slice, self.task = saved
-            outcome = self.failure(error, future.func)
+            outcome = self.failure(error)
         self.scope, self.slice, self.task = saved
         self.scheduler.n_done += 1
         if self.inbox:
@@ -4052,12 +4005,8 @@ class Runner(Baton):
         future.settle(outcome)
         outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
 
-    def failure(self, error: BaseException, func: Any, missed: bool = True) -> Failure:
-        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on.
-
-        Args:
-            missed: log it if nobody looks at it; a map's consumer looks as far as it wants to.
-        """
+    def failure(self, error: BaseException) -> Failure:
+        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on."""
         if isinstance(error, Stopped):
             raise error
         if isinstance(error, KeyboardInterrupt) and self.interrupting:
@@ -4067,7 +4016,7 @@ class Runner(Baton):
             self.interrupt_script()
         self.n_failures += 1
         name_host(error, self.config)
-        return Failure(error, self.unseen if missed else None)
+        return Failure(error)
 
     def interrupt_script(self, error: Optional[BaseException] = None) -> None:
         """Raise KeyboardInterrupt, or another error, where the script waits."""
@@ -4136,7 +4085,7 @@ class Runner(Baton):
                         return
                 error = StopIteration()
             job.failed = True
-            failure = self.failure(error, job.func, type(job) is Parcel)
+            failure = self.failure(error)
             if len(out) < piece.block.hi - piece.block.lo:  # else the interrupt came when all was done
                 out.append(failure)
             del error, failure  # whose traceback refers to this frame
@@ -4171,7 +4120,7 @@ class Runner(Baton):
                 absorb(job.fold, nodes, index, 1, value)
             except BaseException as error:
                 job.failed = True
-                return self.failure(error, job.fold, False)
+                return self.failure(error)
         return nodes
 
 
@@ -4180,12 +4129,6 @@ class Parking(Runner):
 
     holding = 0  # strands that want no task to be started here
     dismissed = False  # the broker has answered the BYE of this worker, which retires
-    n_deadlines = 0
-
-    def __init__(self, *about: Any) -> None:
-        super().__init__(*about)
-        self.ident = threading.get_ident()
-        self.spares: List[Strand] = []  # scheduler strands without work
 
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
@@ -4219,8 +4162,7 @@ class Parking(Runner):
                 if timeout is not None:
                     if now() >= deadline:
                         return False
-                    self.n_deadlines += 1
-                    heapq.heappush(self.deadlines, (deadline, self.n_deadlines, waiter))
+                    heapq.heappush(self.deadlines, (deadline, id(waiter), waiter))
                 self.park()
             return True
         finally:
@@ -4283,11 +4225,7 @@ class Parking(Runner):
         self.restore(me)
 
     def schedule(self) -> Strand:
-        """Run tasks until told otherwise: the body of every scheduler strand.
-
-        Returns:
-            The strand to go on with, when there are enough spare schedulers.
-        """
+        """Run tasks: the body of every scheduler strand. Return the strand to go on with, when enough are spare."""
         while True:
             if self.ready:
                 strand = self.next_strand()
@@ -4350,8 +4288,7 @@ class Parking(Runner):
     def idle(self, n_received: int) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline.
 
-        Args:
-            n_received: the number of messages that the queue was looked at after; the pump may have read one since.
+        The queue was looked at after `n_received` messages; the pump may have read one since.
         """
         if self.resting and self.try_conditions(self.resting) or self.awaited and self.try_conditions(self.awaited):
             return
@@ -4461,11 +4398,7 @@ class Calls(Parking):
             self.scope = saved
 
     def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
-        """Return when `future` is done; a task that waits here is run on the spot.
-
-        Raises:
-            concurrent.futures.TimeoutError: it was not done within `timeout` seconds.
-        """
+        """Return when `future` is done, or raise TimeoutError; a task that waits here is run on the spot."""
         if timeout is None and future.state == PENDING and self.inline < MAX_INLINE:
             if threading.get_ident() != self.current.ident:
                 self.check_thread()
@@ -4557,11 +4490,7 @@ class Calls(Parking):
                 self.pump.kick()
 
     def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
-        """Wait until a run of a map's results is there to be taken; False at the end of the map.
-
-        Raises:
-            concurrent.futures.TimeoutError: the deadline has passed.
-        """
+        """Wait until a run of a map's results is there, or raise TimeoutError; return False at the end of the map."""
         self.check_thread()
         if job.fixed:
             self.feed(job)  # only now: what the consumer has taken is all that he has been handed
@@ -4570,9 +4499,11 @@ class Calls(Parking):
                 return False
             if deadline is None and self.run_next_here(job):
                 continue
-            self.widen(job)
-            left_s, can_go_on = time_left(deadline), functools.partial(job.can_go_on, self.scheduler)
-            if not self.wait_until(can_go_on, left_s, job.set_waiter, self.awaited):
+            if job.can_widen(self.scheduler):  # rather than idle
+                job.window *= 2
+                self.feed(job)
+            left_s, tell = time_left(deadline), functools.partial(setattr, job, "waiter")
+            if not self.wait_until(lambda: job.has_run() or job.can_widen(self.scheduler), left_s, tell, self.awaited):
                 raise FutureTimeout("a result of map() was not there in time")
             job.waiter = None
         return True
@@ -4600,11 +4531,6 @@ class Calls(Parking):
         self.glance()
         return True
 
-    def widen(self, job: MapJob) -> None:
-        if job.can_widen(self.scheduler):
-            job.window *= 2
-            self.feed(job)
-
 
 class Runtime(Calls):
     """What a process needs to run and create tasks, one per process: all of the above, constants, interrupts, ends."""
@@ -4626,6 +4552,7 @@ class Runtime(Calls):
         """Learn the facts of the pool (lock held; later it would undo what POOL has said since)."""
         welcome = json.loads(bytes(frames[1]))
         self.scheduler.live = welcome["live"]
+        self.scheduler.retries = welcome.get("retries", self.scheduler.retries)  # a client has it from here alone
         self.teller.set_clock(welcome)
 
     def on_const(self, frames: Frames) -> None:
@@ -4920,10 +4847,7 @@ class Pump:
         self.watching_both: Optional[Waits] = None  # link(s) and bell
 
     def kick(self, soon: bool = False) -> None:
-        """Wake the pump: there is something to carve, or will be `soon`, unless it looks soon anyway.
-
-        Scheduler's thread.
-        """
+        """Wake the pump (scheduler's thread): there is something to carve, or `soon`, unless it looks anyway."""
         if not (self.asleep or soon and self.patient):
             return
         self.asleep = self.patient = False
@@ -6001,11 +5925,6 @@ class Client(Neighbourhood):
         while self.intake:
             items.append(self.intake.popleft())
         return items
-
-    def on_welcome(self, frames: Frames) -> None:
-        """Learn from the launcher what its options, which it alone has read, say of our tasks."""
-        super().on_welcome(frames)
-        self.scheduler.retries = json.loads(bytes(frames[1]))["retries"]
 
     def on_pool(self, frames: Frames) -> None:
         """Break the pool when no worker is left to run its tasks."""

@@ -898,20 +898,20 @@ def visit(scheduler, owner=(3, 1), n=4):
 
 
 def test_what_is_queued_counts_if_somebody_wants_it(scheduler):
-    assert not scheduler.has_queued()
+    assert not scheduler.is_busy()
     scheduler.put(visit(scheduler))
-    assert scheduler.has_queued() and not scheduler.has_queued(own=True)
+    assert scheduler.is_busy() and not scheduler.is_busy(own=True)
     one = block()
     scheduler.put(one)
-    assert scheduler.has_queued(own=True)
+    assert scheduler.is_busy(own=True)
     one.job.abandoned = True
-    assert not scheduler.has_queued(own=True)
+    assert not scheduler.is_busy(own=True)
     scheduler.levels[0][0].job.abandoned = True
-    assert not scheduler.has_queued()
+    assert not scheduler.is_busy()
     (future,) = add(scheduler, scope(scheduler))
-    assert scheduler.has_queued(own=True)
+    assert scheduler.is_busy(own=True)
     future.state = scoop_lite.CANCELLED
-    assert not scheduler.has_queued()
+    assert not scheduler.is_busy()
 
 
 def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
