@@ -2285,8 +2285,8 @@ class Job:
 
     fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
     failed = abandoned = False
-    key: Optional[ChunkKey] = None
-    owner: Optional[Tuple[int, int]] = None
+    key: Any = None
+    owner: Any = None
 
     def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
         self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
@@ -2383,8 +2383,6 @@ class Visit(Job):
         head: its CHUNK. function, payload: its frames. columns: the payload, once unpickled (see `Block`).
     """
 
-    key: ChunkKey
-    owner: Tuple[int, int]
     columns: Any = None
 
     def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames, taker: Taker) -> None:
@@ -3007,12 +3005,13 @@ class Carver(Taker):
                 block = sent.block
                 a, b = max(first, block.lo) - block.lo, min(end, block.hi) - block.lo
                 if a < b and job in (None, block.job):
-                    self.ask_back(kind, sent, REF.pack(chunk_id, a, b - a))
                     asked.append((chunk_id, a))
+                    ref = REF.pack(chunk_id, a, b - a)
+                    if sent.holder is None:
+                        self.emit(self.message(kind, OWNER.pack(self.rank, self.incarnation), ref))
+                    else:
+                        sent.holder.link.send(message(kind, *sent.holder[:2], STRAIGHT, ref))
         return asked
-
-    def ask_back(self, kind: str, sent: Sent, ref: bytes) -> None:
-        self.emit(self.message(kind, OWNER.pack(self.rank, self.incarnation), ref))
 
     def ship(self, block: Block) -> None:
         """Pickle and send what was carved; what cannot be pickled runs at home."""
@@ -4442,13 +4441,6 @@ class Calls(Parking):
             for ref in asked:
                 waiting.pop(ref, None)
 
-    def cancel_all(self) -> None:
-        """Cancel all tasks of this worker's own that have not started."""
-        for level in self.scheduler.levels:
-            for item in list(level):
-                if type(item) is Future:
-                    self.cancel(item)
-
     def abandon(self, job: MapJob, kind: str = "CANCEL") -> None:
         """Drop what has not started of a map whose consumer is gone; `kind` may be ABORT (see `giving_up`).
 
@@ -4462,15 +4454,14 @@ class Calls(Parking):
         if self.link is not None and (job.length is None or job.done < job.length):
             self.later.append(functools.partial(self.scheduler.recall, kind, job))
 
-    def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Dict[int, Any]:
+    def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Any:
         """Call a function once on each worker (see `futures.run_on_all`)."""
         self.check_thread()
         if self.link is None:
             return {self.rank: func(*args)}
         answer = coming_answer()
         self.scheduler.run_on_all(Everywhere(func, args, self.scheduler.by_value), answer)
-        by_rank: Dict[int, Any] = answer.result()
-        return by_rank
+        return answer.result()
 
     def feed(self, job: MapJob) -> None:
         """Draw a map's input into the queue, as far as its window allows."""
@@ -4499,7 +4490,7 @@ class Calls(Parking):
                 return False
             if deadline is None and self.run_next_here(job):
                 continue
-            if job.can_widen(self.scheduler):  # rather than idle
+            if job.can_widen(self.scheduler):
                 job.window *= 2
                 self.feed(job)
             left_s, tell = time_left(deadline), functools.partial(setattr, job, "waiter")
@@ -5106,14 +5097,9 @@ def map_as_completed(
 
 
 def start_map(
-    func: Any,
-    iterables: Sequence[Any],
-    timeout: Optional[float] = None,
-    chunksize: Optional[int] = None,
-    buffersize: Optional[int] = None,
-    fold: Any = None,
-    in_order: bool = True,
-) -> MapResults:
+    func: Any, iterables: Sequence[Any], timeout: Optional[float] = None, chunksize: Optional[int] = None,
+    buffersize: Optional[int] = None, fold: Any = None, in_order: bool = True,
+) -> MapResults:  # fmt: skip
     """Check a map's arguments, make its job and queue what its window allows; return its results."""
     if not callable(func):
         raise TypeError(f"map() needs a callable first, not {type(func).__name__}")
@@ -5320,7 +5306,8 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     """
     found = runtime()
     if cancel_futures:
-        found.cancel_all()
+        for future in [item for level in found.scheduler.levels for item in level if type(item) is Future]:
+            found.cancel(future)
     if wait:
         found.wait_until(lambda: not found.scheduler.is_busy(own=True), watched=found.resting)
 
@@ -5342,7 +5329,7 @@ def run_on_all(func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
         >>> futures.run_on_all(len, "abc")
         {0: 3}
     """
-    return runtime().run_on_all(func, args)
+    return runtime().run_on_all(func, args)  # type: ignore[no-any-return]
 
 
 @public(futures, "task_seed")
@@ -5621,12 +5608,6 @@ class ClientScheduler(Scheduler):
             for chunk_id, sent in self.sent.items() if sent.holder and sent.holder[:2] == (rank, incarnation)
             for first, end in sent.left
         ]  # fmt: skip
-
-    def ask_back(self, kind: str, sent: Sent, ref: bytes) -> None:
-        if sent.holder is None:
-            super().ask_back(kind, sent, ref)
-        else:
-            sent.holder.link.send(message(kind, *sent.holder[:2], STRAIGHT, ref))
 
     def take_away(self) -> Any:
         """Take out the next chunk: what came back, or the map that is running, before what has come since."""

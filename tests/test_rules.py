@@ -518,6 +518,18 @@ def test_a_task_that_is_given_away_just_before_its_cancellation_is_not_cancelled
     assert future.state == scoop_lite.SENT
 
 
+def test_what_was_lost_with_its_worker_is_missed_when_nobody_looks_at_it(monkeypatch):
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    monkeypatch.setitem(scoop_lite._state, "runtime", runtime)
+    for seen in True, False:
+        future = scoop_lite.coming_answer()
+        scoop_lite.Parcel([future], len, scoop_lite.CALLS, 0, 0, 0).deliver_error(0, scoop_lite.WorkerLost("gone"))
+        if seen:
+            assert str(future.exception()) == "gone"
+        del future
+    assert [str(error) for error in runtime.unseen] == ["gone"]
+
+
 def test_results_of_suspects_take_the_way_that_survives_their_worker():
     runtime, ways = scoop_lite.Runtime(scoop_lite.Config(n=1), 1), []
     runtime.pipe = SimpleNamespace(send=lambda frames: ways.append("pipe"))
