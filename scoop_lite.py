@@ -2530,6 +2530,11 @@ def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
         piece.out.extend(calls)
 
 
+def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    """Call a task of a slice with keyword arguments (KWCALLS)."""
+    return func(*args, **(kwargs or {}))
+
+
 def raise_interrupt(_: Any) -> None:
     """Stand for a task's function, where one is to be interrupted."""
     raise KeyboardInterrupt
@@ -2785,18 +2790,14 @@ class Queue:
                 level.popleft()
             elif level and level[-1] is future:
                 level.pop()
-            else:
-                self.left_stale(level)
+            else:  # it stays there; such ones are swept out if they are most
+                level.stale += 1
+                if level.stale > 64 and level.stale * 2 > len(level):
+                    kept = [item for item in level if type(item) is not Future or item.state == PENDING]
+                    level.clear()
+                    level.extend(kept)
+                    level.stale = 0
             return True
-
-    def left_stale(self, level: Level) -> None:
-        """Count a future that stays in its queue though taken; sweep out such ones if they are most (lock held)."""
-        level.stale += 1
-        if level.stale > 64 and level.stale * 2 > len(level):
-            kept = [item for item in level if type(item) is not Future or item.state == PENDING]
-            level.clear()
-            level.extend(kept)
-            level.stale = 0
 
 
 class Taker(Queue):
@@ -2843,10 +2844,6 @@ class Taker(Queue):
                 hunger = None
         if hunger is not None:
             self.emit(self.message("HUNGRY", hunger))
-
-    def has_asked(self) -> bool:
-        """Return True while everybody who may have batches knows that one is wanted."""
-        return (self.asked or not self.straight) and self.wanted > self.received
 
     def hunger(self, wanted: int) -> bytes:
         """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
@@ -2964,10 +2961,6 @@ class Carver(Taker):
                         self.level(rest.job.depth).appendleft(rest.part(rest.lo, middle))
                     return rest.part(middle, rest.hi)
         return None
-
-    def is_divisible(self) -> bool:
-        """Return True while a slice runs that has tasks to give away, or to hand in before it ends."""
-        return any(piece.block.hi - piece.block.lo > 1 for piece in self.slices[:])
 
     def break_off(self, piece: Slice) -> None:
         """Return the tasks of a running slice that have not begun to their queue (lock held)."""
@@ -3271,7 +3264,11 @@ class Scheduler(Carver):
                 visit.columns = loads(visit.payload)
                 visit.payload = []
         except BaseException as error:
-            self.unreadable(visit.key, block.lo, count, error)
+            text = str(error) if isinstance(error, AttributeError) else ""
+            missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
+            why = facts(error=traceback_text(error), missing=missing)
+            self.add_part(visit.key, block.lo, count, UNREADABLE, [why])
+            self.flush()
             return False
         block.columns = visit.columns
         return True
@@ -3303,13 +3300,6 @@ class Scheduler(Carver):
             self.n_chunks += 1
         head = CHUNK.pack(*key, 0, 1, 0, 0, CALLS, job.place, 0, n_frames)
         self.emit(self.message("ALL", job.function, head, *job.payload))
-
-    def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
-        """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
-        text = str(error) if isinstance(error, AttributeError) else ""
-        missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
-        self.add_part(key, first, count, UNREADABLE, [facts(error=traceback_text(error), missing=missing)])
-        self.flush()
 
     def send_again(self, block: Block, by_value: Names, reason: Dict[str, Any]) -> None:
         """Send tasks again that a worker could not unpickle: one at a time, or by value if it lacked a name."""
@@ -3839,7 +3829,7 @@ class Baton(Porch):
         """
         strand, main = self.current, self.strands.main
         code = innermost(sys._current_frames()[strand.ident]).f_code
-        if code is not run_calls.__code__ and code is not Runner.run_future.__code__:
+        if code not in (run_calls.__code__, call_with.__code__, Runner.run_future.__code__):
             return False
         self.left[strand.ident] = strand, self.recorder and self.recorder.park()
         strand.saved = self.scope, self.slice, self.task, self.inline
@@ -3919,7 +3909,8 @@ class Runner(Baton):
                 scheduler.sate(-1.0)  # what the client sent, the broker does not know of
             pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            if not scheduler.has_asked() and (not left_s or cost + left_s < scheduler.ahead_s()):
+            all_know = (scheduler.asked or not scheduler.straight) and scheduler.wanted > scheduler.received
+            if not all_know and (not left_s or cost + left_s < scheduler.ahead_s()):
                 scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
@@ -4727,7 +4718,8 @@ class Runtime(Calls):
         runs = self.slice or self.task
         mine = runs is piece or piece.scope is not None and scope_of(runs) is piece.scope
         ours = innermost(frame)
-        in_task = ours.f_code is run_calls.__code__ or ours is not frame and ours.f_code is Runtime.run_future.__code__
+        in_slice = ours.f_code in (run_calls.__code__, call_with.__code__)
+        in_task = in_slice or ours is not frame and ours.f_code is Runtime.run_future.__code__
         if piece.index() != index or not main or not (mine or piece.strand is self.current):
             self.doomed = None
         elif self.lock.locked() or not in_task or not mine:
@@ -4752,11 +4744,6 @@ def signal_self(number: int) -> None:
 def set_already(name: str) -> TypeError:
     """Make the error of whoever sets a constant for the second time."""
     return TypeError(f"the constant {name!r} is set already; constants can be set once")
-
-
-def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-    """Call a task with keyword arguments (KWCALLS)."""
-    return func(*args, **(kwargs or {}))
 
 
 def new_strands(name: str) -> Union[GreenletStrands, ThreadStrands]:
@@ -4882,7 +4869,7 @@ class Pump:
         self.asleep = self.patient = True  # from here on `kick` rings; only then look
         watch = self.wanted() if not self.idling else self.reads()
         queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
-        busy = not self.idling and (queued or scheduler.is_divisible())
+        busy = not self.idling and (queued or any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:]))
         timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should
         if watch and (scheduler.results or ordered and (queued or busy)):
             timeout = 0.005 if ordered else FLUSH_S  # tasks that may be given away only later; results that are to go
@@ -6661,8 +6648,8 @@ def prompt(module: types.ModuleType) -> None:
 #: Of functions that call user code or wait, so that an interrupt loses nothing there.
 INTERRUPTIBLE = {None} | {  # None: exit functions
     function.__code__
-    for function in (run_calls, Runner.run_future, MapJob.draw, absorb, Runtime.initialize, Waits.wait, run_program,
-                     prompt, *vars(futures).values(), *vars(shared).values())
+    for function in (run_calls, call_with, Runner.run_future, MapJob.draw, absorb, Runtime.initialize, Waits.wait,
+                     run_program, prompt, *vars(futures).values(), *vars(shared).values())
     if isinstance(function, types.FunctionType)
 }  # fmt: skip
 

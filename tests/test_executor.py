@@ -593,6 +593,7 @@ WAITS = {
     "map of a function in C": "lambda: list(pool.map(time.sleep, [60] * 10))",
     "map of a loop": "lambda: list(pool.map(spin, [60] * 3))",
     "result": "pool.submit(nap, 60).result",
+    "result of a call with keywords": "pool.submit(nap, seconds=60).result",
     "exception": "pool.submit(nap, 60).exception",
     "result of a task that waits": "pool.submit(parent, 60).result",
 }
