@@ -244,7 +244,7 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("NEIGHBOUR", "broker > client", "facts", "a straight link to a worker follows as a descriptor", "CONST, BATCH"),
 ], 1)]  # fmt: skip
 # Handled by whichever thread reads the link: they touch queues and counters only.
-URGENT = ("WELCOME", "ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "LOST", "POOL", "MODULE",
+URGENT = ("WELCOME", "ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "SPREAD", "LOST", "POOL", "MODULE",
           "PIECE", "CREDIT")  # fmt: skip
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
@@ -2274,7 +2274,7 @@ def coming_answer() -> Future:
 
 
 class Job:
-    """Tasks of one function that share how they are called, and where their results go. Base of the three below.
+    """Tasks of one function that share how they are called, and where their results go. Base of the four below.
 
     Attributes:
         func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
@@ -2719,8 +2719,8 @@ class Queue:
             return future
 
     def known_cost(self, item: Any) -> float:
-        """Return the measured seconds per task of a queue's item; infinite if unknown."""
-        func = item.func if type(item) is Future else item.job.func if type(item) is Block else None
+        """Return the measured seconds per task of a queue's item; infinite if unknown, or not unpickled yet."""
+        func = item.func if type(item) is Future else item.job.func
         return self.costs.get(cost_key(func), float("inf")) if func is not None else float("inf")
 
     def left_s(self) -> float:

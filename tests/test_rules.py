@@ -1039,6 +1039,17 @@ def test_a_task_for_all_whose_worker_died_is_not_tried_elsewhere(scheduler):
     assert "during run_on_all()" in str(failure.look())
 
 
+def test_a_worker_that_dies_when_a_task_has_just_been_spread_is_counted():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    job = scoop_lite.Everywhere(len, ("abc",), frozenset())
+    runtime.scheduler.run_on_all(job, scoop_lite.coming_answer())
+    death = scoop_lite.facts(rank=2, host="node1", pid=9, how="was killed")
+    lost = scoop_lite.message("LOST", 0, 1, death, scoop_lite.LOST_REF.pack(0, 2, 1, False))
+    runtime.take_in(collections.deque([scoop_lite.message("SPREAD", 0, 1, REF.pack(0, 0, 3)), lost]))
+    runtime.dispatch()
+    assert runtime.scheduler.sent[0].left == [(0, 2)] and len(job.outcomes) == 1
+
+
 def chunk_of(owner=(3, 1), chunk=5, first=0, n=4, careful=0, depth=0, payload=None):
     """A chunk of another worker's `len` tasks, as it comes in a batch."""
     function = scoop_lite.join(scoop_lite.dumps((len, None)))
