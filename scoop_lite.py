@@ -117,12 +117,12 @@ LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its
 CHUNK_S = 0.03  # measured work carved into one chunk: more is lost with a worker, less costs messages
 FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
 MIN_CHUNK_S = 0.0004  # a chunk of less work than this costs more to move than to run
-SHORT_S = 0.002  # tasks measured shorter are prefetched and may delay a flush of results
+SHORT_S = 0.002  # tasks measured shorter are prefetched, and run without the pump beside them
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
 AHEAD_S = 0.01  # what fetching may take at most beside the shortest time seen: a busy owner's pump waits for the GIL
 SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
-FLUSH_S = 0.02  # results wait this long for company, while short tasks run: less wakes broker and owner for each slice
+FLUSH_S = 0.02  # results wait this long for company while tasks are left: less wakes their owner for each slice
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
 SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
@@ -2824,15 +2824,20 @@ class Taker(Queue):
             to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
             to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
 
-    def flush(self, want: bool = False) -> None:
-        """Send the results that wait for company; `want` one more batch, unless that was said and not answered."""
+    def flush(self, want: bool = False, ahead: bool = False) -> None:
+        """Send the results that wait for company; `want` one more batch, unless that was said and not answered.
+
+        `ahead`: it has tasks yet; so the broker, who would have others return theirs, is told only if the client knows
+        already, and has not answered.
+        """
         with self.lock:
             waiting, self.results = self.results, {}
             self.flushed_s = self.clock()
             ask = want and self.straight and not self.asked
             if ask:
                 self.asked, self.asked_s = True, self.flushed_s
-            hunger = self.hunger(self.received + 1) if want and self.wanted <= self.received else None
+            tell = want and self.wanted <= self.received and not (ask and ahead)
+            hunger = self.hunger(self.received + 1) if tell else None
         if ask:
             to, *parts = waiting.pop((ORIGIN, 0), [STRAIGHT])
             self.emit(self.message("NEXT", to, HUNGER.pack(1, 0), *parts))
@@ -2844,6 +2849,10 @@ class Taker(Queue):
                 hunger = None
         if hunger is not None:
             self.emit(self.message("HUNGRY", hunger))
+
+    def has_asked(self) -> bool:
+        """Return True while everybody who may have batches knows that one is wanted."""
+        return (self.asked or not self.straight) and self.wanted > self.received
 
     def hunger(self, wanted: int) -> bytes:
         """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
@@ -2911,7 +2920,7 @@ class Carver(Taker):
                     if head.job.owner and self.clock() < self.late_s:
                         break  # tasks of others would only go round: they are next here, and their owner is asked too
                     if not head.job.abandoned:
-                        return self.cut(level, self.block_chunk(head))
+                        return self.cut(level, self.block_chunk(head, len(level) - 1))
                     level.popleft()
                 elif head.state == PENDING:
                     return self.gather(level)
@@ -2920,13 +2929,15 @@ class Carver(Taker):
                     level.stale -= 1
         return self.rob()
 
-    def block_chunk(self, block: Block) -> int:
+    def block_chunk(self, block: Block, n_behind: int = 0) -> int:
+        """Return how many tasks of a block make a chunk; what waits behind it counts, for else its end makes crumbs."""
         if block.columns is None:
             return block.hi - block.lo  # it goes on as it came
         if block.alone or not self.retries:
             return 1
         budget_s = CHUNK_S if block.job.fold is None else FOLD_CHUNK_S
-        return getattr(block.job, "chunk", None) or self.chunk_size(block.hi - block.lo, block.job.func, budget_s)
+        n = block.hi - block.lo + n_behind
+        return getattr(block.job, "chunk", None) or self.chunk_size(n, block.job.func, budget_s)
 
     def gather(self, level: Level) -> Block:
         """Take futures of one function and one parent off the front of a queue, as one parcel (lock held)."""
@@ -3903,15 +3914,16 @@ class Runner(Baton):
         left_s, known = scheduler.left_s(), scheduler.costs.get(cost_key(func))
         cost = n * (known or 0.0)
         pump.long_task = known is None or known >= SHORT_S
+        waited = pump.long_task and (scheduler.asked or scheduler.is_hungry)  # who has no tasks may wait for results
+        if scheduler.results and (known is None or waited or now() - scheduler.flushed_s + cost > FLUSH_S):
+            scheduler.flush()  # now, as these tasks may keep the GIL from the pump
         if pump.long_task:
-            scheduler.flush()
             if scheduler.straight and scheduler.wanted > scheduler.received:
                 scheduler.sate(-1.0)  # what the client sent, the broker does not know of
             pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            all_know = (scheduler.asked or not scheduler.straight) and scheduler.wanted > scheduler.received
-            if not all_know and (not left_s or cost + left_s < scheduler.ahead_s()):
-                scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
+            if not scheduler.has_asked() and (not left_s or cost + left_s < scheduler.ahead_s()):
+                scheduler.flush(want=True, ahead=True)  # prefetch: the next batch comes while this one runs
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
 
@@ -5575,6 +5587,9 @@ class ClientScheduler(Scheduler):
 
     def may_give(self) -> bool:
         return bool(self.intake or any(self.levels))
+
+    def block_chunk(self, block: Block, n_behind: int = 0) -> int:
+        return super().block_chunk(block, n_behind + len(self.intake))
 
     def carve(self) -> None:
         """Give tasks to hungry neighbours; fill the broker's orders."""

@@ -40,7 +40,7 @@ MARKER = "SCOOP_LITE_TEST_RUN"
 
 #: Start of every program that `facts` runs.
 PRELUDE = '''\
-import collections, functools, itertools, json, operator, os, random, signal, sys, threading, time
+import collections, functools, itertools, json, operator, os, random, signal, sys, tempfile, threading, time
 import scoop_lite
 from scoop_lite import futures, shared
 

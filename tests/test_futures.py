@@ -717,6 +717,12 @@ def test_future_after_pep_3148(facts):
             time.sleep(seconds)
             return seconds
 
+        def hold(place):
+            open(os.path.join(place, "begun"), "w").close()
+            while not os.path.exists(os.path.join(place, "end")):
+                time.sleep(0.01)
+            return 1
+
         def fail():
             raise LookupError("why")
 
@@ -731,8 +737,10 @@ def test_future_after_pep_3148(facts):
             failed = futures.submit(fail)
             failed.add_done_callback(lambda f: calls.append(["failed", repr(f.exception())]))
             error = failed.exception()
-            running = futures.submit(nap, 1)
-            time.sleep(0.3)  # now the other worker is busy with it
+            place = tempfile.mkdtemp()
+            running = futures.submit(hold, place)
+            while not os.path.exists(os.path.join(place, "begun")):
+                time.sleep(0.01)  # until the other worker is busy with it
             cancelled = futures.submit(nap, 9)
             cancelled.add_done_callback(lambda f: calls.append(["cancelled", f.cancelled()]))
             return {
@@ -743,7 +751,8 @@ def test_future_after_pep_3148(facts):
                 "cancelled": [cancelled.cancel(), cancelled.cancel(), cancelled.cancelled(), cancelled.done(),
                               cancelled.running(), outcome(cancelled.result).split(":")[0],
                               outcome(cancelled.exception).split(":")[0]],
-                "running": [running.cancel(), running.done(), running.cancelled(), running.result()],
+                "running": [running.cancel(), running.done(), running.cancelled(),
+                            open(os.path.join(place, "end"), "w").close(), running.result()],
                 "types": [isinstance(f, futures.Future) for f in (plain, failed, cancelled)],
                 "hashable": len({plain, failed, cancelled, plain}), "repr": repr(plain),
                 "calls": calls,
@@ -755,7 +764,7 @@ def test_future_after_pep_3148(facts):
     why = "LookupError('why')"
     assert got["failed"] == [why, True, "LookupError: why", True, False, False]
     assert got["cancelled"] == [True, True, True, True, False, "CancelledError", "CancelledError"]
-    assert got["running"] == [False, False, False, 1]
+    assert got["running"] == [False, False, False, None, 1]
     assert got["types"] == [True] * 3 and got["hashable"] == 3 and "Future" in got["repr"]
     assert got["calls"] == [
         ["first", True, True],

@@ -745,6 +745,15 @@ def test_orders_are_filled_once(scheduler):
     assert scheduler.messages() == ["BATCH", "BATCH"] and scheduler.filled == 2
 
 
+def test_what_has_come_back_is_not_given_away_in_crumbs_while_more_waits_behind_it(scheduler):
+    scheduler.note_cost(len, 1e-4)
+    scheduler.live, scheduler.ordered = 2, 1
+    add(scheduler, scope(scheduler), n=2000)
+    scheduler.put_back(block(20))  # alone, it would be cut into 5, 4, 3 ...
+    scheduler.carve()
+    assert CHUNK.unpack(scheduler.last()[2])[4] == 20
+
+
 def test_a_batch_says_which_tasks_it_holds_and_the_owner_keeps_them(scheduler):
     one = block(10, depth=3)
     scheduler.n_chunks = 6
@@ -816,6 +825,18 @@ def test_results_and_hunger_travel_in_one_message(timed):
     timed.flush(want=True)
     assert timed.messages() == ["NEXT", "RESULT", "HUNGRY", "HUNGRY"]
     assert HUNGER.unpack(timed.last()[1]) == (1, 3)
+
+
+def test_the_next_batch_is_asked_of_the_client_before_the_broker_has_others_return_theirs(timed):
+    timed.straight = True
+    timed.flush(want=True, ahead=True)
+    assert timed.messages() == ["NEXT"] and timed.last()[1] == scoop_lite.STRAIGHT and not timed.is_hungry
+    timed.flush(want=True, ahead=True)  # a slice later: the client has none
+    assert timed.messages() == ["NEXT", "HUNGRY"] and timed.is_hungry
+    timed.asked = False
+    timed.sate(-1.0)
+    timed.flush(want=True)  # nothing is left to do here
+    assert timed.messages()[3:] == ["NEXT", "HUNGRY"] and timed.has_asked()
 
 
 def test_futures_that_travel_together_are_of_one_function_one_parent_and_in_order(scheduler):
