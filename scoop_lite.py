@@ -244,7 +244,7 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("NEIGHBOUR", "broker > client", "facts", "a straight link to a worker follows as a descriptor", "CONST, BATCH"),
 ], 1)]  # fmt: skip
 # Handled by whichever thread reads the link: they touch queues and counters only.
-URGENT = ("WELCOME", "ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "LOST", "POOL", "MODULE",
+URGENT = ("WELCOME", "ORDER", "BATCH", "RETURNED", "CANCEL", "ABORT", "SPREAD", "LOST", "POOL", "MODULE",
           "PIECE", "CREDIT")  # fmt: skip
 CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
@@ -2086,13 +2086,15 @@ GONE = object()  # the outcome of a task that was cancelled
 class Failure:
     """The exception that a task ended with, until somebody looks at it.
 
-    Dropped unseen, it is logged: nothing that went wrong is swallowed. `__del__` only appends to a deque.
+    Dropped unseen with its future, it is logged: nothing that went wrong is swallowed. (A map's consumer looks as far
+    as it wants to.) `__del__` only appends to a deque.
     """
 
     __slots__ = ("error", "unseen")
 
-    def __init__(self, error: BaseException, unseen: Optional[Deque[BaseException]] = None) -> None:
-        self.error, self.unseen = error, unseen
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+        self.unseen: Optional[Deque[BaseException]] = None
 
     def look(self) -> BaseException:
         self.unseen = None
@@ -2152,6 +2154,8 @@ class Future:
             return
         self.value = outcome
         self.state = FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED
+        if self.state == FAILED and _state["runtime"] is not None:
+            outcome.unseen = _state["runtime"].unseen
         self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
         waiters, self.waiters = self.waiters, None
         for waiter in waiters or ():
@@ -2255,18 +2259,27 @@ class Future:
             self.waiters.append(waiter)
 
 
+def coming_answer() -> Future:
+    """Make a future that stands for no task: whoever gets the answer to a message settles it."""
+    answer = Future(None, (), None, None, 0)
+    answer.state = RUNNING
+    return answer
+
+
 class Job:
-    """Tasks of one function that share how they are called, and where their results go. Base of the three below.
+    """Tasks of one function that share how they are called, and where their results go. Base of the four below.
 
     Attributes:
         func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
         place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting.
         born_s: when it was made here. failed: an outcome may be a Failure; else nobody has to look at each.
-        abandoned: nobody wants the results any more.
+        abandoned: nobody wants the results any more. key, owner: of the chunk they came in, if they are a `Visit`.
     """
 
     fold: Any = None  # the operator of a reduction, applied to each run of results where they are made
     failed = abandoned = False
+    key: Any = None
+    owner: Any = None
 
     def __init__(self, func: Any, mode: int, place: int, order: int, depth: int) -> None:
         self.func, self.mode, self.place, self.order, self.depth = func, mode, place, order, depth
@@ -2284,48 +2297,48 @@ class Job:
         self.failed = True
         self.deliver(index, 1, [Failure(error)])
 
-    def dropped(self) -> bool:
-        """Return True when nobody wants the results any more."""
-        return self.abandoned
-
 
 class Parcel(Job):
     """Submitted tasks that were carved together: the owner's record of them until their results come."""
 
-    def __init__(self, futures: List[Future]) -> None:
-        head = futures[0]
-        mode = KWCALLS if head.kwargs else CALLS
-        super().__init__(head.func, mode, head.at.place, head.order, head.at.depth)
-        self.calls = [(f.args, f.kwargs) for f in futures] if mode == KWCALLS else [f.args for f in futures]
+    def __init__(self, futures: List[Any], *about: Any) -> None:
+        super().__init__(*about)
         self.futures = futures
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         for future, outcome in zip(self.futures[first : first + count], outcomes):
             future.settle(outcome)
 
+    def fail(self, error: BaseException) -> None:
+        """Fail all that is not done."""
+        for future in self.futures:
+            if not future.done():
+                future.settle(Failure(error))
+
 
 class Everywhere(Job):
-    """One call on each worker (`run_on_all`). `results` is by rank; `n` is how many there are to be, once known."""
+    """One call on each worker (`run_on_all`); `n` is how many there are, once known. `answer`: results by rank."""
 
     n = -1
+    answer: Any  # a future
 
-    def __init__(self, func: Any, args: Tuple[Any, ...], waiter: Callable[[], None]) -> None:
+    def __init__(self, func: Any, args: Tuple[Any, ...], by_value: Names) -> None:
         super().__init__(functools.partial(with_rank, func), CALLS, 0, 0, 0)
-        self.args, self.waiter = args, waiter
-        self.results: Dict[int, Any] = {}
+        self.args = args
+        own: Any = Own(func, by_value)
+        self.function = join(dumps((functools.partial(with_rank, own), None)))
+        self.payload = dumps([[args]], by_value)
+        self.outcomes: List[Any] = []  # pairs (rank, result); or a Failure, or GONE
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
-        for i, outcome in enumerate(outcomes, first):
-            rank, value = (-1 - i, outcome) if type(outcome) is Failure else outcome
-            self.results[rank] = value
-        self.waiter()
+        self.outcomes += outcomes
+        if len(self.outcomes) == self.n:
+            failed = [outcome for outcome in self.outcomes if type(outcome) is not tuple]
+            self.answer.settle(failed[0] if failed else dict(sorted(self.outcomes)))
 
-    def value(self) -> Dict[int, Any]:
-        """Return the results by rank, or raise the first failure."""
-        for outcome in self.results.values():
-            if type(outcome) is Failure:
-                raise outcome.look()
-        return dict(sorted(self.results.items()))
+    def fail(self, error: BaseException) -> None:
+        """Give up what has not come."""
+        self.answer.settle(Failure(error))
 
 
 def with_rank(func: Callable[..., Any], *args: Any) -> Tuple[int, Any]:
@@ -2355,17 +2368,26 @@ def load_own(*ways: bytes) -> Any:
 
 
 class Visit(Job):
-    """Tasks of another worker that run here; their results are sent home in parts."""
+    """Tasks of another worker that came here as a chunk; their results are sent home in parts.
 
-    def __init__(self, chunk: Tuple[Any, ...], func: Any, fold: Any, function: Any, send_part: Any) -> None:
-        super().__init__(func, chunk[7], chunk[8], chunk[9], chunk[5])
-        self.fold = fold
-        self.key: ChunkKey = chunk[:3]
-        self.function = function  # its frame, for passing tasks on
-        self.send_part = send_part
+    It is unpickled when one of them is to be run: until then, it can be passed on as it came.
 
-    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
-        self.send_part(self, first, count, outcomes)
+    Attributes:
+        head: its CHUNK. function, payload: its frames. columns: the payload, once unpickled (see `Block`).
+    """
+
+    columns: Any = None
+
+    def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames, taker: Taker) -> None:
+        super().__init__(None, head[7], head[8], head[9], head[5])
+        self.head, self.function, self.payload, self.taker = head, function, payload, taker
+        self.key, self.owner = head[:3], head[:2]
+
+    def deliver(self, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
+        """Add results to the message that goes to their owner; see `Taker.flush`."""
+        form, frames = pack_outcomes(outcomes, self.taker.by_value)
+        self.taker.n_visits += count
+        self.taker.add_part(self.key, first, count, form, frames, seconds)
 
 
 class MapJob(Job):
@@ -2419,10 +2441,7 @@ class MapJob(Job):
         return Block(self, list(zip(*rows)), first, first, self.drawn) if rows else None
 
     def can_widen(self, scheduler: Scheduler) -> bool:
-        """Return True when the window is used up though the pool could do with more of it.
-
-        Beyond the first window only as far as is useful.
-        """
+        """Return True when the window is used up though the pool could do with more, as far as that is useful."""
         if self.fixed or self.drawn == self.length or self.window >= max(WINDOW, self.useful_window(scheduler)):
             return False
         if self.drawn - self.done < self.window - self.window // 4:
@@ -2449,14 +2468,14 @@ class MapJob(Job):
 class Block:
     """Tasks [lo, hi) of a job, waiting here: the element that queues hold, carve and run.
 
-    `columns` begin at index `base` of the job, so that one drawn piece of input is freed as soon as it is used up.
-    `deaths`: workers that died with these tasks. `alone`: they are moved and run one at a time, so that trouble
-    (an unreadable argument, a death) hits the guilty task only.
+    `columns` begin at index `base` of the job, so that one drawn piece of input is freed as soon as it is used up;
+    they are None while a Visit is not unpickled. `deaths`: workers that died with these tasks. `alone`: they are moved
+    and run one at a time, so that trouble (an unreadable argument, a death) hits the guilty task only.
     """
 
     __slots__ = ("job", "columns", "base", "lo", "hi", "deaths", "alone")
 
-    def __init__(self, job: Job, columns: Sequence[Any], base: int, lo: int, hi: int, deaths: int = 0) -> None:
+    def __init__(self, job: Any, columns: Any, base: int, lo: int, hi: int, deaths: int = 0) -> None:
         self.job, self.columns, self.base, self.lo, self.hi, self.deaths = job, columns, base, lo, hi, deaths
         self.alone = deaths > 0
 
@@ -2476,17 +2495,6 @@ class Block:
         return row[0] if mode == KWCALLS else (row if mode == COLUMNS else row[0], {})
 
 
-class Chunk:
-    """A chunk of another owner, as it came: not unpickled, so that it can be passed on as it is.
-
-    `left`: the tasks in it that were not cancelled. One that has lost some is opened here: elsewhere all would run.
-    """
-
-    def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames) -> None:
-        self.head, self.function, self.payload = head, function, payload
-        self.left: Ranges = [(head[3], head[3] + head[4])]
-
-
 # ======================================================================================================================
 # Scheduler: work first, carve on order; a worker's queue and its half of the protocol, pure    (scheduler thread, pump)
 # ======================================================================================================================
@@ -2495,7 +2503,7 @@ class Chunk:
 
 
 class Level(Deque[Any]):
-    """The queue of one nesting depth: futures, blocks and chunks; first in, first out."""
+    """The queue of one nesting depth: futures and blocks; first in, first out."""
 
     __slots__ = ("stale",)
 
@@ -2513,6 +2521,11 @@ def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
         piece.out.append(next(calls))  # alone, a task's own StopIteration can be told from the end
     else:
         piece.out.extend(calls)
+
+
+def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
+    """Call a task of a slice with keyword arguments (KWCALLS)."""
+    return func(*args, **(kwargs or {}))
 
 
 def raise_interrupt(_: Any) -> None:
@@ -2551,12 +2564,16 @@ class Slice:
         return rest
 
 
-class Sent(NamedTuple):
+class Sent:
     """An owner's record of one chunk under way."""
 
-    block: Block
-    left: List[int]  # [number of its tasks whose results have not come]
-    by_value: Names  # as it was when they were pickled, or before
+    __slots__ = ("block", "by_value", "holder", "left", "opened")
+
+    def __init__(self, block: Block, by_value: Names, holder: Optional[Neighbour] = None) -> None:
+        self.block, self.by_value = block, by_value  # as it was when they were pickled, or before
+        self.holder = holder  # who has it, if an Executor's client has sent it past the broker
+        self.left: Ranges = [(0, block.hi - block.lo)]  # of its tasks, those whose results have not come
+        self.opened = -1  # of a holder's tasks that are run carefully: the one that has begun
 
 
 def scope_of(runs: Any) -> Optional[Scope]:
@@ -2660,11 +2677,7 @@ class Queue:
         return None
 
     def take(self, limit_s: Optional[float] = None) -> Any:
-        """Take what to run next: a Future (now RUNNING), a Block to run whole, or a Chunk to open; None if nothing.
-
-        Args:
-            limit_s: take only tasks measured shorter than this.
-        """
+        """Take what to run next, if its tasks are shorter than `limit_s`: a Future (now RUNNING), a Block, or None."""
         self.late_s = self.clock() + CHUNK_S
         with self.lock:
             if self.home:  # nobody else can run it, so no time limit keeps it waiting
@@ -2677,11 +2690,11 @@ class Queue:
                 if type(head) is Future and head.state != PENDING:
                     level.popleft()
                     level.stale -= 1
-                elif type(head) is Block and head.job.dropped():
+                elif type(head) is Block and head.job.abandoned:
                     level.popleft()
                 elif limit_s is not None and self.known_cost(head) >= limit_s:
                     return None
-                elif type(head) is Block:
+                elif type(head) is Block and head.columns is not None:
                     return self.cut(level, self.local_size(head))
                 else:
                     if type(head) is Future:
@@ -2699,8 +2712,8 @@ class Queue:
             return future
 
     def known_cost(self, item: Any) -> float:
-        """Return the measured seconds per task of a queue's item; infinite if unknown."""
-        func = item.func if type(item) is Future else item.job.func if type(item) is Block else None
+        """Return the measured seconds per task of a queue's item; infinite if unknown, or not unpickled yet."""
+        func = item.func if type(item) is Future else item.job.func
         return self.costs.get(cost_key(func), float("inf")) if func is not None else float("inf")
 
     def left_s(self) -> float:
@@ -2737,18 +2750,6 @@ class Queue:
         block.lo += n
         return block.part(block.lo - n, block.lo)
 
-    @staticmethod
-    def cut_out(queue: Deque[Any], wanted: Callable[[Job], bool], first: int, end: int) -> Ranges:
-        """Take tasks [first, end) of a job out of a queue's blocks (lock held); return what was found."""
-        found: Ranges = []
-        for item in [x for x in queue if type(x) is Block and wanted(x.job)]:
-            a, b = max(first, item.lo), min(end, item.hi)
-            if a < b:
-                found.append((a, b))
-                queue.remove(item)
-                queue.extend(item.part(x, y) for x, y in ((item.lo, a), (b, item.hi)) if x < y)
-        return found
-
     def local_size(self, block: Block) -> int:
         """Return how many tasks of a block to run in one go here: some milliseconds' worth.
 
@@ -2782,36 +2783,14 @@ class Queue:
                 level.popleft()
             elif level and level[-1] is future:
                 level.pop()
-            else:
-                self.left_stale(level)
+            else:  # it stays there; such ones are swept out if they are most
+                level.stale += 1
+                if level.stale > 64 and level.stale * 2 > len(level):
+                    kept = [item for item in level if type(item) is not Future or item.state == PENDING]
+                    level.clear()
+                    level.extend(kept)
+                    level.stale = 0
             return True
-
-    def left_stale(self, level: Level) -> None:
-        """Count a future that stays in its queue though taken; sweep out such ones if they are most (lock held)."""
-        level.stale += 1
-        if level.stale > 64 and level.stale * 2 > len(level):
-            kept = [item for item in level if type(item) is not Future or item.state == PENDING]
-            level.clear()
-            level.extend(kept)
-            level.stale = 0
-
-    def has_queued(self, own: bool = False) -> bool:
-        """Return True while something waits in a queue that is still to be run: not cancelled, nor abandoned.
-
-        Args:
-            own: look at this worker's own tasks only.
-        """
-        with self.lock:
-            for item in itertools.chain.from_iterable(self.levels):
-                if type(item) is Future:
-                    found = item.state == PENDING
-                elif type(item) is Chunk:
-                    found = not own
-                else:
-                    found = not (item.job.dropped() or own and isinstance(item.job, Visit))
-                if found:
-                    return True
-        return False
 
 
 class Taker(Queue):
@@ -2833,24 +2812,16 @@ class Taker(Queue):
     def message(self, kind: str, *frames: Any) -> Frames:
         return message(kind, self.rank, self.incarnation, *frames)
 
-    def send_part(self, visit: Visit, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
-        """Add results to the message that goes to their owner; see `flush`."""
-        form, frames = pack_outcomes(outcomes, self.by_value)
-        self.n_visits += count
-        self.add_part(visit.key, first, count, form, frames, seconds)
-
     def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
         with self.lock:
             to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
             to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
 
     def flush(self, want: bool = False, ahead: bool = False) -> None:
-        """Send the results that wait for company.
+        """Send the results that wait for company; `want` one more batch, unless that was said and not answered.
 
-        Args:
-            want: say that this worker can take in one more batch, unless that was said and not answered.
-            ahead: it has tasks yet; so the broker, who would have others return theirs, is told only if the client
-                knows already, and has not answered.
+        `ahead`: it has tasks yet; so the broker, who would have others return theirs, is told only if the client knows
+        already, and has not answered.
         """
         with self.lock:
             waiting, self.results = self.results, {}
@@ -2938,12 +2909,10 @@ class Carver(Taker):
         for level in self.levels:
             while level:
                 head = level[0]
-                if (type(head) is Chunk or type(getattr(head, "job", None)) is Visit) and self.clock() < self.late_s:
-                    break  # tasks of others would only go round: they are next here, and their owner is asked too
-                if type(head) is Chunk:
-                    return level.popleft()
                 if type(head) is Block:
-                    if not head.job.dropped():
+                    if head.job.owner and self.clock() < self.late_s:
+                        break  # tasks of others would only go round: they are next here, and their owner is asked too
+                    if not head.job.abandoned:
                         return self.cut(level, self.block_chunk(head, len(level) - 1))
                     level.popleft()
                 elif head.state == PENDING:
@@ -2955,6 +2924,8 @@ class Carver(Taker):
 
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
         """Return how many tasks of a block make a chunk; what waits behind it counts, for else its end makes crumbs."""
+        if block.columns is None:
+            return block.hi - block.lo  # it goes on as it came
         if block.alone or not self.retries:
             return 1
         budget_s = CHUNK_S if block.job.fold is None else FOLD_CHUNK_S
@@ -2973,10 +2944,12 @@ class Carver(Taker):
             if item.order != futures[-1].order + 1 or item.state != PENDING or bool(item.kwargs) != bool(head.kwargs):
                 break
             futures.append(level.popleft())
-        parcel = Parcel(futures)
+        mode = KWCALLS if head.kwargs else CALLS
+        calls = [(f.args, f.kwargs) for f in futures] if mode == KWCALLS else [f.args for f in futures]
+        parcel = Parcel(futures, head.func, mode, head.at.place, head.order, head.at.depth)
         for i, future in enumerate(futures):
             future.state, future.at, future.order = SENT, parcel, i
-        return Block(parcel, [parcel.calls], 0, 0, len(futures))
+        return Block(parcel, [calls], 0, 0, len(futures))
 
     def rob(self) -> Optional[Block]:
         """Take half of what a running slice has not begun, when that is worth it (lock held)."""
@@ -2984,7 +2957,7 @@ class Carver(Taker):
             left = piece.it.__length_hint__()  # type: ignore[attr-defined]
             cost = self.costs.get(cost_key(piece.block.job.func), SHORT_S)
             slow = self.clock() - piece.started_s > 2 * LOCAL_SLICE_S
-            if left and (slow or left * cost > 2 * MIN_CHUNK_S) and not piece.block.job.dropped():
+            if left and (slow or left * cost > 2 * MIN_CHUNK_S) and not piece.block.job.abandoned:
                 rest = piece.rob()
                 if rest is not None:
                     middle = rest.lo + (rest.hi - rest.lo) // 2 if self.retries else rest.hi - 1
@@ -2993,65 +2966,81 @@ class Carver(Taker):
                     return rest.part(middle, rest.hi)
         return None
 
-    def is_divisible(self) -> bool:
-        """Return True while a slice runs that has tasks to give away, or to hand in before it ends."""
-        return any(piece.block.hi - piece.block.lo > 1 for piece in self.slices[:])
+    def break_off(self, piece: Slice) -> None:
+        """Return the tasks of a running slice that have not begun to their queue (lock held)."""
+        rest = piece.rob() if piece in self.slices else None
+        if rest is not None:
+            self.put_back(rest)
 
-    def withdraw(self, key: ChunkKey, first: int, end: int) -> Ranges:
-        """Take tasks [first, end) of a chunk out of all queues; return what was found."""
+    def withdraw(self, wanted: Callable[[Job], bool], first: int = 0, end: int = sys.maxsize) -> Ranges:
+        """Take what has not begun of tasks [first, end) of certain jobs out of all queues (lock held); return ranges.
+
+        What remains of a Visit that is not unpickled yet is to run here: passed on as it came, all would run.
+        """
         found: Ranges = []
         for piece in self.slices:
-            if getattr(piece.block.job, "key", None) == key:
-                rest = piece.rob()
-                if rest is not None:
-                    self.level(rest.job.depth).appendleft(rest)
+            if wanted(piece.block.job):
+                self.break_off(piece)
         for queue in (self.home, self.away, *self.levels):
-            for item in [x for x in queue if type(x) is Chunk and x.head[:3] == key]:
-                gone = [(max(first, a), min(end, b)) for a, b in item.left if a < end and first < b]
-                if gone:
-                    found += gone
-                    item.left, _ = subtract(item.left, first, end)
+            for item in [x for x in queue if type(x) is Block and wanted(x.job)]:
+                a, b = max(first, item.lo), min(end, item.hi)
+                if a < b:
+                    found.append((a, b))
                     queue.remove(item)
-                    self.home.extend([item] if item.left else ())
-            found += self.cut_out(queue, lambda job: getattr(job, "key", None) == key, first, end)
+                    rest = [item.part(x, y) for x, y in ((item.lo, a), (b, item.hi)) if x < y]
+                    (self.home if item.columns is None else queue).extend(rest)
         return found
 
-    def ship(self, item: Any) -> None:
+    def recall(self, kind: str, job: Optional[Job] = None, first: int = 0, end: int = sys.maxsize) -> Ranges:
+        """CANCEL or ABORT tasks [first, end) of a job, or all, that are under way.
+
+        Return, for each chunk that they are in, its id and the first of them in it.
+        """
+        asked = []
+        with self.shipping:  # what is being carved must be on its way before its cancellation
+            for chunk_id, sent in list(self.sent.items()):
+                block = sent.block
+                a, b = max(first, block.lo) - block.lo, min(end, block.hi) - block.lo
+                if a < b and job in (None, block.job):
+                    asked.append((chunk_id, a))
+                    ref = REF.pack(chunk_id, a, b - a)
+                    if sent.holder is None:
+                        self.emit(self.message(kind, OWNER.pack(self.rank, self.incarnation), ref))
+                    else:
+                        sent.holder.link.send(message(kind, *sent.holder[:2], STRAIGHT, ref))
+        return asked
+
+    def ship(self, block: Block) -> None:
         """Pickle and send what was carved; what cannot be pickled runs at home."""
-        if type(item) is Chunk:
-            if item.head[:2] == (ORIGIN, 0):
-                self.give_back(*item.head[2:5])
-            else:
-                self.emit(self.message("BATCH", item.function, CHUNK.pack(*item.head), *item.payload))
-            return
-        block: Block = item
-        if isinstance(block.job, Visit) and block.job.key[:2] == (ORIGIN, 0):
-            self.give_back(block.job.key[2], block.lo, block.hi - block.lo)
-            return
-        start_s, chunk_id, by_value = self.clock(), self.n_chunks, self.by_value
+        job, start_s, chunk_id = block.job, self.clock(), self.n_chunks
+        if job.owner == (ORIGIN, 0):  # it came straight from the client, which still has it, and knows who wants it
+            head = CHUNK.pack(ORIGIN, 1, job.key[2], block.lo, block.hi - block.lo, 0, 0, 0, 0, 0, 0)
+            self.emit(self.message("RETURNED", b"", head))
+        elif block.columns is None:
+            self.emit(self.message("BATCH", job.function, CHUNK.pack(*job.head), *job.payload))
+        else:
+            frames = self.load(block, self.incarnation)
+            if frames is None:
+                with self.lock:
+                    self.filled -= 1
+                return
+            self.emit(frames)
+            if self.recorder is not None:
+                self.recorder.carved(start_s, block, chunk_id)
+
+    def load(self, block: Block, incarnation: int, holder: Optional[Neighbour] = None) -> Optional[Frames]:
+        """Pickle a block and account for it, as it is going to be sent now; None if it cannot be pickled."""
+        by_value = self.by_value
         try:
-            frames = self.pack(block, self.incarnation)
+            frames = self.pack(block, incarnation)
         except Exception as error:
-            with self.lock:
-                self.filled -= 1
             self.not_shipped(block, error)
-            return
-        self.note_sent(block, by_value)
-        self.emit(frames)
-        if self.recorder is not None:
-            self.recorder.carved(start_s, block, chunk_id)
-
-    def give_back(self, chunk_id: int, first: int, count: int) -> None:
-        """Return tasks that came straight from the client, which still has them: it knows who wants them."""
-        head = CHUNK.pack(ORIGIN, 1, chunk_id, first, count, 0, 0, 0, 0, 0, 0)
-        self.emit(self.message("RETURNED", b"", head))
-
-    def note_sent(self, block: Block, by_value: Names) -> None:
-        """Account for a chunk that is packed and on its way; its number is used up."""
-        if not isinstance(block.job, Visit):
-            self.sent[self.n_chunks] = Sent(block, [block.hi - block.lo], by_value)
+            return None
+        if block.job.owner is None:
+            self.sent[self.n_chunks] = Sent(block, by_value, holder)
             self.n_chunks += 1
         self.n_carved += block.hi - block.lo
+        return frames
 
     def pack(self, block: Block, incarnation: int) -> Frames:
         """Pickle a block as a BATCH of one chunk."""
@@ -3059,7 +3048,7 @@ class Carver(Taker):
         rows = block.rows()
         plain = n == 1 and job.mode == CALLS and PLAIN.issuperset(map(type, rows[0][0]))  # as C alone can pickle
         payload = [pickle.dumps(rows, 5)] if plain else dumps(rows, self.by_value)
-        if isinstance(job, Visit):
+        if job.owner:
             function, key, first = job.function, job.key, block.lo
         else:
             function = self.pack_function(job)
@@ -3090,6 +3079,22 @@ class Carver(Taker):
         if fold is None and isinstance(func, FUNCTIONS) and MADE not in packed:
             self.packed = func, bytes(packed)
 
+    def account(self, chunk_id: int, first: int, count: int) -> None:
+        """Note that tasks of a chunk are no longer under way (lock held)."""
+        sent = self.sent[chunk_id]
+        whole = sent.left == [(first, first + count)]  # as nearly always
+        sent.left = [] if whole else subtract(sent.left, first, first + count)[0]
+        if not sent.left:
+            del self.sent[chunk_id]
+            if self.recorder is not None:
+                self.recorder.arrow("f", self.clock(), (self.rank, self.incarnation, chunk_id))
+
+    def take_home(self, chunk_id: int, first: int, count: int) -> Block:
+        """Return tasks of a chunk that are no longer under way as a block (lock held)."""
+        block = self.sent[chunk_id].block
+        self.account(chunk_id, first, count)
+        return block.part(block.lo + first, block.lo + first + count)
+
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
         with self.lock:
@@ -3119,9 +3124,9 @@ class Scheduler(Carver):
         super().__init__(retries, rank, incarnation, emit, lock, live, clock)
         self.later, self.runs_script = later, rank == ORIGIN
         self.aborted: Deque[Tuple[ChunkKey, int, int]] = collections.deque(maxlen=64)  # of late
-        self.interrupt: Callable[[Slice], None] = lambda piece: None  # raise KeyboardInterrupt in the task that runs
+        # Raise KeyboardInterrupt in the task that runs; not in the origin, which listens to its user alone.
+        self.interrupt: Callable[[Slice], None] = lambda piece: None
         self.cancelling: Dict[Tuple[int, int], Callable[[], None]] = {}
-        self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
         self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
         self.n_done = self.n_returned = 0  # tasks
         self.undrawn = 0  # items of maps that are not in a queue yet
@@ -3148,24 +3153,23 @@ class Scheduler(Carver):
         self.on_returned(frames)
 
     def on_returned(self, frames: Frames) -> None:
-        """Queue a chunk; one of our own has come home without being opened."""
+        """Queue a chunk; or take back tasks of our own, unless they have been accounted for meanwhile."""
         head = CHUNK.unpack(frames[2])
-        sent = self.sent.pop(head[2], None) if head[:2] == (self.rank, self.incarnation) else None
-        if sent is None:
-            self.level(head[5]).append(Chunk(head, frames[1], frames[3:]))
-            return
-        first = sent.block.lo + head[3]
-        if head[4] < sent.left[0]:
-            self.sent[head[2]] = sent
-            sent.left[0] -= head[4]
-        self.put_back(sent.block.part(first, first + head[4]))
+        if head[:2] != (self.rank, self.incarnation):
+            self.level(head[5]).append(self.visitors(head, frames))
+        elif head[2] in self.sent:
+            self.put_back(self.take_home(*head[2:5]))
+
+    def visitors(self, head: Tuple[Any, ...], frames: Frames) -> Block:
+        """Return the tasks of another worker that are in a message."""
+        visit = Visit(head, frames[1], frames[3:], self)
+        return Block(visit, None, head[3], head[3], head[3] + head[4], max(0, head[6] - 1))
 
     def on_cancel(self, frames: Frames) -> None:
         """Withdraw tasks that have not started; answer for each range, or that there were none."""
-        rank, incarnation = OWNER.unpack(frames[1])
         chunk_id, first, count = REF.unpack(frames[2])
-        key = (rank, incarnation, chunk_id)
-        ranges = self.withdraw(key, first, first + count)
+        key = (*OWNER.unpack(frames[1]), chunk_id)
+        ranges = self.withdraw(lambda job: job.key == key, first, first + count)
         answer: Frames = [frames[1]]
         for a, b in ranges:
             answer += [PART.pack(chunk_id, a, b - a, 0, EACH, 1), STATUS.pack(WITHDRAWN, 0) * (b - a)]
@@ -3180,12 +3184,12 @@ class Scheduler(Carver):
         key = (*OWNER.unpack(frames[1]), chunk_id)
         self.aborted.append((key, first, first + count))
         for piece in self.slices:
-            if getattr(piece.block.job, "key", None) == key and first <= piece.index() < first + count:
+            if piece.block.job.key == key and first <= piece.index() < first + count:
                 self.interrupt(piece)
 
     def was_aborted(self, block: Block) -> bool:
         """Say whether these tasks were aborted while they were between a queue and the slice that runs them."""
-        key = getattr(block.job, "key", None)
+        key = block.job.key
         return any(key == k and first <= block.lo and block.hi <= end for k, first, end in self.aborted)
 
     def on_lost(self, frames: Frames) -> None:
@@ -3193,63 +3197,55 @@ class Scheduler(Carver):
         death = json.loads(bytes(frames[1]))
         for frame in frames[2:]:
             chunk_id, first, count, opened = LOST_REF.unpack(frame)
-            sent = self.sent[chunk_id]
-            self.account(chunk_id, first, count)
-            block = sent.block.part(sent.block.lo + first, sent.block.lo + first + count)
+            block = self.take_home(chunk_id, first, count)
             if self.recorder is not None:
                 name, about = name_of(block.job.func), {"tasks": count}
                 self.recorder.mark("i", name, self.clock(), s="t", cat="rerun", args=about)
             cut_off = death.get("cut_off") and not self.retries  # OPENED may be lost; these must not run twice
-            if not death.get("retired") and (opened or cut_off or not (sent.block.alone or not self.retries)):
+            if not death.get("retired") and (opened or cut_off or not (block.alone or not self.retries)):
                 block.deaths += 1
                 block.alone = True
-            if block.job.dropped():
+            if block.job.abandoned:
                 continue
-            if type(block.job) is Everywhere:
-                block.deaths = self.retries + 1
-            if block.deaths > self.retries or (block.deaths > 1 and self.runs_script and self.live <= 1):
+            hopeless = block.deaths > self.retries or block.deaths > 1 and self.runs_script and self.live <= 1
+            if hopeless or type(block.job) is Everywhere:
                 self.later(functools.partial(self.give_up, block, death))
             else:
                 self.put_back(block)
 
     def give_up(self, block: Block, death: Dict[str, Any]) -> None:
         """Fail tasks that were present at too many deaths."""
-        if type(block.job) is Everywhere:
-            text = f"worker {death['rank']} on {death['host']} (pid {death['pid']}) {death['how']} during run_on_all()"
-            block.job.deliver_error(block.lo, WorkerLost(text))
-            return
-        text = (
+        worker = f"worker {death['rank']} on {death['host']} (pid {death['pid']})"
+        text = f"{worker} {death['how']} during run_on_all()" if type(block.job) is Everywhere else (
             f"{describe(block.job, block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
-            f"the last one, worker {death['rank']} on {death['host']} (pid {death['pid']}), {death['how']}. "
+            f"the last one, {worker}, {death['how']}. "
             f"It was tried {block.deaths} time{'s' * (block.deaths > 1)} (--retries {self.retries}); look for a crash "
             "in native code, memory that runs out, or os._exit in this task"
         )
         for i in range(block.lo, block.hi):
             block.job.deliver_error(i, WorkerLost(text))
 
-    def account(self, chunk_id: int, first: int, count: int) -> None:
-        """Note that tasks of a chunk are no longer under way (lock held)."""
-        sent = self.sent[chunk_id]
-        sent.left[0] -= count
-        if sent.left[0] <= 0:
-            del self.sent[chunk_id]
-            if self.recorder is not None:
-                self.recorder.arrow("f", self.clock(), (self.rank, self.incarnation, chunk_id))
+    def is_busy(self, own: bool = False) -> bool:
+        """Return True while tasks are under way, or wait here and are wanted; `own`: this worker's own only."""
+        if self.sent or self.home or self.away:
+            return True
+        with self.lock:
+            for item in itertools.chain.from_iterable(self.levels):
+                if type(item) is Future:
+                    found = item.state == PENDING
+                else:
+                    found = not (item.job.abandoned or own and item.job.owner)
+                if found:
+                    return True
+        return False
 
     def on_purge(self, frames: Frames) -> None:
         """Drop what belongs to an owner that died."""
         owner = OWNER.unpack(frames[1])
-        for queue in (self.home, self.away, *self.levels):
-            for item in list(queue):
-                if type(item) is Chunk and item.head[:2] == owner:
-                    queue.remove(item)
-                elif type(item) is Block and isinstance(item.job, Visit) and item.job.key[:2] == owner:
-                    item.job.abandoned = True
-                    queue.remove(item)
+        self.withdraw(lambda job: job.owner == owner)
         for piece in self.slices:
-            if isinstance(piece.block.job, Visit) and piece.block.job.key[:2] == owner:
+            if piece.block.job.owner == owner:
                 piece.block.job.abandoned = True
-                piece.rob()
         self.results.pop(owner, None)
 
     def on_pool(self, frames: Frames) -> None:
@@ -3259,21 +3255,27 @@ class Scheduler(Carver):
             while self.away:
                 self.put_back(self.away.popleft())
 
-    def open(self, chunk: Chunk) -> List[Block]:
-        """Unpickle a chunk; return its blocks to run. One that cannot be unpickled is reported to its owner."""
-        head = chunk.head
-        key, first, count = head[:3], head[3], head[4]
-        if head[6]:  # said before anything of it is touched: unpickling may be what kills us
+    def open(self, block: Block) -> bool:
+        """Unpickle tasks of another worker; False if they cannot be unpickled, which is reported to their owner."""
+        visit: Visit = block.job
+        count = block.hi - block.lo
+        if visit.head[6]:  # said before anything of it is touched: unpickling may be what kills us
             self.flush()
-            self.emit(self.message("OPENED", OWNER.pack(*key[:2]), REF.pack(key[2], first, count)))
+            self.emit(self.message("OPENED", OWNER.pack(*visit.owner), REF.pack(visit.key[2], block.lo, count)))
         try:
-            visit = Visit(head, *self.unpack_function(chunk.function), chunk.function, self.send_part)
-            columns = loads(chunk.payload)
+            if visit.columns is None:
+                visit.func, visit.fold = self.unpack_function(visit.function)
+                visit.columns = loads(visit.payload)
+                visit.payload = []
         except BaseException as error:
-            for a, b in chunk.left:
-                self.unreadable(key, a, b - a, error)
-            return []
-        return [Block(visit, columns, first, a, b, max(0, head[6] - 1)) for a, b in chunk.left]
+            text = str(error) if isinstance(error, AttributeError) else ""
+            missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
+            why = facts(error=traceback_text(error), missing=missing)
+            self.add_part(visit.key, block.lo, count, UNREADABLE, [why])
+            self.flush()
+            return False
+        block.columns = visit.columns
+        return True
 
     def on_all(self, frames: Frames) -> None:
         """Open a task that is for each worker; no other can have it from the queue that it waits in."""
@@ -3283,32 +3285,25 @@ class Scheduler(Carver):
             self.home.append(Block(job, [[job.args]], head[3], head[3], head[3] + 1))
             self.account(head[2], head[3], 1)
         else:
-            self.home.extend(self.open(Chunk(head, frames[1], frames[3:])))
+            self.home.append(self.visitors(head, frames))
 
     def on_spread(self, frames: Frames) -> None:
         chunk_id, _, count = REF.unpack(frames[1])
         sent = self.sent[chunk_id]
-        sent.block.hi = sent.left[0] = sent.block.job.n = count  # type: ignore[attr-defined]
-        sent.block.columns = [[sent.block.job.args] * count]  # type: ignore[attr-defined]
+        sent.block.hi = sent.block.job.n = count
+        sent.block.columns, sent.left = [[sent.block.job.args] * count], [(0, count)]
 
-    def run_on_all(self, job: Everywhere) -> None:
-        """Send a task that each worker is to run once."""
+    def run_on_all(self, job: Everywhere, answer: Any) -> None:
+        """Send a task that each worker is to run once; its results by rank settle the answer, a future."""
+        job.answer = answer
         block = Block(job, [[job.args]], 0, 0, 1)
         block.alone = True
-        own: Any = Own(job.func.args[0], self.by_value)
-        function = join(dumps((functools.partial(with_rank, own), None)))
-        payload = dumps([[job.args]], self.by_value)
-        head = CHUNK.pack(self.rank, self.incarnation, self.n_chunks, 0, 1, 0, 0, CALLS, job.place, 0, len(payload))
-        self.sent[self.n_chunks] = Sent(block, [1], self.by_value)
-        self.n_chunks += 1
-        self.emit(self.message("ALL", function, head, *payload))
-
-    def unreadable(self, key: ChunkKey, first: int, count: int, error: BaseException) -> None:
-        """Report a chunk that cannot be unpickled here; a task that came alone fails with that."""
-        text = str(error) if isinstance(error, AttributeError) else ""
-        missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
-        self.add_part(key, first, count, UNREADABLE, [facts(error=traceback_text(error), missing=missing)])
-        self.flush()
+        with self.shipping:
+            key, n_frames = (self.rank, self.incarnation, self.n_chunks), len(job.payload)
+            self.sent[self.n_chunks] = Sent(block, self.by_value)
+            self.n_chunks += 1
+        head = CHUNK.pack(*key, 0, 1, 0, 0, CALLS, job.place, 0, n_frames)
+        self.emit(self.message("ALL", job.function, head, *job.payload))
 
     def send_again(self, block: Block, by_value: Names, reason: Dict[str, Any]) -> None:
         """Send tasks again that a worker could not unpickle: one at a time, or by value if it lacked a name."""
@@ -3331,23 +3326,22 @@ class Scheduler(Carver):
             payload = frames[at + 1 : at + 1 + n_frames]
             at += 1 + n_frames
             if not count:
-                waiter = self.cancelling.get((chunk_id, first))
-                if waiter:
-                    waiter()
+                if (chunk_id, first) in self.cancelling:
+                    self.cancelling.pop((chunk_id, first))()
                 continue
-            block, _, by_value = self.sent[chunk_id]
+            sent = self.sent[chunk_id]
+            block = sent.block
             with self.lock:
                 self.account(chunk_id, first, count)
             if form == UNREADABLE:
                 part = block.part(block.lo + first, block.lo + first + count)
-                self.send_again(part, by_value, json.loads(bytes(payload[0])))
+                self.send_again(part, sent.by_value, json.loads(bytes(payload[0])))
                 continue
             self.n_returned += count
             if nanoseconds:
                 self.note_cost(block.job.func, nanoseconds / 1e9, count)
-            if not block.job.dropped():
-                unseen = self.unseen if type(block.job) is Parcel else None
-                outcomes = unpack_outcomes(form, payload, count, unseen)
+            if not block.job.abandoned:
+                outcomes = unpack_outcomes(form, payload, count)
                 block.job.failed = block.job.failed or form != LIST or type(outcomes[0]) is Failure
                 block.job.deliver(block.lo + first, count, outcomes)
 
@@ -3409,21 +3403,19 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
 
 
-def unpack_outcomes(
-    form: int, frames: Frames, count: int, unseen: Optional[Deque[BaseException]] = None
-) -> List[Any]:
+def unpack_outcomes(form: int, frames: Frames, count: int) -> List[Any]:
     """Undo `pack_outcomes`; what cannot be unpickled becomes Failures: of those packed one by one, only itself."""
     if form == LIST:
-        whole = unpack_outcome(VALUE, frames, unseen)
+        whole = unpack_outcome(VALUE, frames)
         return [whole] * count if type(whole) is Failure else whole
     outcomes, at = [], 1
     for status, n in STATUS.iter_unpack(frames[0]):
-        outcomes.append(unpack_outcome(status, frames[at : at + n], unseen))
+        outcomes.append(unpack_outcome(status, frames[at : at + n]))
         at += n
     return outcomes
 
 
-def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseException]]) -> Any:
+def unpack_outcome(status: int, frames: Frames) -> Any:
     """Undo `pack_outcome`: return a result, a Failure, or GONE."""
     if status == WITHDRAWN:
         return GONE
@@ -3433,13 +3425,13 @@ def unpack_outcome(status: int, frames: Frames, unseen: Optional[Deque[BaseExcep
         error = loads([frames[2]]) if frames[2] else None
     except BaseException as problem:
         if status == VALUE:
-            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"), unseen)
+            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"))
         error = None
     text, summary = bytes(frames[0]).decode(), bytes(frames[1]).decode()
     if not isinstance(error, BaseException):
         error = ScoopError(f"a task raised {summary} (the exception itself cannot be pickled and unpickled)")
     error.__cause__ = RemoteTraceback(text)
-    return Failure(error, unseen)
+    return Failure(error)
 
 
 FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
@@ -3503,6 +3495,10 @@ class Waiter:
             self.runtime.ready.append(self.strand)
 
 
+#: A condition, and who is to be woken when it holds.
+Watched = Tuple[Callable[[], bool], Waiter]
+
+
 class Pickled(List[Any]):
     """Frames of a constant that nobody has asked for yet."""
 
@@ -3512,18 +3508,8 @@ def pack_constant(value: Any, by_value: Names) -> Frames:
     return dumps(Own(value, by_value) if isinstance(value, FUNCTIONS) else value, by_value)
 
 
-def answer_to(answers: List[Any], waiter: Waiter, answer: Any = True) -> None:
-    """Note an answer and wake who waits for it."""
-    answers.append(answer)
-    waiter()
-
-
 def travelled(by_value: Names, **parts: Any) -> Any:
-    """Return copies of a task's parts that went through pickle (--check), as if it ran elsewhere.
-
-    Raises:
-        Unpicklable: they cannot travel.
-    """
+    """Return copies of a task's parts that went through pickle (--check), or raise Unpicklable, as if it travelled."""
     try:
         return loads(dumps((*parts.values(),), by_value))
     except Exception as error:
@@ -3564,19 +3550,20 @@ class Mailbox:
         self.links: List[Any] = [found for found in (straight, link) if found is not None]  # that are read
         self.outbox, self.arriving = Outbox(OWNER.pack(rank, incarnation)), Inbox()
         self.lock = threading.Lock()
-        self.later: Deque[Callable[[], None]] = collections.deque()
+        self.later: Deque[Callable[[], Any]] = collections.deque()
         live = config.n if link is not None else 1
         self.scheduler = self.scheduler_class(
             rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
         )
         self.scheduler.max_tasks, self.scheduler.straight = config.max_tasks, straight is not None
-        self.unseen = self.scheduler.unseen
+        self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
         self.teller = Recorder(self, config)
         watched = link is not None and (config.verbose > 0 or config.trace)
         self.recorder = self.scheduler.recorder = self.teller if watched else None  # what the hooks call
         self.inbox: Deque[Frames] = collections.deque()
         self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
-        self.resting: List[Tuple[Callable[[], bool], Waiter]] = []  # strands that wait for the end of work
+        self.resting: List[Watched] = []  # of strands that wait for the end of work: tried after each task, too
+        self.awaited: List[Watched] = []  # of consumers of maps: tried before idling
         self.modules: Dict[int, Tuple[Dict[str, Any], bytes]] = {}  # answers to `fetch`, until it takes them
         self.at_leave: List[Callable[[], None]] = []
         self.handlers = handlers_of((self, self.scheduler), *self.roles)
@@ -3645,18 +3632,16 @@ class Mailbox:
         if self.inbox or self.later or self.unseen:
             self.dispatch()
         if self.resting:
-            self.check_rest()
+            self.try_conditions(self.resting)
         if self.scheduler.wanted > self.scheduler.received:
             self.scheduler.sate(self.scheduler.ahead_s())
         if self.scheduler.ordered > self.scheduler.filled:
             self.scheduler.carve()
 
-    def check_rest(self) -> bool:
-        """Wake a strand whose `wait_rest` is over; return True if there is one."""
-        for entry in self.resting:
-            condition, waiter = entry
+    def try_conditions(self, watched: List[Watched]) -> bool:
+        """Wake a strand whose condition, of which no message tells, holds now; return True if there is one."""
+        for condition, waiter in watched:
             if condition():
-                self.resting.remove(entry)
                 waiter()
                 return True
         return False
@@ -3664,11 +3649,7 @@ class Mailbox:
     def receive(self, woken: Optional[Dict[int, int]] = None) -> int:
         """Read the link: urgent messages act on the queue at once, others wait in `inbox`. Scheduler's thread or pump.
 
-        Args:
-            woken: the descriptors that have something, as far as that is known.
-
-        Returns:
-            The number of messages that came.
+        `woken` are the descriptors that have something, as far as that is known. Return how many messages came.
         """
         with self.lock:
             if self.link is None:
@@ -3762,12 +3743,9 @@ class Porch(Mailbox):
         self.modules[answer["number"]] = answer, bytes(frames[2])
 
     def fetch(self, paths: Sequence[str], have: Dict[str, str]) -> Tuple[Dict[str, Any], bytes]:
-        """Ask for the first of these paths that the launcher's host has. Any thread; no other strand runs meanwhile.
+        """Ask for the first of these paths that the launcher's host has; `have` is SHA-256 of what lies here at them.
 
-        (Another strand might import the same module, and would see half of it.)
-
-        Args:
-            have: SHA-256 of what lies here at these paths, in case it is the same.
+        Any thread; no other strand runs meanwhile: it might import the same module, and would see half of it.
         """
         with self.lock:
             self.n_fetched = number = self.n_fetched + 1
@@ -3837,6 +3815,8 @@ class Baton(Porch):
         self.pid = os.getpid()
         self.strands = new_strands(self.config.strands)
         self.current: Strand = self.strands.main
+        self.spares: List[Strand] = []  # scheduler strands without work
+        self.deadlines: List[Tuple[float, int, Waiter]] = []  # of timed waits, the nearest first
         self.left: Dict[int, Tuple[Strand, Any]] = {}  # by thread: strands left behind; the recorder's stacks
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
@@ -3849,12 +3829,11 @@ class Baton(Porch):
     def leave_behind(self) -> bool:
         """Have the script go on at once while a task runs on in its thread, which nobody can interrupt; see `rejoin`.
 
-        Returns:
-            False if the thread is at work for us: then not now.
+        Return False if the thread is at work for us: then not now.
         """
         strand, main = self.current, self.strands.main
         code = innermost(sys._current_frames()[strand.ident]).f_code
-        if code is not run_calls.__code__ and code is not Runner.run_future.__code__:
+        if code not in (run_calls.__code__, call_with.__code__, Runner.run_future.__code__):
             return False
         self.left[strand.ident] = strand, self.recorder and self.recorder.park()
         strand.saved = self.scope, self.slice, self.task, self.inline
@@ -3901,23 +3880,18 @@ class Runner(Baton):
     n_here = 0  # tasks run where they were waited for
     n_failures = 0
     interrupting = False  # a KeyboardInterrupt is on its way to the script
-
-    def __init__(self, *about: Any) -> None:
-        super().__init__(*about)
-        self.deadlines: List[Tuple[float, int, Waiter]] = []
-        self.progress = 0, now()  # tasks run, carved and returned; and when that last changed
+    progress = -1, 0.0  # tasks run, carved and returned; and when that last changed
 
     def execute(self, item: Any) -> None:
         """Run what `take` returned."""
-        if type(item) is Chunk:
-            blocks = self.scheduler.open(item)
-            if len(blocks) != 1 or blocks[0].hi - blocks[0].lo > 1 or blocks[0].deaths:
-                with self.lock:
-                    for block in reversed(blocks):
-                        self.scheduler.put_back(block)
-                return  # without a glance: it would have all this carved again before it runs here
-            item = blocks[0]
         if type(item) is Block:
+            if item.columns is None:
+                if not self.scheduler.open(item):
+                    return
+                if item.hi - item.lo > 1 or item.deaths:
+                    with self.lock:
+                        self.scheduler.put_back(item)
+                    return  # without a glance: it would have all this carved again before it runs here
             self.run_block(item)
         else:
             self.prepare(item.func, 1)
@@ -3952,6 +3926,8 @@ class Runner(Baton):
         A pool of one must run tasks of unknown length, and so must a worker that has seen no progress for a while;
         else a program that polls with short timeouts could wait for ever.
         """
+        while self.deadlines and self.deadlines[0][2].strand is None:
+            heapq.heappop(self.deadlines)  # that wait is over
         if not self.deadlines or self.scheduler.live <= 1:
             return None
         scheduler, t = self.scheduler, now()
@@ -4016,7 +3992,7 @@ class Runner(Baton):
             if self.left:
                 self.rejoin(error)
             self.scope, self.slice, self.task = saved
-            outcome = self.failure(error, future.func)
+            outcome = self.failure(error)
         self.scope, self.slice, self.task = saved
         self.scheduler.n_done += 1
         if self.inbox:
@@ -4024,12 +4000,8 @@ class Runner(Baton):
         future.settle(outcome)
         outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
 
-    def failure(self, error: BaseException, func: Any, missed: bool = True) -> Failure:
-        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on.
-
-        Args:
-            missed: log it if nobody looks at it; a map's consumer looks as far as it wants to.
-        """
+    def failure(self, error: BaseException) -> Failure:
+        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on."""
         if isinstance(error, Stopped):
             raise error
         if isinstance(error, KeyboardInterrupt) and self.interrupting:
@@ -4039,7 +4011,7 @@ class Runner(Baton):
             self.interrupt_script()
         self.n_failures += 1
         name_host(error, self.config)
-        return Failure(error, self.unseen if missed else None)
+        return Failure(error)
 
     def interrupt_script(self, error: Optional[BaseException] = None) -> None:
         """Raise KeyboardInterrupt, or another error, where the script waits."""
@@ -4079,7 +4051,7 @@ class Runner(Baton):
             piece.started_s = now()
             self.run_slice(piece, calls)
         except Stopped:
-            if not job.dropped():
+            if not job.abandoned:
                 raise
             return
         finally:
@@ -4108,7 +4080,7 @@ class Runner(Baton):
                         return
                 error = StopIteration()
             job.failed = True
-            failure = self.failure(error, job.func, type(job) is Parcel)
+            failure = self.failure(error)
             if len(out) < piece.block.hi - piece.block.lo:  # else the interrupt came when all was done
                 out.append(failure)
             del error, failure  # whose traceback refers to this frame
@@ -4125,7 +4097,7 @@ class Runner(Baton):
             return
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
-            self.scheduler.send_part(job, block.lo, n, outcomes, seconds)
+            job.deliver(block.lo, n, outcomes, seconds)
             if block.alone:
                 self.careful = True
                 self.scheduler.flush()
@@ -4143,7 +4115,7 @@ class Runner(Baton):
                 absorb(job.fold, nodes, index, 1, value)
             except BaseException as error:
                 job.failed = True
-                return self.failure(error, job.fold, False)
+                return self.failure(error)
         return nodes
 
 
@@ -4152,13 +4124,6 @@ class Parking(Runner):
 
     holding = 0  # strands that want no task to be started here
     dismissed = False  # the broker has answered the BYE of this worker, which retires
-    n_deadlines = 0
-
-    def __init__(self, *about: Any) -> None:
-        super().__init__(*about)
-        self.ident = threading.get_ident()
-        self.spares: List[Strand] = []  # scheduler strands without work
-        self.awaited: List[MapJob] = []  # maps whose consumers wait
 
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
@@ -4168,42 +4133,46 @@ class Parking(Runner):
                 "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any may call"
             )
 
-    def wait_until(self, condition: Callable[[], bool], timeout: Optional[float], waiter: Waiter) -> bool:
-        """Park until `condition()` holds (`waiter` is called when it may) or `timeout` seconds have passed."""
-        self.glance(force=timeout is not None)
-        if timeout is None:
+    def wait_until(
+        self, condition: Callable[[], bool], timeout: Optional[float] = None,
+        tell: Optional[Callable[[Waiter], Any]] = None, watched: Optional[List[Watched]] = None,
+    ) -> bool:  # fmt: skip
+        """Park until a condition holds, or `timeout` seconds have passed; return whether it does.
+
+        Args:
+            tell: called with the Waiter that is to be called when the condition may hold.
+            watched: `resting` or `awaited`, if no message tells of it.
+        """
+        if threading.get_ident() != self.current.ident:
+            self.check_thread()
+        waiter = Waiter(self, self.current)
+        if tell is not None:
+            tell(waiter)
+        if watched is not None:
+            watched.append((condition, waiter))
+        try:
+            self.glance(force=timeout is not None)
+            deadline = math.inf if timeout is None else now() + timeout
             while not condition():
+                if timeout is not None:
+                    if now() >= deadline:
+                        return False
+                    heapq.heappush(self.deadlines, (deadline, id(waiter), waiter))
                 self.park()
             return True
-        deadline = now() + timeout
-        while not condition():
-            if now() >= deadline:
-                return False
-            self.n_deadlines += 1
-            heapq.heappush(self.deadlines, (deadline, self.n_deadlines, waiter))
-            self.park()
-        return True
-
-    def wait_rest(self, condition: Callable[[], bool]) -> None:
-        """Park until `condition()` has held, for what no message tells: tried after each task, and before idling."""
-        self.check_thread()
-        entry = condition, Waiter(self, self.current)
-        self.resting.append(entry)
-        self.n_parked -= 1  # this strand is not to be waited for
-        try:
-            while entry in self.resting:
-                self.park()
         finally:
-            self.n_parked += 1
-            if entry in self.resting:
-                self.resting.remove(entry)
+            waiter.strand = None
+            if watched is not None:
+                watched.remove((condition, waiter))
 
     def park(self) -> None:
         """Leave this strand until its Waiter is called; other strands go on. What its slice had not begun goes back."""
         me = self.current
         for piece in self.scheduler.slices:
             if piece.strand is me:
-                self.yield_slice(piece)
+                with self.lock:
+                    self.scheduler.break_off(piece)
+                self.hand_in(piece)
         self.n_parked += 1
         try:
             self.switch(self.next_strand())
@@ -4212,14 +4181,6 @@ class Parking(Runner):
         if me.error is not None:
             error, me.error = me.error, None
             raise error
-
-    def yield_slice(self, piece: Slice) -> None:
-        """Return the tasks of a slice that have not begun to the queue, and deliver those that are done."""
-        with self.lock:
-            rest = piece.rob()
-            if rest is not None:
-                self.scheduler.put_back(rest)
-        self.hand_in(piece)
 
     def hand_in(self, piece: Slice) -> None:
         """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
@@ -4259,11 +4220,7 @@ class Parking(Runner):
         self.restore(me)
 
     def schedule(self) -> Strand:
-        """Run tasks until told otherwise: the body of every scheduler strand.
-
-        Returns:
-            The strand to go on with, when there are enough spare schedulers.
-        """
+        """Run tasks: the body of every scheduler strand. Return the strand to go on with, when enough are spare."""
         while True:
             if self.ready:
                 strand = self.next_strand()
@@ -4298,7 +4255,7 @@ class Parking(Runner):
         What crosses that is still done if it is for each worker, else it runs elsewhere.
         """
         scheduler = self.scheduler
-        if self.rank == ORIGIN or self.n_parked or self.has_own_tasks():
+        if self.rank == ORIGIN or self.n_parked or self.scheduler.is_busy(own=True):
             return
         scheduler.flush()
         if self.dismissed:
@@ -4323,18 +4280,12 @@ class Parking(Runner):
             (self.pipe or self.link).drain()
         self.leave(0 if self.link and not self.link.closed else 1)
 
-    def has_own_tasks(self) -> bool:
-        """Return True while tasks that this worker created are not done."""
-        scheduler = self.scheduler
-        return bool(scheduler.sent or scheduler.home or scheduler.away) or scheduler.has_queued(own=True)
-
     def idle(self, n_received: int) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline.
 
-        Args:
-            n_received: the number of messages that the queue was looked at after; the pump may have read one since.
+        The queue was looked at after `n_received` messages; the pump may have read one since.
         """
-        if self.resting and self.check_rest() or self.awaited and self.wake_starving():
+        if self.resting and self.try_conditions(self.resting) or self.awaited and self.try_conditions(self.awaited):
             return
         scheduler = self.scheduler
         timeout = max(0.0, self.deadlines[0][0] - now()) if self.deadlines else None
@@ -4358,7 +4309,7 @@ class Parking(Runner):
         assert self.pump is not None
         self.pump.rest()
         if self.resting:
-            self.check_rest()  # again: carving may have given away what it waits for, somebody else's last task
+            self.try_conditions(self.resting)  # again: carving may have given away somebody else's last task
         woken = None
         if not (self.inbox or self.later or self.ready or self.n_received != n_received):
             woken = self.wait_link(self.tell_idle(timeout))
@@ -4375,14 +4326,6 @@ class Parking(Runner):
         elif self.teller.is_news():
             return left_s if timeout is None else min(timeout, left_s)
         return timeout
-
-    def wake_starving(self) -> bool:
-        """Rather than idle, have a map's consumer draw more input, in its own scope; return True if there is one."""
-        for job in self.awaited:
-            if job.can_widen(self.scheduler):
-                job.waiter()
-                return True
-        return False
 
 
 class Calls(Parking):
@@ -4450,11 +4393,7 @@ class Calls(Parking):
             self.scope = saved
 
     def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
-        """Return when `future` is done; a task that waits here is run on the spot.
-
-        Raises:
-            concurrent.futures.TimeoutError: it was not done within `timeout` seconds.
-        """
+        """Return when `future` is done, or raise TimeoutError; a task that waits here is run on the spot."""
         if timeout is None and future.state == PENDING and self.inline < MAX_INLINE:
             if threading.get_ident() != self.current.ident:
                 self.check_thread()
@@ -4465,24 +4404,13 @@ class Calls(Parking):
                 finally:
                     self.inline -= 1
                 return
-        self.check_thread()
-        waiter = Waiter(self, self.current)
-        future.when_done(waiter)
-        try:
-            self.wait_until(lambda: future.state >= CANCELLED, timeout, waiter)
-        finally:
-            waiter.strand = None
-        if future.state < CANCELLED:
+        if not self.wait_until(lambda: future.state >= CANCELLED, timeout, future.when_done):
             raise FutureTimeout(f"the task was not done within {timeout} s")
 
     def cancel(self, future: Future) -> None:
         """Cancel a future's task wherever it waits, if it has not started."""
         self.check_thread()
-        if future.state == PENDING:
-            with self.lock:
-                if future.state == PENDING:
-                    future.state = RUNNING  # nobody else may take it
-                    self.scheduler.left_stale(future.at.level)
+        if self.scheduler.claim(future):
             future.settle(GONE)
         elif future.state == SENT:
             self.cancel_sent(future)
@@ -4491,37 +4419,23 @@ class Calls(Parking):
         """Ask whoever has the task to give it up, and wait for the answer: done, or the refusal."""
         scheduler, parcel, index = self.scheduler, future.at, future.order
         with self.lock:
-            for queue in (scheduler.home, scheduler.away, *scheduler.levels):
-                if scheduler.cut_out(queue, lambda job: job is parcel, index, index + 1):
-                    self.later.append(functools.partial(future.settle, GONE))
-        if self.later:
-            self.dispatch()
+            found = scheduler.withdraw(lambda job: job is parcel, index, index + 1)
+        if found:
+            future.settle(GONE)
             return
-        with scheduler.shipping:  # what is being carved must be on its way before its cancellation
-            found = [(i, s) for i, s in list(scheduler.sent.items()) if s.block.job is parcel]
-        for chunk_id, sent in found:
-            first = future.order - sent.block.lo
-            if 0 <= first < sent.block.hi - sent.block.lo:
-                waiter = Waiter(self, self.current)
-                answers: List[int] = []
-                scheduler.cancelling[chunk_id, first] = functools.partial(answer_to, answers, waiter)
-                future.when_done(waiter)
-                to = OWNER.pack(self.rank, self.incarnation)
-                self.emit(message("CANCEL", self.rank, self.incarnation, to, REF.pack(chunk_id, first, 1)))
-                self.holding += 1  # what is to be cancelled must not be run meanwhile
-                try:
-                    self.wait_until(lambda: bool(answers) or future.state >= CANCELLED, 5.0, waiter)
-                finally:
-                    self.holding -= 1
-                    scheduler.cancelling.pop((chunk_id, first), None)
-                    waiter.strand = None
+        asked, waiting = scheduler.recall("CANCEL", parcel, index, index + 1), scheduler.cancelling
 
-    def cancel_all(self) -> None:
-        """Cancel all tasks of this worker's own that have not started."""
-        for level in self.scheduler.levels:
-            for item in list(level):
-                if type(item) is Future:
-                    self.cancel(item)
+        def tell(waiter: Waiter) -> None:
+            future.when_done(waiter)
+            waiting.update(dict.fromkeys(asked, waiter))
+
+        self.holding += 1  # what is to be cancelled must not be run meanwhile
+        try:
+            self.wait_until(lambda: future.state >= CANCELLED or waiting.keys().isdisjoint(asked), 5.0, tell)
+        finally:
+            self.holding -= 1
+            for ref in asked:
+                waiting.pop(ref, None)
 
     def abandon(self, job: MapJob, kind: str = "CANCEL") -> None:
         """Drop what has not started of a map whose consumer is gone; `kind` may be ABORT (see `giving_up`).
@@ -4534,29 +4448,16 @@ class Calls(Parking):
         job.abandoned = True
         job.ready.clear()
         if self.link is not None and (job.length is None or job.done < job.length):
-            self.later.append(functools.partial(self.cancel_rest, job, kind))
+            self.later.append(functools.partial(self.scheduler.recall, kind, job))
 
-    def cancel_rest(self, job: MapJob, kind: str) -> None:
-        """Cancel an abandoned map's tasks wherever they are."""
-        if self.link is None or self.link.closed:
-            return
-        to = OWNER.pack(self.rank, self.incarnation)
-        with self.scheduler.shipping:
-            for chunk_id, sent in list(self.scheduler.sent.items()):
-                if sent.block.job is job:
-                    ref = REF.pack(chunk_id, 0, sent.block.hi - sent.block.lo)
-                    self.emit(message(kind, self.rank, self.incarnation, to, ref))
-
-    def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Dict[int, Any]:
+    def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Any:
         """Call a function once on each worker (see `futures.run_on_all`)."""
         self.check_thread()
         if self.link is None:
             return {self.rank: func(*args)}
-        waiter = Waiter(self, self.current)
-        job = Everywhere(func, args, waiter)
-        self.scheduler.run_on_all(job)
-        self.wait_until(lambda: len(job.results) == job.n, None, waiter)
-        return job.value()
+        answer = coming_answer()
+        self.scheduler.run_on_all(Everywhere(func, args, self.scheduler.by_value), answer)
+        return answer.result()
 
     def feed(self, job: MapJob) -> None:
         """Draw a map's input into the queue, as far as its window allows."""
@@ -4576,11 +4477,7 @@ class Calls(Parking):
                 self.pump.kick()
 
     def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
-        """Wait until a run of a map's results is there to be taken; False at the end of the map.
-
-        Raises:
-            concurrent.futures.TimeoutError: the deadline has passed.
-        """
+        """Wait until a run of a map's results is there, or raise TimeoutError; return False at the end of the map."""
         self.check_thread()
         if job.fixed:
             self.feed(job)  # only now: what the consumer has taken is all that he has been handed
@@ -4589,17 +4486,13 @@ class Calls(Parking):
                 return False
             if deadline is None and self.run_next_here(job):
                 continue
-            self.widen(job)
-            job.waiter = waiter = Waiter(self, self.current)
-            self.awaited.append(job)
-            try:
-                left_s = time_left(deadline)
-                there = self.wait_until(lambda: job.has_run() or job.can_widen(self.scheduler), left_s, waiter)
-            finally:
-                self.awaited.remove(job)
-                job.waiter = waiter.strand = None
-            if not there:
+            if job.can_widen(self.scheduler):
+                job.window *= 2
+                self.feed(job)
+            left_s, tell = time_left(deadline), functools.partial(setattr, job, "waiter")
+            if not self.wait_until(lambda: job.has_run() or job.can_widen(self.scheduler), left_s, tell, self.awaited):
                 raise FutureTimeout("a result of map() was not there in time")
+            job.waiter = None
         return True
 
     def run_next_here(self, job: MapJob) -> bool:
@@ -4625,11 +4518,6 @@ class Calls(Parking):
         self.glance()
         return True
 
-    def widen(self, job: MapJob) -> None:
-        if job.can_widen(self.scheduler):
-            job.window *= 2
-            self.feed(job)
-
 
 class Runtime(Calls):
     """What a process needs to run and create tasks, one per process: all of the above, constants, interrupts, ends."""
@@ -4640,7 +4528,7 @@ class Runtime(Calls):
     def __init__(self, config: Config, *about: Any) -> None:
         super().__init__(config, *about)
         self.constants: Dict[str, Any] = {}
-        self.verdicts: Dict[bytes, Callable[[bool], Any]] = {}  # to be told whether a constant was accepted
+        self.verdicts: Dict[bytes, Tuple[str, Any]] = {}  # by serial: a constant's name, the future of its acceptance
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
         self.signals: Set[int] = set()  # that came to us
@@ -4651,25 +4539,26 @@ class Runtime(Calls):
         """Learn the facts of the pool (lock held; later it would undo what POOL has said since)."""
         welcome = json.loads(bytes(frames[1]))
         self.scheduler.live = welcome["live"]
+        self.scheduler.retries = welcome.get("retries", self.scheduler.retries)  # a client has it from here alone
         self.teller.set_clock(welcome)
 
     def on_const(self, frames: Frames) -> None:
         """Keep a constant, pickled until somebody asks for it."""
         name = bytes(frames[3]).decode()
+        if OWNER.unpack(frames[1]) == (self.rank, self.incarnation) and bytes(frames[2]) in self.verdicts:
+            self.verdicts.pop(bytes(frames[2]))[1].settle(None)
         if name == INITIALIZER:
             if self.config.capacity and not self.initialized:
                 self.initialized = True
                 self.initialize(lambda: loads(frames[4:]))
             return
-        if name not in self.constants:  # else it came from broker and client
-            self.constants[name] = Pickled(frames[4:])
+        self.constants.setdefault(name, Pickled(frames[4:]))  # it may have come from broker and client
         for waiter in self.waiting_for.pop(name, ()):
             waiter()
-        if OWNER.unpack(frames[1]) == (self.rank, self.incarnation) and bytes(frames[2]) in self.verdicts:
-            self.verdicts.pop(bytes(frames[2]))(True)
 
     def on_refused(self, frames: Frames) -> None:
-        self.verdicts.pop(bytes(frames[1]))(False)
+        name, answer = self.verdicts.pop(bytes(frames[1]))
+        answer.settle(Failure(set_already(name)))
 
     def set_constant(self, name: str, value: Any) -> None:
         """Give all workers a constant; return when every task submitted from now on will see it.
@@ -4678,7 +4567,7 @@ class Runtime(Calls):
         """
         self.check_thread()
         if name in self.constants:
-            raise TypeError(f"the constant {name!r} is set already; constants can be set once")
+            raise set_already(name)
         if self.link is None:
             self.constants[name] = value
             return
@@ -4687,17 +4576,19 @@ class Runtime(Calls):
         except Exception as error:
             raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
         self.scheduler.carve()
-        self.n_constants += 1
-        serial, verdict = COUNT.pack(self.n_constants), []
-        waiter = Waiter(self, self.current)
-        self.verdicts[serial] = lambda accepted: (verdict.append(accepted), waiter())  # type: ignore[func-returns-value]
-        to = OWNER.pack(self.rank, self.incarnation)
-        self.emit(message("CONST", self.rank, self.incarnation, to, serial, name.encode(), *frames))
-        self.wait_until(lambda: bool(verdict), None, waiter)
-        waiter.strand = None
-        if not verdict[0]:
-            raise TypeError(f"the constant {name!r} is set already; constants can be set once")
+        answer = coming_answer()
+        self.send_constant(name, frames, answer)
+        answer.result()
         self.constants[name] = value
+
+    def send_constant(self, name: str, frames: Frames, answer: Any) -> Frames:
+        """Send a constant; what the broker makes of it settles the answer, a future. Return it as all get it."""
+        self.n_constants += 1
+        serial = COUNT.pack(self.n_constants)
+        self.verdicts[serial] = name, answer
+        constant = [OWNER.pack(self.rank, self.incarnation), serial, name.encode(), *frames]
+        self.emit(self.scheduler.message("CONST", *constant))
+        return constant
 
     def get_constant(self, name: str, timeout: Optional[float]) -> Any:
         """Return a constant, waiting up to `timeout` seconds for it; None if there is none by then."""
@@ -4705,12 +4596,7 @@ class Runtime(Calls):
         if name not in self.constants:
             if self.link is None:
                 return None
-            waiter = Waiter(self, self.current)
-            self.waiting_for.setdefault(name, []).append(waiter)
-            try:
-                self.wait_until(lambda: name in self.constants, timeout, waiter)
-            finally:
-                waiter.strand = None
+            self.wait_until(lambda: name in self.constants, timeout, self.waiting_for.setdefault(name, []).append)
         value = self.constants.get(name)
         if type(value) is Pickled:
             value = self.constants[name] = loads(value)
@@ -4736,20 +4622,18 @@ class Runtime(Calls):
         with self.lock:
             self.scheduler.on_purge(frames)
         for piece in list(self.scheduler.slices):
-            if piece.block.job.dropped() and piece.strand is not self.current:
+            if piece.block.job.abandoned and piece.strand is not self.current:
                 piece.strand.error = Stopped("the owner of this task is gone")
                 Waiter(self, piece.strand)()
 
     def is_busy(self) -> bool:
         """Return True while tasks of this worker's own, or strands, are not finished."""
-        scheduler = self.scheduler
-        parked = self.n_parked or self.left
-        return bool(scheduler.sent or scheduler.home or scheduler.away or parked or scheduler.has_queued())
+        return bool(self.n_parked > len(self.resting) or self.left) or self.scheduler.is_busy()
 
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
         if success:
-            self.wait_rest(lambda: not self.is_busy())
+            self.wait_until(lambda: not self.is_busy(), watched=self.resting)
         if self.n_failures:
             gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
         self.dispatch_unseen()
@@ -4817,11 +4701,10 @@ class Runtime(Calls):
 
     def interrupt_task(self, piece: Slice) -> None:
         """Have KeyboardInterrupt raised in the task that a slice runs now. Any thread, lock held."""
-        if self.rank != ORIGIN:  # which listens to its user alone
-            self.doomed = piece, piece.index()
-            self.later.append(functools.partial(self.interrupt_parked, piece, piece.index()))
-            signal_self(DOOM)
-            self.wake()
+        self.doomed = piece, piece.index()
+        self.later.append(functools.partial(self.interrupt_parked, piece, piece.index()))
+        signal_self(DOOM)
+        self.wake()
 
     def interrupt_parked(self, piece: Slice, index: int) -> None:
         """Do the same for a task that waits for others."""
@@ -4829,9 +4712,7 @@ class Runtime(Calls):
         if piece in self.scheduler.slices and piece.index() == index and strand is not self.current:
             self.doomed = None
             strand.error = KeyboardInterrupt()
-            if not strand.ready:
-                strand.ready = True
-                self.ready.append(strand)
+            Waiter(self, strand)()
 
     def heed_doom(self, number: int, frame: Any) -> None:
         """Raise KeyboardInterrupt in the doomed task, if it still runs; while our code works for it, a moment later."""
@@ -4842,7 +4723,8 @@ class Runtime(Calls):
         runs = self.slice or self.task
         mine = runs is piece or piece.scope is not None and scope_of(runs) is piece.scope
         ours = innermost(frame)
-        in_task = ours.f_code is run_calls.__code__ or ours is not frame and ours.f_code is Runtime.run_future.__code__
+        in_slice = ours.f_code in (run_calls.__code__, call_with.__code__)
+        in_task = in_slice or ours is not frame and ours.f_code is Runtime.run_future.__code__
         if piece.index() != index or not main or not (mine or piece.strand is self.current):
             self.doomed = None
         elif self.lock.locked() or not in_task or not mine:
@@ -4864,9 +4746,9 @@ def signal_self(number: int) -> None:
     os.kill(os.getpid(), number) if CAN_FORK else signal.raise_signal(number)
 
 
-def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-    """Call a task with keyword arguments (KWCALLS)."""
-    return func(*args, **(kwargs or {}))
+def set_already(name: str) -> TypeError:
+    """Make the error of whoever sets a constant for the second time."""
+    return TypeError(f"the constant {name!r} is set already; constants can be set once")
 
 
 def new_strands(name: str) -> Union[GreenletStrands, ThreadStrands]:
@@ -4948,10 +4830,7 @@ class Pump:
         self.watching_both: Optional[Waits] = None  # link(s) and bell
 
     def kick(self, soon: bool = False) -> None:
-        """Wake the pump: there is something to carve, or will be `soon`, unless it looks soon anyway.
-
-        Scheduler's thread.
-        """
+        """Wake the pump (scheduler's thread): there is something to carve, or `soon`, unless it looks anyway."""
         if not (self.asleep or soon and self.patient):
             return
         self.asleep = self.patient = False
@@ -4995,7 +4874,7 @@ class Pump:
         self.asleep = self.patient = True  # from here on `kick` rings; only then look
         watch = self.wanted() if not self.idling else self.reads()
         queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
-        busy = not self.idling and (queued or scheduler.is_divisible())
+        busy = not self.idling and (queued or any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:]))
         timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should
         if watch and (scheduler.results or ordered and (queued or busy)):
             timeout = 0.005 if ordered else FLUSH_S  # tasks that may be given away only later; results that are to go
@@ -5044,9 +4923,7 @@ class Pump:
         for piece in scheduler.slices[:]:
             if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
                 with runtime.lock:
-                    rest = piece.rob() if piece in scheduler.slices else None
-                    if rest is not None:
-                        scheduler.put_back(rest)
+                    scheduler.break_off(piece)
                 if piece.out and type(piece.block.job) is Visit:
                     runtime.hand_in(piece)  # its owner may wait for just these
                     scheduler.flush()
@@ -5212,14 +5089,9 @@ def map_as_completed(
 
 
 def start_map(
-    func: Any,
-    iterables: Sequence[Any],
-    timeout: Optional[float] = None,
-    chunksize: Optional[int] = None,
-    buffersize: Optional[int] = None,
-    fold: Any = None,
-    in_order: bool = True,
-) -> MapResults:
+    func: Any, iterables: Sequence[Any], timeout: Optional[float] = None, chunksize: Optional[int] = None,
+    buffersize: Optional[int] = None, fold: Any = None, in_order: bool = True,
+) -> MapResults:  # fmt: skip
     """Check a map's arguments, make its job and queue what its window allows; return its results."""
     if not callable(func):
         raise TypeError(f"map() needs a callable first, not {type(func).__name__}")
@@ -5352,25 +5224,25 @@ def as_completed(fs: Iterable[Future], timeout: Optional[float] = None) -> Itera
 
     def completed() -> Iterator[Future]:
         done: Deque[Future] = collections.deque(f for f in waiting if f.state >= CANCELLED)
-        waiter = Waiter(found, None)
-        notes = done.append, waiter
+        waiters: List[Waiter] = []
+
+        def note(future: Future) -> None:
+            done.append(future)
+            while waiters:
+                waiters.pop()()
+
         for future in waiting:
             if future.state < CANCELLED:
-                for note in notes:
-                    future.when_done(note)
+                future.when_done(note)
         try:
             for _ in waiting:
-                if not done:
-                    waiter.strand = found.current
-                    if not found.wait_until(lambda: bool(done), time_left(deadline), waiter):
-                        raise FutureTimeout("some futures were not done in time")
-                    waiter.strand = None
+                if not done and not found.wait_until(lambda: bool(done), time_left(deadline), waiters.append):
+                    raise FutureTimeout("some futures were not done in time")
                 yield done.popleft()
         finally:
-            waiter.strand = None
             for future in waiting:  # a program may wait a thousand times for the first of a thousand
                 if future.waiters:
-                    future.waiters = [note for note in future.waiters if note not in notes]
+                    future.waiters.remove(note)
 
     return completed()
 
@@ -5426,9 +5298,10 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     """
     found = runtime()
     if cancel_futures:
-        found.cancel_all()
+        for future in [item for level in found.scheduler.levels for item in level if type(item) is Future]:
+            found.cancel(future)
     if wait:
-        found.wait_rest(lambda: not found.has_own_tasks())
+        found.wait_until(lambda: not found.scheduler.is_busy(own=True), watched=found.resting)
 
 
 @public(futures, "run_on_all", "runOnAll")
@@ -5448,7 +5321,7 @@ def run_on_all(func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
         >>> futures.run_on_all(len, "abc")
         {0: 3}
     """
-    return runtime().run_on_all(func, args)
+    return runtime().run_on_all(func, args)  # type: ignore[no-any-return]
 
 
 @public(futures, "task_seed")
@@ -5650,6 +5523,18 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         if not self._becomes("FINISHED", None, exception):
             super().set_exception(exception)
 
+    def settle(self, outcome: Any) -> None:
+        """Set the outcome, as `Future.settle` does; one that user code has set itself stays as it is."""
+        try:
+            if type(outcome) is Failure:
+                self.set_exception(pool_failure(outcome))
+            elif outcome is GONE:
+                self.set_exception(CancelledError())
+            else:
+                self.set_result(outcome)
+        except InvalidStateError:
+            logger.debug("%r has an outcome already, from somebody else", self)
+
     def done(self) -> bool:
         return self._state not in ("PENDING", "RUNNING")
 
@@ -5672,34 +5557,6 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             raise
 
 
-class Request(Job):
-    """Tasks of `Executor.submit` that were carved together. Its futures have been set to running."""
-
-    __slots__ = ("futures",)
-
-    def __init__(self, func: Any, mode: int, order: int, futures: List[Any]) -> None:
-        super().__init__(func, mode, 0, order, 0)
-        self.futures = futures
-
-    def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
-        """Settle futures of the pool; one that user code has settled itself stays as it is."""
-        for future, outcome in zip(self.futures[first : first + count], outcomes):
-            try:
-                if outcome is GONE:
-                    future.set_exception(CancelledError())
-                elif type(outcome) is Failure:
-                    future.set_exception(pool_failure(outcome))
-                else:
-                    future.set_result(outcome)
-            except InvalidStateError:
-                logger.debug("%r has an outcome already, from somebody else", future)
-
-    @staticmethod
-    def fail(future: concurrent.futures.Future[Any], error: BaseException) -> None:
-        with contextlib.suppress(InvalidStateError):  # user code has cancelled or settled it, maybe just now
-            future.set_exception(error)
-
-
 class Neighbour(NamedTuple):
     """A worker on the client's own host, which it has a straight link to: tasks and results go past the broker."""
 
@@ -5718,13 +5575,11 @@ class ClientScheduler(Scheduler):
         super().__init__(*args, **options)
         self.runs_script = False
         self.hungry: Deque[Neighbour] = collections.deque()
-        self.held: Dict[int, Tuple[Neighbour, Ranges]] = {}  # by chunk id: who has which tasks of it
-        self.opened: Dict[int, int] = {}  # of chunks that are run carefully: the task that has begun
         self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
         self.n_maps_and_tasks = 0
 
     def may_give(self) -> bool:
-        return bool(self.intake or self.away or any(self.levels))
+        return bool(self.intake or any(self.levels))
 
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
         return super().block_chunk(block, n_behind + len(self.intake))
@@ -5736,49 +5591,17 @@ class ClientScheduler(Scheduler):
                 block = self.take_away()
             if block is None:
                 return
-            self.hand_over(self.hungry.popleft(), block)
+            frames = self.load(block, 0, self.hungry[0])
+            if frames is not None:
+                self.hungry.popleft().link.send(frames)
         super().carve()
-
-    def hand_over(self, neighbour: Neighbour, block: Block) -> None:
-        """Send a block straight to a worker."""
-        by_value = self.by_value
-        try:
-            frames = self.pack(block, 0)
-        except Exception as error:
-            self.hungry.appendleft(neighbour)
-            self.not_shipped(block, error)
-            return
-        self.held[self.n_chunks] = neighbour, [(0, block.hi - block.lo)]
-        self.note_sent(block, by_value)
-        neighbour.link.send(frames)
-
-    def account(self, chunk_id: int, first: int, count: int) -> None:
-        super().account(chunk_id, first, count)
-        neighbour, ranges = self.held.pop(chunk_id, (None, []))
-        whole = ranges == [(first, first + count)]  # as nearly always
-        left = [] if whole else subtract(ranges, first, first + count)[0]
-        if neighbour is not None and left:
-            self.held[chunk_id] = neighbour, left
-        else:
-            self.opened.pop(chunk_id, None)
-
-    def on_returned(self, frames: Frames) -> None:
-        """Take back tasks that a neighbour was asked for; what has been accounted for meanwhile is not there."""
-        chunk_id, first, count = CHUNK.unpack(frames[2])[2:5]
-        if chunk_id not in self.held:
-            if chunk_id in self.sent:
-                super().on_returned(frames)
-            return
-        block = self.sent[chunk_id].block
-        self.account(chunk_id, first, count)
-        self.put_back(block.part(block.lo + first, block.lo + first + count))
 
     def lost_with(self, rank: int, incarnation: int) -> Frames:
         """Say, as LOST does, which tasks a neighbour had that is dead."""
         return [
-            LOST_REF.pack(chunk_id, first, end - first, self.opened.get(chunk_id) == first)
-            for chunk_id, (neighbour, ranges) in self.held.items() if neighbour[:2] == (rank, incarnation)
-            for first, end in ranges
+            LOST_REF.pack(chunk_id, first, end - first, sent.opened == first)
+            for chunk_id, sent in self.sent.items() if sent.holder and sent.holder[:2] == (rank, incarnation)
+            for first, end in sent.left
         ]  # fmt: skip
 
     def take_away(self) -> Any:
@@ -5810,9 +5633,9 @@ class ClientScheduler(Scheduler):
                 calls.append((args, kwargs) if keywords else args)
         if not calls:
             return None
-        request = Request(func, KWCALLS if keywords else CALLS, self.n_maps_and_tasks, futures)
+        parcel = Parcel(futures, func, KWCALLS if keywords else CALLS, 0, self.n_maps_and_tasks, 0)
         self.n_maps_and_tasks += len(calls)
-        return Block(request, [calls], 0, 0, len(calls))
+        return Block(parcel, [calls], 0, 0, len(calls))
 
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Fail what cannot be pickled: there is no other place where it could run."""
@@ -5867,7 +5690,7 @@ class Neighbourhood(Runtime):
         self.scheduler: ClientScheduler
         super().__init__(*about)
         self.neighbours: Dict[int, Neighbour] = {}  # by rank
-        self.shared: List[Frames] = []  # the constants that each neighbour must have before other tasks
+        self.shared: Dict[bytes, Frames] = {}  # by name: the constants that each neighbour must have before other tasks
         self.broken: Optional[BaseException] = None
 
     def on_neighbour(self, frames: Frames) -> None:
@@ -5875,32 +5698,33 @@ class Neighbourhood(Runtime):
         told, fd = json.loads(bytes(frames[1])), self.link.descriptors.popleft()
         link = straight_link(socket.socket(fileno=fd))
         neighbour = self.neighbours[told["rank"]] = Neighbour(told["rank"], told["incarnation"], link)
-        for constant in self.shared:
+        for constant in self.shared.values():
             link.send(message("CONST", *neighbour[:2], *constant))
         self.links.append(link)
         self.waits.add(link)
 
     def share(self, constant: Frames) -> None:
-        """Give a constant to all neighbours, present and future."""
-        self.shared.append(constant)
-        for neighbour in self.neighbours.values():
-            neighbour.link.send(message("CONST", *neighbour[:2], *constant))
+        """Give a constant to all neighbours, present and future, once."""
+        if self.shared.setdefault(bytes(constant[2]), constant) is constant:
+            for neighbour in self.neighbours.values():
+                neighbour.link.send(message("CONST", *neighbour[:2], *constant))
 
     def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
         """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
         try:
             frames = dumps((func, args), self.scheduler.by_value)
         except Exception as error:
-            self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
-            return
-        constant = [OWNER.pack(ORIGIN, 1), COUNT.pack(0), INITIALIZER.encode(), *frames]
-        self.emit(self.scheduler.message("CONST", *constant))
-        self.share(constant)
+            self.break_down(f"the initializer cannot be pickled: {error}")
+        else:
+            self.share(self.send_constant(INITIALIZER, frames, PoolFuture()))
+
+    def break_down(self, why: str) -> None:
+        """Have the pool end at once, broken."""
+        self.broken = self.broken or broken_pool(why)
 
     def on_const(self, frames: Frames) -> None:
         """Before whoever set a constant goes on, neighbours must have it: tasks may reach them sooner than our echo."""
-        if bytes(frames[3]) != INITIALIZER.encode():  # that was shared when it was sent
-            self.share(frames[1:])
+        self.share(frames[1:])
         super().on_const(frames)
 
     def on_next(self, frames: Frames) -> None:
@@ -5914,8 +5738,8 @@ class Neighbourhood(Runtime):
     def on_opened(self, frames: Frames) -> None:
         """Note that a suspected task has begun at a neighbour."""
         chunk_id, first, _ = REF.unpack(frames[2])
-        if chunk_id in self.scheduler.held:
-            self.scheduler.opened[chunk_id] = first
+        if chunk_id in self.scheduler.sent:
+            self.scheduler.sent[chunk_id].opened = first
 
     def on_lost(self, frames: Frames) -> None:
         """Take back what a dead worker had, once all has been taken in that it had sent straight."""
@@ -5937,16 +5761,6 @@ class Neighbourhood(Runtime):
         hungry = self.scheduler.hungry
         self.scheduler.hungry = collections.deque(neighbour for neighbour in hungry if neighbour.link is not link)
 
-    def emit(self, frames: Frames) -> None:
-        """Send a message to the broker; what takes tasks back from a neighbour, to that."""
-        held = None
-        if frames[0][0] in (CODES["CANCEL"], CODES["ABORT"]):
-            held = self.scheduler.held.get(REF.unpack(frames[2])[0])
-        if held is None:
-            super().emit(frames)
-        else:
-            held[0].link.send(message(NAMES[frames[0][0]], *held[0][:2], STRAIGHT, frames[2]))
-
 
 class Client(Neighbourhood):
     """An Executor's link to its pool: rank 0, as the origin, but of capacity 0.
@@ -5966,7 +5780,6 @@ class Client(Neighbourhood):
         del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
         self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
-        self.asked: Set[concurrent.futures.Future[Any]] = set()  # answers that are still to come, see `ask`
         self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
@@ -6009,19 +5822,11 @@ class Client(Neighbourhood):
         self.later.append(functools.partial(func, *args))
         self.alert()
 
-    def ask(self, func: Callable[..., None], *args: Any) -> concurrent.futures.Future[Any]:
-        """Have the client's thread call a function with a future; that is failed if the call or the pool fails."""
-        answer: concurrent.futures.Future[Any] = concurrent.futures.Future()
-
-        def run() -> None:
-            try:
-                func(answer, *args)
-            except Exception as error:
-                answer.set_exception(error)
-
-        self.asked.add(answer)
-        answer.add_done_callback(self.asked.discard)
-        self.call(run)
+    def ask(self, func: Callable[..., Any], *args: Any) -> PoolFuture:
+        """Have the client's thread call a function that sends a question; return the future of the answer."""
+        answer = PoolFuture()
+        answer.client = self.me
+        self.call(func, *args, answer)
         return answer
 
     def alert(self) -> None:
@@ -6062,54 +5867,19 @@ class Client(Neighbourhood):
         self.end()
 
     def is_busy(self) -> bool:
-        """Return True while tasks are under way, or wait and are still wanted."""
-        queues = (*self.scheduler.levels, self.scheduler.away)
-        return bool(self.intake or self.later or self.scheduler.sent) or any(
-            not item.job.dropped() for q in queues for item in q
-        )
-
-    def start_on_all(self, answer: concurrent.futures.Future[Any], func: Any, args: Tuple[Any, ...]) -> None:
-        """Send a task that each worker is to run once; its results, by worker."""
-
-        def note() -> None:
-            if len(job.results) == job.n and not answer.done():
-                try:
-                    answer.set_result(job.value())
-                except BaseException as error:
-                    answer.set_exception(pool_failure(Failure(error)))
-
-        job = Everywhere(func, args, note)
-        self.scheduler.run_on_all(job)
-
-    def send_constant(self, answer: concurrent.futures.Future[Any], name: str, frames: Frames) -> None:
-        """Send a constant; the broker has it, or refuses it."""
-
-        def note(accepted: bool) -> None:
-            if accepted:
-                answer.set_result(None)
-            else:
-                answer.set_exception(TypeError(f"the constant {name!r} is set already; constants can be set once"))
-
-        self.n_constants += 1
-        serial = COUNT.pack(self.n_constants)
-        self.verdicts[serial] = note
-        self.emit(self.scheduler.message("CONST", OWNER.pack(ORIGIN, 1), serial, name.encode(), *frames))
+        """Return True while tasks are under way, or wait and are still wanted, or questions are not answered."""
+        return bool(self.intake or self.later or self.verdicts) or self.scheduler.is_busy()
 
     def give_up(self, future: Optional[PoolFuture] = None) -> None:
         """End a task of `submit` that has been sent, or everything, whether it runs or waits."""
         if future is None:
             self.cancel_all(keep=0)
-        for chunk_id, sent in list(self.scheduler.sent.items()):
-            block, to = sent.block, OWNER.pack(self.rank, self.incarnation)
-            tasks = getattr(block.job, "futures", ())[block.lo : block.hi]
-            if future is None:
-                self.emit(self.scheduler.message("ABORT", to, REF.pack(chunk_id, 0, block.hi - block.lo)))
-            elif future in tasks:
-                self.emit(self.scheduler.message("ABORT", to, REF.pack(chunk_id, tasks.index(future), 1)))
-
-    def quit(self) -> None:
-        """End at once, without waiting for tasks that do not end themselves."""
-        self.broken = self.broken or broken_pool("an interrupt ended the wait for its last tasks")
+            self.scheduler.recall("ABORT")
+            return
+        for job in {sent.block.job for sent in self.scheduler.sent.values()}:
+            if type(job) is Parcel and future in job.futures:
+                index = job.futures.index(future)
+                self.scheduler.recall("ABORT", job, index, index + 1)
 
     def cancel_all(self, keep: Optional[int] = None) -> None:
         """Cancel all that waits here but the first `keep`: by default as many as are on their way to new workers."""
@@ -6132,45 +5902,36 @@ class Client(Neighbourhood):
             items.append(self.intake.popleft())
         return items
 
-    def on_welcome(self, frames: Frames) -> None:
-        """Learn from the launcher what its options, which it alone has read, say of our tasks."""
-        super().on_welcome(frames)
-        self.scheduler.retries = json.loads(bytes(frames[1]))["retries"]
-
     def on_pool(self, frames: Frames) -> None:
         """Break the pool when no worker is left to run its tasks."""
         self.scheduler.on_pool(frames)
         if not self.scheduler.live:
-            self.broken = self.broken or broken_pool("all workers of the pool have died, too many in a minute")
+            self.break_down("all workers of the pool have died, too many in a minute")
 
     def on_broken(self, frames: Frames) -> None:
         why = json.loads(bytes(frames[1]))["why"]
         logging.getLogger("concurrent.futures").critical("Exception in initializer:\n%s", why)
-        self.broken = broken_pool(f"the initializer failed in a worker:\n{why}")
+        self.break_down(f"the initializer failed in a worker:\n{why}")
 
     def on_stop(self, frames: Frames) -> None:
         """Break the pool: the launcher has gone before it was asked to."""
         how = f" ({self.link.closed or 'it was stopped'})"
         with contextlib.suppress(subprocess.TimeoutExpired):
             how = f" with status {self.process.wait(2)}; what it said is on standard error"
-        self.broken = self.broken or broken_pool("the pool's launcher has ended" + how)
+        self.break_down("the pool's launcher has ended" + how)
 
     def fail_all(self) -> None:
         """Fail what is not done and never will be."""
         error = self.broken or broken_pool("the pool is closed")
-        while self.later:  # first: it may be a map's next block
+        while self.later:  # first: it may be a map's next block, or a question
             self.later.popleft()()
-        futures = list(self.asked)
-        sent = [sent.block for sent in self.scheduler.sent.values()]
-        for item in (*self.take_waiting(), *self.scheduler.away, *sent):
+        for item in (*self.take_waiting(), *[sent.block for sent in self.scheduler.sent.values()]):
             if type(item) is tuple:
-                futures.append(item[0])
-            elif type(item.job) is PoolMap:
-                item.job.fail(error)
+                item[0].settle(Failure(error))
             else:
-                futures += getattr(item.job, "futures", ())
-        for future in futures:
-            Request.fail(future, error)
+                item.job.fail(error)
+        for _, answer in list(self.verdicts.values()):
+            answer.settle(Failure(error))
 
     def end(self) -> None:
         """Fail what is not done, close the link, wait for the pool's processes."""
@@ -6240,7 +6001,7 @@ def join_client(client: Client) -> None:
     try:
         client.thread.join()
     except KeyboardInterrupt:
-        client.call(client.quit)
+        client.call(client.break_down, "an interrupt ended the wait for its last tasks")
         raise
 
 
@@ -6416,7 +6177,8 @@ class Executor(concurrent.futures.Executor):
         """
         with self._lock:
             client = self._ready()
-        by_worker: Dict[int, Any] = client.ask(client.start_on_all, func, args).result()
+        job = Everywhere(func, args, client.scheduler.by_value)
+        by_worker: Dict[int, Any] = client.ask(client.scheduler.run_on_all, job).result()
         return by_worker
 
     def set_const(self, **constants: Any) -> None:
@@ -6882,8 +6644,8 @@ def prompt(module: types.ModuleType) -> None:
 #: Of functions that call user code or wait, so that an interrupt loses nothing there.
 INTERRUPTIBLE = {None} | {  # None: exit functions
     function.__code__
-    for function in (run_calls, Runner.run_future, MapJob.draw, absorb, Runtime.initialize, Waits.wait, run_program,
-                     prompt, *vars(futures).values(), *vars(shared).values())
+    for function in (run_calls, call_with, Runner.run_future, MapJob.draw, absorb, Runtime.initialize, Waits.wait,
+                     run_program, prompt, *vars(futures).values(), *vars(shared).values())
     if isinstance(function, types.FunctionType)
 }  # fmt: skip
 
@@ -8556,7 +8318,7 @@ class Recorder:
         """Count what this worker has done so far, and what it knows that is to be done."""
         s, links = self.scheduler, self.found.links
         with self.found.lock:
-            pending = s.undrawn + sum(sent.left[0] for sent in s.sent.values())
+            pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left)
             for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels):
                 items = list(itertools.islice(queue, 1000))  # a longer one holds futures, one by one
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
@@ -8641,7 +8403,7 @@ def is_drawn(chunk_id: int) -> bool:
 def own_tasks(item: Any) -> int:
     """Count the tasks of a queue's item that this worker itself owns, and that wait."""
     if type(item) is Block:
-        return 0 if type(item.job) is Visit else item.hi - item.lo
+        return 0 if item.job.owner else item.hi - item.lo
     return int(type(item) is Future and item.state == PENDING)
 
 

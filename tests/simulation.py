@@ -627,7 +627,7 @@ class Simulation:
             futures.shutdown()
         runtime.finish(True)
         self.quiet = True
-        runtime.wait_until(lambda: self.over, None, scoop_lite.Waiter(runtime, runtime.current))
+        runtime.wait_until(lambda: self.over)
         self.over_at_s = self.now_s
 
     over = False

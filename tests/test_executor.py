@@ -137,7 +137,7 @@ def test_failing_a_future_that_is_cancelled_at_that_moment_does_no_harm():
             super().set_exception(exception)
 
     future = Cancelled()
-    scoop_lite.Request.fail(future, BrokenProcessPool("x"))
+    future.settle(scoop_lite.Failure(BrokenProcessPool("x")))
     assert future.cancelled()
 
 
@@ -593,6 +593,7 @@ WAITS = {
     "map of a function in C": "lambda: list(pool.map(time.sleep, [60] * 10))",
     "map of a loop": "lambda: list(pool.map(spin, [60] * 3))",
     "result": "pool.submit(nap, 60).result",
+    "result of a call with keywords": "pool.submit(nap, seconds=60).result",
     "exception": "pool.submit(nap, 60).exception",
     "result of a task that waits": "pool.submit(parent, 60).result",
 }

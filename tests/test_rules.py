@@ -426,22 +426,33 @@ def scheduler():
 
 
 def test_a_task_for_all_knows_how_many_there_are_from_spread(scheduler):
-    job = scoop_lite.Everywhere(len, ("abc",), lambda: None)
+    job = scoop_lite.Everywhere(len, ("abc",), frozenset())
     scheduler.n_chunks = 4
-    scheduler.run_on_all(job)
+    scheduler.run_on_all(job, scoop_lite.coming_answer())
     assert scheduler.messages() == ["ALL"] and scheduler.n_chunks == 5
     head = CHUNK.unpack(scheduler.last()[2])
     assert head[:5] == (0, 1, 4, 0, 1) and head[-1] == len(scheduler.last()) - 3
     assert job.n == -1 and head[5:10] == (0, 0, scoop_lite.CALLS, 0, 0)
     assert [(b.base, b.lo, b.hi, b.alone) for b in [scheduler.sent[4].block]] == [(0, 0, 1, True)]
     scheduler.on_spread([b"", REF.pack(4, 0, 3)])
-    assert job.n == 3 and scheduler.sent[4].left[0] == scheduler.sent[4].block.hi == 3
+    assert job.n == scheduler.sent[4].block.hi == 3 and scheduler.sent[4].left == [(0, 3)]
     scheduler.on_all([b"", b"", CHUNK.pack(0, 1, 4, 2, 1, 0, 0, 1, 0, 0, 0)])
     assert [(block.job, block.base, block.lo, block.hi) for block in scheduler.home] == [(job, 2, 2, 3)]
-    assert scheduler.sent[4].left[0] == 2
+    assert scheduler.sent[4].left == [(0, 2)]
     scheduler.home.clear()
     scheduler.on_all([b"", *chunk_of(first=1, n=1)])  # another worker's
+    assert scheduler.open(scheduler.home[0])
     assert [(b.job.key, b.rows(), b.lo, b.hi) for b in scheduler.home] == [((3, 1, 5), [[("",)]], 1, 2)]
+
+
+@pytest.mark.parametrize("last, value", [((1, "a"), {1: "a", 3: "c"}), (scoop_lite.GONE, None)])
+def test_what_all_return_is_one_answer_or_what_one_of_them_ended_with(last, value):
+    job = scoop_lite.Everywhere(len, ("abc",), frozenset())
+    job.n, job.answer = 2, scoop_lite.coming_answer()
+    for i, outcome in enumerate([(3, "c"), last]):
+        assert job.answer.state < scoop_lite.CANCELLED
+        job.deliver(i, 1, [outcome])
+    assert job.answer.value == value if value else job.answer.cancelled()
 
 
 def test_what_a_task_costs_is_believed_quickly_if_longer_and_slowly_if_shorter(scheduler):
@@ -481,12 +492,49 @@ def test_a_map_draws_what_keeps_the_pool_busy_by_measurement_and_fills_an_order_
         assert fixed.drawn == fixed.window <= scoop_lite.WINDOW  # as asked for; no more of a generator than is needed
 
 
+def test_a_wait_that_is_over_limits_no_task_any_more():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    runtime.scheduler.live = 2
+    runtime.scheduler.note_cost(identity, 1e-6)
+    runtime.wait_for(runtime.submit(identity, (1,), {}), 60)
+    assert runtime.time_limit() is None and not runtime.deadlines
+
+
+def test_a_task_that_is_given_away_just_before_its_cancellation_is_not_cancelled_here():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    future, lock = runtime.submit(identity, (1,), {}), threading.Lock()
+
+    class Carving:
+        def __enter__(self):
+            lock.acquire()
+            if runtime.scheduler.levels[0]:
+                runtime.scheduler.gather(runtime.scheduler.levels[0])
+
+        def __exit__(self, *_):
+            lock.release()
+
+    runtime.lock = runtime.scheduler.lock = Carving()
+    runtime.cancel(future)
+    assert future.state == scoop_lite.SENT
+
+
+def test_what_was_lost_with_its_worker_is_missed_when_nobody_looks_at_it(monkeypatch):
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    monkeypatch.setitem(scoop_lite._state, "runtime", runtime)
+    for seen in True, False:
+        future = scoop_lite.coming_answer()
+        scoop_lite.Parcel([future], len, scoop_lite.CALLS, 0, 0, 0).deliver_error(0, scoop_lite.WorkerLost("gone"))
+        if seen:
+            assert str(future.exception()) == "gone"
+        del future
+    assert [str(error) for error in runtime.unseen] == ["gone"]
+
+
 def test_results_of_suspects_take_the_way_that_survives_their_worker():
     runtime, ways = scoop_lite.Runtime(scoop_lite.Config(n=1), 1), []
     runtime.pipe = SimpleNamespace(send=lambda frames: ways.append("pipe"))
     runtime.link = SimpleNamespace(queue=lambda frames: ways.append("link"), flush=lambda: None, edge=False)
-    visit = scoop_lite.Visit((0, 1, 5, 0, 2, 1, 0, scoop_lite.CALLS, 0, 0, 1), identity, None, b"", None)
-    visit.send_part = runtime.scheduler.send_part
+    visit = scoop_lite.Visit((0, 1, 5, 0, 2, 1, 0, scoop_lite.CALLS, 0, 0, 1), b"", [b""], runtime.scheduler)
     for alone, value in (False, 1), (True, 2), (True, b"x" * scoop_lite.PIECE):
         block = scoop_lite.Block(visit, [[(value,)]], 0, 0, 1)
         block.alone = alone
@@ -649,17 +697,14 @@ def test_a_result_for_a_stranger_is_not_taken(pool):
 class Tasks(scoop_lite.Job):
     """A job that keeps what is delivered."""
 
-    __slots__ = ("got", "is_dropped")
+    __slots__ = ("got",)
 
     def __init__(self, func=len, depth=0, fold=None):
         super().__init__(func, scoop_lite.CALLS, 77, 100, depth)
-        self.got, self.is_dropped, self.fold = [], False, fold
+        self.got, self.fold = [], fold
 
     def deliver(self, first, count, outcomes):
         self.got.append((first, count, outcomes))
-
-    def dropped(self):
-        return self.is_dropped
 
 
 def block(n=10, deaths=0, **how):
@@ -719,7 +764,7 @@ def test_a_batch_says_which_tasks_it_holds_and_the_owner_keeps_them(scheduler):
     assert (careful, mode, place, order, n) == (0, scoop_lite.CALLS, 77, 102, len(payload))
     assert scoop_lite.loads([function]) == (len, None)
     assert scoop_lite.loads(payload) == [[("2",), ("3",), ("4",), ("5",), ("6",)]]
-    assert scheduler.sent[6].left[0] == 5 and scheduler.n_chunks == 7 and scheduler.n_carved == 5
+    assert scheduler.sent[6].left == [(0, 5)] and scheduler.n_chunks == 7 and scheduler.n_carved == 5
 
 
 @pytest.mark.parametrize("deaths, retries, careful", [(0, 2, 0), (1, 2, 2), (2, 2, 3), (0, 0, 1), (300, 2, 255)])
@@ -845,7 +890,7 @@ def test_taking_passes_over_what_nobody_wants(scheduler):
     gone.state = scoop_lite.CANCELLED
     scheduler.levels[0].stale = 1
     dropped = block()
-    dropped.job.is_dropped = True
+    dropped.job.abandoned = True
     scheduler.levels[0].appendleft(dropped)
     assert scheduler.take() is wanted and wanted.state == scoop_lite.RUNNING and scheduler.levels[0].stale == 0
     assert scheduler.take() is None
@@ -880,24 +925,26 @@ def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
 def visit(scheduler, owner=(3, 1), n=4):
     function = scoop_lite.join(scoop_lite.dumps((len, None)))
     head = (*owner, 5, 0, n, 0, 0, scoop_lite.CALLS, 0, 0, 1)
-    return scoop_lite.Block(scoop_lite.Visit(head, len, None, function, None), [[("a",)] * n], 0, 0, n)
+    made = scheduler.visitors(head, [b"", function, b"", *scoop_lite.dumps([[("a",)] * n])])
+    assert scheduler.open(made)
+    return made
 
 
 def test_what_is_queued_counts_if_somebody_wants_it(scheduler):
-    assert not scheduler.has_queued()
+    assert not scheduler.is_busy()
     scheduler.put(visit(scheduler))
-    assert scheduler.has_queued() and not scheduler.has_queued(own=True)
+    assert scheduler.is_busy() and not scheduler.is_busy(own=True)
     one = block()
     scheduler.put(one)
-    assert scheduler.has_queued(own=True)
-    one.job.is_dropped = True
-    assert not scheduler.has_queued(own=True)
+    assert scheduler.is_busy(own=True)
+    one.job.abandoned = True
+    assert not scheduler.is_busy(own=True)
     scheduler.levels[0][0].job.abandoned = True
-    assert not scheduler.has_queued()
+    assert not scheduler.is_busy()
     (future,) = add(scheduler, scope(scheduler))
-    assert scheduler.has_queued(own=True)
+    assert scheduler.is_busy(own=True)
     future.state = scoop_lite.CANCELLED
-    assert not scheduler.has_queued()
+    assert not scheduler.is_busy()
 
 
 def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
@@ -905,14 +952,13 @@ def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
     of_dead, of_other = visit(scheduler), visit(scheduler, owner=(3, 2))
     runs, runs_on = running(scheduler, visit(scheduler)), running(scheduler, visit(scheduler, owner=(3, 2)))
     heads = [(*owner, 6, 0, 4, 0, 0, scoop_lite.CALLS, 0, 0, 1) for owner in ((3, 1), (4, 1))]
-    chunks = [scoop_lite.Chunk(head, function, [b""]) for head in heads]
+    chunks = [scheduler.visitors(head, [b"", function, b"", b""]) for head in heads]
     for item in (of_dead, of_other, *chunks):
         scheduler.levels[0].append(item)
     scheduler.home.append(visit(scheduler))
     scheduler.results[3, 1] = []
     scheduler.on_purge([b"", OWNER.pack(3, 1)])
     assert list(scheduler.levels[0]) == [of_other, chunks[1]] and not scheduler.home and scheduler.results == {}
-    assert of_dead.job.abandoned and not of_other.job.abandoned
     assert runs.block.job.abandoned and runs.block.hi == 1 and not runs_on.block.job.abandoned and runs_on.block.hi == 4
 
 
@@ -935,9 +981,10 @@ def test_tasks_given_up_say_what_happened(scheduler, deaths, words):
     assert [(first, count) for first, count, _ in one.job.got] == [(1, 1), (2, 1)]
     text = str(one.job.got[0][2][0].look())
     assert all(word in text for word in (*words, "worker 4 on node1 (pid 9), was killed", "--retries 2", "len("))
-    job = scoop_lite.Everywhere(len, ("abc",), lambda: None)
+    job = scoop_lite.Everywhere(len, ("abc",), frozenset())
     scheduler.give_up(scoop_lite.Block(job, [[job.args]], 2, 2, 3), facts)
-    assert "worker 4 on node1" in str(job.results[-3].look()) and "during run_on_all()" in str(job.results[-3].look())
+    text = str(job.outcomes[0].look())
+    assert "worker 4 on node1" in text and "during run_on_all()" in text
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -970,8 +1017,9 @@ def lost(scheduler, chunk, first, count, opened=False, **more):
 def test_what_a_dead_worker_had_comes_back_to_its_owner_and_is_suspected(scheduler):
     job, chunk = shipped(scheduler, n=10, lo=5)
     scheduler.runs_script = False
-    assert lost(scheduler, chunk, 2, 3) == [(7, 10, 1, True)] and scheduler.sent[chunk].left[0] == 7
-    assert lost(scheduler, chunk, 5, 5)[0] == (10, 15, 1, True) and scheduler.sent[chunk].left[0] == 2
+    assert lost(scheduler, chunk, 2, 3) == [(7, 10, 1, True)]
+    assert scheduler.sent[chunk].left == [(0, 2), (5, 10)]
+    assert lost(scheduler, chunk, 5, 5)[0] == (10, 15, 1, True) and scheduler.sent[chunk].left == [(0, 2)]
     lost(scheduler, chunk, 0, 2)
     assert chunk not in scheduler.sent and job.got == []
 
@@ -997,18 +1045,30 @@ def test_blamed_is_what_was_begun_or_may_have_been(scheduler, alone, opened, ret
 
 def test_tasks_that_nobody_wants_are_not_run_again(scheduler):
     job, chunk = shipped(scheduler)
-    job.is_dropped = True
+    job.abandoned = True
     assert lost(scheduler, chunk, 0, 10) == [] and not scheduler.away and scheduler.sent == {}
 
 
 def test_a_task_for_all_whose_worker_died_is_not_tried_elsewhere(scheduler):
-    job = scoop_lite.Everywhere(len, ("abc",), lambda: None)
-    scheduler.run_on_all(job)
-    assert scheduler.sent[0].block.alone and scheduler.sent[0].left == [1]
+    job = scoop_lite.Everywhere(len, ("abc",), frozenset())
+    scheduler.run_on_all(job, scoop_lite.coming_answer())
+    assert scheduler.sent[0].block.alone and scheduler.sent[0].left == [(0, 1)]
     assert scoop_lite.loads(scheduler.last()[3:]) == [[("abc",)]]
     scheduler.on_spread([b"", REF.pack(0, 0, 3)])
     lost(scheduler, 0, 2, 1)
-    assert list(job.results) == [-3] and "during run_on_all()" in str(job.results[-3].look())
+    (failure,) = job.outcomes
+    assert "during run_on_all()" in str(failure.look())
+
+
+def test_a_worker_that_dies_when_a_task_has_just_been_spread_is_counted():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    job = scoop_lite.Everywhere(len, ("abc",), frozenset())
+    runtime.scheduler.run_on_all(job, scoop_lite.coming_answer())
+    death = scoop_lite.facts(rank=2, host="node1", pid=9, how="was killed")
+    lost = scoop_lite.message("LOST", 0, 1, death, scoop_lite.LOST_REF.pack(0, 2, 1, False))
+    runtime.take_in(collections.deque([scoop_lite.message("SPREAD", 0, 1, REF.pack(0, 0, 3)), lost]))
+    runtime.dispatch()
+    assert runtime.scheduler.sent[0].left == [(0, 2)] and len(job.outcomes) == 1
 
 
 def chunk_of(owner=(3, 1), chunk=5, first=0, n=4, careful=0, depth=0, payload=None):
@@ -1021,27 +1081,30 @@ def chunk_of(owner=(3, 1), chunk=5, first=0, n=4, careful=0, depth=0, payload=No
 
 def received(scheduler, **how):
     function, head, *payload = chunk_of(**how)
-    return scoop_lite.Chunk(CHUNK.unpack(head), function, payload)
+    return scheduler.visitors(CHUNK.unpack(head), [b"", function, head, *payload])
 
 
 def test_a_chunk_of_suspected_tasks_is_told_of_before_it_is_opened(scheduler):
-    (opened,) = scheduler.open(received(scheduler, first=7))
+    opened = received(scheduler, first=7)
+    assert scheduler.open(opened)
     assert (opened.lo, opened.hi, opened.deaths, opened.alone) == (7, 11, 0, False) and scheduler.messages() == []
     scheduler.results[3, 1] = [OWNER.pack(3, 1)]
-    (opened,) = scheduler.open(received(scheduler, first=7, careful=3))
+    opened = received(scheduler, first=7, careful=3)
+    assert scheduler.open(opened)
     assert scheduler.messages() == ["RESULT", "OPENED"]  # what is done is not to be lost with it
     assert scheduler.last()[1:] == [OWNER.pack(3, 1), REF.pack(5, 7, 4)] and opened.deaths == 2 and opened.alone
     assert (opened.job.place, opened.job.order, opened.job.depth) == (9, 20, 0)
 
 
 def test_a_chunk_that_cannot_be_unpickled_is_asked_for_one_by_one(scheduler):
-    assert scheduler.open(received(scheduler, payload=[b"garbage"])) == []
+    assert not scheduler.open(received(scheduler, payload=[b"garbage"]))
     assert scheduler.messages() == ["RESULT"]
     assert scheduler.last()[1:3] == [OWNER.pack(3, 1), PART.pack(5, 0, 4, 0, scoop_lite.UNREADABLE, 1)]
     reason = scheduler.last()[3]
     job, chunk = shipped(scheduler, n=4, lo=3)
     scheduler.on_result([b"", b"", PART.pack(chunk, 1, 3, 0, scoop_lite.UNREADABLE, 1), reason])
-    assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(4, 7, True)] and scheduler.sent[chunk].left == [1]
+    assert [(b.lo, b.hi, b.alone) for b in scheduler.levels[0]] == [(4, 7, True)]
+    assert scheduler.sent[chunk].left == [(0, 1)]
     scheduler.on_result([b"", b"", PART.pack(chunk, 0, 1, 0, scoop_lite.UNREADABLE, 1), reason])
     ((first, count, (failure,)),) = job.got
     assert (first, count) == (3, 1) and "worker could not unpickle task len('3')" in str(failure.look())
@@ -1112,11 +1175,13 @@ def test_chunks_that_come_home_unopened_are_queued_again_and_others_wait_in_thei
     own = CHUNK.pack(0, 1, chunk, 1, 2, 0, 0, scoop_lite.CALLS, 77, 100, 1)
     scheduler.on_returned([b"", b"f", own, b"p"])
     scheduler.on_returned([b"", *chunk_of(depth=2)])
-    assert [(b.lo, b.hi) for b in scheduler.levels[0]] == [(3, 5)] and scheduler.sent[chunk].left == [4]
-    assert [type(item) for item in scheduler.levels[2]] == [scoop_lite.Chunk]
-    own = CHUNK.pack(0, 1, chunk, 3, 4, 0, 0, scoop_lite.CALLS, 77, 100, 1)
-    scheduler.on_returned([b"", b"f", own, b"p"])
-    assert [(b.lo, b.hi) for b in scheduler.levels[0]] == [(5, 9), (3, 5)] and scheduler.sent == {}
+    assert [(b.lo, b.hi) for b in scheduler.levels[0]] == [(3, 5)]
+    assert scheduler.sent[chunk].left == [(0, 1), (3, 6)]
+    assert [(b.job.key, b.columns) for b in scheduler.levels[2]] == [((3, 1, 5), None)]
+    for first, n in (3, 3), (0, 1), (0, 1):  # the last for nothing
+        own = CHUNK.pack(0, 1, chunk, first, n, 0, 0, scoop_lite.CALLS, 77, 100, 1)
+        scheduler.on_returned([b"", b"f", own, b"p"])
+    assert [(b.lo, b.hi) for b in scheduler.levels[0]] == [(2, 3), (5, 8), (3, 5)] and scheduler.sent == {}
 
 
 def results(scheduler, chunk, *parts):
@@ -1133,8 +1198,9 @@ def test_results_go_to_their_jobs_and_teach_what_tasks_cost(scheduler):
     scheduler.cancelling[chunk, 1] = lambda: asked.append(1)
     results(scheduler, chunk, (1, [], 0), (0, [10, 11], 4_000_000_000), (9, [], 0), (2, [12], 0))
     assert job.got == [(2, 2, [10, 11]), (4, 1, [12])] and asked == [1]
-    assert list(scheduler.costs.values()) == [2.0] and scheduler.n_returned == 3 and scheduler.sent[chunk].left == [3]
-    job.is_dropped = True
+    assert list(scheduler.costs.values()) == [2.0] and scheduler.n_returned == 3
+    assert scheduler.sent[chunk].left == [(3, 6)]
+    job.abandoned = True
     results(scheduler, chunk, (3, [13, 14, 15], 0))
     assert len(job.got) == 2 and scheduler.sent == {}
 
@@ -1155,7 +1221,7 @@ def cancel(scheduler, first, count, handler="on_cancel"):
 def test_a_cancellation_takes_tasks_out_of_chunks_and_blocks_wherever_they_wait(scheduler):
     scheduler.levels[0].append(received(scheduler, n=6))
     assert cancel(scheduler, 2, 2) == [(5, 2, 2)]
-    assert not scheduler.levels[0] and [chunk.left for chunk in scheduler.home] == [[(0, 2), (4, 6)]]
+    assert not scheduler.levels[0] and [(b.lo, b.hi) for b in scheduler.home] == [(0, 2), (4, 6)]
     assert cancel(scheduler, 1, 4) == [(5, 1, 1), (5, 4, 1)]
     assert cancel(scheduler, 2, 3) == [(5, 2, 0)]  # none
     assert cancel(scheduler, 0, 9) == [(5, 0, 1), (5, 5, 1)] and not scheduler.home
@@ -1214,7 +1280,7 @@ def test_half_of_what_a_slice_has_not_begun_is_taken_if_that_is_worth_it(timed):
     taken = timed.rob()
     assert (taken.lo, taken.hi) == (4, 5) and [(b.lo, b.hi) for b in timed.levels[0]] == [(1, 4)]
     timed.slices[:] = []
-    running(timed, block(9)).block.job.is_dropped = True
+    running(timed, block(9)).block.job.abandoned = True
     timed.at_s += 1
     assert timed.rob() is None
 
@@ -1224,7 +1290,7 @@ def test_others_tasks_are_passed_on_only_when_what_runs_here_takes_too_long(time
     timed.levels[0].append(received(timed))
     assert timed.late_s == pytest.approx(10.0 + scoop_lite.CHUNK_S) and timed.take_away() is None
     timed.at_s = timed.late_s
-    assert timed.take_away().head[:3] == (3, 1, 5) and not timed.levels[0]
+    assert timed.take_away().job.key == (3, 1, 5) and not timed.levels[0]
 
 
 def test_what_waits_for_others_goes_first_and_one_by_one_and_home_when_nobody_is_left(scheduler):
