@@ -4416,12 +4416,17 @@ class Calls(Parking):
             self.cancel_sent(future)
 
     def cancel_sent(self, future: Future) -> None:
-        """Ask whoever has the task to give it up, and wait for the answer: done, or the refusal."""
+        """Cancel a task that was carved. If it is not here, ask whoever has it, and wait: done, or the refusal."""
         scheduler, parcel, index = self.scheduler, future.at, future.order
-        with self.lock:
-            found = scheduler.withdraw(lambda job: job is parcel, index, index + 1)
-        if found:
-            future.settle(GONE)
+
+        def is_home() -> bool:
+            with self.lock:
+                found = scheduler.withdraw(lambda job: job is parcel, index, index + 1)
+            if found:
+                future.settle(GONE)
+            return bool(found)
+
+        if is_home():
             return
         asked, waiting = scheduler.recall("CANCEL", parcel, index, index + 1), scheduler.cancelling
 
@@ -4436,6 +4441,7 @@ class Calls(Parking):
             self.holding -= 1
             for ref in asked:
                 waiting.pop(ref, None)
+        is_home()  # by now, if nobody had it because it was on its way back
 
     def abandon(self, job: MapJob, kind: str = "CANCEL") -> None:
         """Drop what has not started of a map whose consumer is gone; `kind` may be ABORT (see `giving_up`).

@@ -518,6 +518,26 @@ def test_a_task_that_is_given_away_just_before_its_cancellation_is_not_cancelled
     assert future.state == scoop_lite.SENT
 
 
+def test_a_task_that_is_on_its_way_back_when_it_is_cancelled_is_cancelled():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    scheduler, future, sent = runtime.scheduler, runtime.submit(identity, (1,), {}), []
+    scheduler.emit = sent.append
+    scheduler.ordered = 1
+    scheduler.carve()
+
+    def answer(*_):
+        """Nobody was hungry: it comes back, and the broker finds nobody who has it."""
+        (batch,) = [frames for frames in sent if NAMES[frames[0][0]] == "BATCH"]
+        scheduler.on_returned(batch)
+        scheduler.on_result([b"", OWNER.pack(0, 1), PART.pack(0, 0, 0, 0, scoop_lite.EACH, 0)])
+
+    runtime.wait_until = lambda *_: answer()
+    assert future.state == scoop_lite.SENT
+    runtime.cancel(future)
+    assert future.cancelled() and [NAMES[frames[0][0]] for frames in sent] == ["BATCH", "CANCEL"]
+    assert not scheduler.is_busy()
+
+
 def test_what_was_lost_with_its_worker_is_missed_when_nobody_looks_at_it(monkeypatch):
     runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
     monkeypatch.setitem(scoop_lite._state, "runtime", runtime)
