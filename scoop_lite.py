@@ -2629,9 +2629,10 @@ class Queue:
     The lock guards all of it. Base of `Scheduler`, as `Carver` is.
     """
 
-    def __init__(self, lock: Any, live: int, clock: Callable[[], float]) -> None:
-        self.lock, self.live, self.clock = lock, live, clock
-        self.runs_script = False  # so what may kill this process is better run elsewhere
+    def __init__(self, lock: Any, clock: Callable[[], float]) -> None:
+        self.lock, self.clock = lock, clock
+        self.live = 1  # workers in the pool
+        self.runs_script = True  # so what may kill this process is better run elsewhere
         self.n_visits = 0  # tasks of others that were run here
         self.max_tasks = 0  # that a worker runs before it retires; 0 for no limit
         self.retired = False  # it has said so
@@ -2796,9 +2797,9 @@ class Queue:
 class Taker(Queue):
     """Asks for tasks of others, the broker and, by a straight link, an Executor's client; sends back their results."""
 
-    def __init__(self, rank: int, incarnation: int, emit: Callable[[Frames], None], *queue: Any) -> None:
+    def __init__(self, emit: Callable[[Frames], None], *queue: Any) -> None:
         super().__init__(*queue)
-        self.rank, self.incarnation, self.emit = rank, incarnation, emit
+        self.rank, self.incarnation, self.emit = ORIGIN, 1, emit
         self.wanted = self.received = 0
         self.is_hungry = False  # wanted > received
         self.n_hungry = 0  # how often that was said
@@ -3118,11 +3119,11 @@ class Scheduler(Carver):
     """
 
     def __init__(
-        self, rank: int, incarnation: int, emit: Callable[[Frames], None], later: Callable[[Callable[[], None]], None],
-        lock: Any, live: int = 1, retries: int = 2, clock: Callable[[], float] = now,
+        self, emit: Callable[[Frames], None], later: Callable[[Callable[[], None]], None], lock: Any, retries: int = 2,
+        clock: Callable[[], float] = now,
     ) -> None:  # fmt: skip
-        super().__init__(retries, rank, incarnation, emit, lock, live, clock)
-        self.later, self.runs_script = later, rank == ORIGIN
+        super().__init__(retries, emit, lock, clock)
+        self.later = later
         self.aborted: Deque[Tuple[ChunkKey, int, int]] = collections.deque(maxlen=64)  # of late
         # Raise KeyboardInterrupt in the task that runs; not in the origin, which listens to its user alone.
         self.interrupt: Callable[[Slice], None] = lambda piece: None
@@ -3130,6 +3131,11 @@ class Scheduler(Carver):
         self.answers: Deque[Frames] = collections.deque()  # to be sent once the lock is free
         self.n_done = self.n_returned = 0  # tasks
         self.undrawn = 0  # items of maps that are not in a queue yet
+
+    def take_part(self, rank: int, incarnation: int, live: int, straight: bool) -> None:
+        """Be that worker of a pool of `live`; `straight`: with a link to the client."""
+        self.rank, self.incarnation, self.live, self.straight = rank, incarnation, live, straight
+        self.runs_script = self.runs_script and rank == ORIGIN
 
     def on_order(self, frames: Frames) -> None:
         (self.ordered,) = COUNT.unpack(frames[1])
@@ -3542,24 +3548,18 @@ class Mailbox:
     pump: Optional[Pump] = None
     last_func: Any = None  # a short function that ran here last
 
-    def __init__(
-        self, config: Config, rank: int = ORIGIN, incarnation: int = 1, link: Any = None,
-        straight: Optional[StreamLink] = None,
-    ) -> None:  # fmt: skip
-        self.config, self.rank, self.incarnation, self.link, self.straight = config, rank, incarnation, link, straight
-        self.links: List[Any] = [found for found in (straight, link) if found is not None]  # that are read
-        self.outbox, self.arriving = Outbox(OWNER.pack(rank, incarnation)), Inbox()
+    def __init__(self, config: Config) -> None:
+        self.config, self.rank, self.incarnation = config, ORIGIN, 1
+        self.link: Any = None
+        self.straight: Optional[StreamLink] = None
+        self.links: List[Any] = []  # that are read
+        self.outbox, self.arriving = Outbox(OWNER.pack(ORIGIN, 1)), Inbox()
         self.lock = threading.Lock()
         self.later: Deque[Callable[[], Any]] = collections.deque()
-        live = config.n if link is not None else 1
-        self.scheduler = self.scheduler_class(
-            rank, incarnation, self.emit, self.later.append, self.lock, live=live, retries=config.retries
-        )
-        self.scheduler.max_tasks, self.scheduler.straight = config.max_tasks, straight is not None
+        self.scheduler = self.scheduler_class(self.emit, self.later.append, self.lock, config.retries)
+        self.scheduler.max_tasks = config.max_tasks
         self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
-        self.teller = Recorder(self, config)
-        watched = link is not None and (config.verbose > 0 or config.trace)
-        self.recorder = self.scheduler.recorder = self.teller if watched else None  # what the hooks call
+        self.recorder: Optional[Recorder] = None  # what the hooks call
         self.inbox: Deque[Frames] = collections.deque()
         self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
         self.resting: List[Watched] = []  # of strands that wait for the end of work: tried after each task, too
@@ -3568,10 +3568,21 @@ class Mailbox:
         self.at_leave: List[Callable[[], None]] = []
         self.handlers = handlers_of((self, self.scheduler), *self.roles)
         self.urgent = {CODES[kind]: self.handlers[CODES[kind]] for kind in URGENT}
-        if link is not None:
-            self.bell = Bell()
-            self.waits = Waits(self.bell.fd, *(found.fileno() for found in self.links))
-            self.waits_for_pump = Waits(self.bell.fd)
+
+    def connect(
+        self, config: Config, rank: int, incarnation: int, link: Any, straight: Optional[StreamLink] = None
+    ) -> None:
+        """Take part in a pool, as that worker and by these links: once, in the process that will go on."""
+        self.config, self.rank, self.incarnation, self.link, self.straight = config, rank, incarnation, link, straight
+        self.links = [found for found in (straight, link) if found is not None]
+        self.outbox.source = OWNER.pack(rank, incarnation)
+        self.scheduler.take_part(rank, incarnation, config.n, straight is not None)
+        self.teller = Recorder(self, config)
+        if config.verbose > 0 or config.trace:
+            self.recorder = self.scheduler.recorder = self.teller
+        self.bell = Bell()
+        self.waits = Waits(self.bell.fd, *(found.fileno() for found in self.links))
+        self.waits_for_pump = Waits(self.bell.fd)
 
     def emit(self, frames: Frames) -> None:
         """Send a message to the broker; any thread."""
@@ -3810,8 +3821,8 @@ class Baton(Porch):
 
     n_parked = 0  # strands that wait
 
-    def __init__(self, *about: Any) -> None:
-        super().__init__(*about)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         self.pid = os.getpid()
         self.strands = new_strands(self.config.strands)
         self.current: Strand = self.strands.main
@@ -4531,15 +4542,20 @@ class Runtime(Calls):
     n_constants = 0
     signal = 2  # the signal that an interrupt came from
 
-    def __init__(self, config: Config, *about: Any) -> None:
-        super().__init__(config, *about)
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
         self.constants: Dict[str, Any] = {}
         self.verdicts: Dict[bytes, Tuple[str, Any]] = {}  # by serial: a constant's name, the future of its acceptance
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
         self.signals: Set[int] = set()  # that came to us
-        self.pump = Pump(self) if self.link is not None and config.capacity else None
         self.initialized = False
+
+    def connect(self, config: Config, *about: Any) -> None:
+        super().connect(config, *about)
+        self.pid = os.getpid()
+        if config.capacity:
+            self.pump = Pump(self)
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn the facts of the pool (lock held; later it would undo what POOL has said since)."""
@@ -5692,9 +5708,9 @@ class Neighbourhood(Runtime):
     scheduler_class = ClientScheduler
     roles = (*Runtime.roles, "> client", ", client")
 
-    def __init__(self, *about: Any) -> None:
+    def __init__(self, config: Config) -> None:
         self.scheduler: ClientScheduler
-        super().__init__(*about)
+        super().__init__(config)
         self.neighbours: Dict[int, Neighbour] = {}  # by rank
         self.shared: Dict[bytes, Frames] = {}  # by name: the constants that each neighbour must have before other tasks
         self.broken: Optional[BaseException] = None
@@ -5780,7 +5796,8 @@ class Client(Neighbourhood):
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
         words = [*compiled_command(), "-n", str(n), *options, "--serve"]
         sock = self.start_launcher(words, program)
-        super().__init__(config, ORIGIN, 1, StreamLink(sock, passes_descriptors=CAN_FORK))
+        super().__init__(config)
+        self.connect(config, ORIGIN, 1, StreamLink(sock, passes_descriptors=CAN_FORK))
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
         del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
@@ -6573,9 +6590,16 @@ def show_exception(error: BaseException) -> None:
         sys.excepthook(type(error), error, tb)
 
 
+def prepare(config: Config) -> Runtime:
+    """Make what the workers of a host have in common; made before they are forked, it is memory that they share."""
+    for name in THREAD_VARIABLES:  # each worker's share of the CPUs for libraries that start threads
+        os.environ.setdefault(name, str(config.threads))  # the user's setting wins
+    return Runtime(config)
+
+
 def work(
-    config: Config, rank: int, incarnation: int, pipe: StreamLink, invitation: Optional[List[str]] = None,
-    straight: Optional[StreamLink] = None,
+    found: Runtime, config: Config, rank: int, incarnation: int, pipe: StreamLink,
+    invitation: Optional[List[str]] = None, straight: Optional[StreamLink] = None,
 ) -> Any:  # fmt: skip
     """Be a worker: the role of every process that an agent starts.
 
@@ -6589,7 +6613,8 @@ def work(
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     apply_limits(config)
     link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
-    found = _state["runtime"] = Runtime(config, rank, incarnation, link, straight)
+    _state["runtime"] = found
+    found.connect(config, rank, incarnation, link, straight)
     found.pipe = pipe
     if config.kind in ("code", "prompt"):
         found.scheduler.by_value = ALL_NAMES
@@ -6682,11 +6707,9 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
 
 
 def apply_limits(config: Config) -> None:
-    """Apply --nice, and this worker's share of the CPUs for libraries that start threads; the user's setting wins."""
+    """Apply --nice; have children that user code forks be no workers."""
     if config.nice and hasattr(os, "nice"):
         os.nice(config.nice)
-    for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, str(config.threads))
     if CAN_FORK:
         os.register_at_fork(after_in_child=disown)
 
@@ -6793,6 +6816,7 @@ class Agent:
         self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
         self.stop_s = math.inf  # when to kill who has not left
+        self.prepared: Optional[Runtime] = None  # what workers begin with
 
     def read_worker(self, child: Child) -> None:
         """Relay a worker's messages to the broker, untouched."""
@@ -6937,13 +6961,13 @@ class Agent:
         order = read_facts(frames[1], workers=list, size=int)
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
         self.config = self.config._replace(n=order["size"], threads=threads)
-        if self.config.strands != "thread" and importlib.util.find_spec("greenlet"):
-            import greenlet  # noqa: F401  # before any fork: to load it takes each worker 4 ms, and memory of its own
         for rank, incarnation in order["workers"]:
             self.start_worker(rank, incarnation, order)
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Fork one worker; in the child, this does not return."""
+        with contextlib.suppress(MisuseError):  # no greenlets, though they are wanted: the worker says so
+            self.prepared = self.prepared or prepare(self.config)
         ours, theirs = socket.socketpair()
         straight = socket.socketpair() if self.config.is_straight else ()
         life_out, life_in = os.pipe()
@@ -6961,7 +6985,7 @@ class Agent:
             link = StreamLink(theirs)
             invitation = order.get("invitations", {}).get(str(rank))
             own = straight_link(straight[1]) if straight else None
-            sys.exit(work(self.config, rank, incarnation, link, invitation, own))
+            sys.exit(work(self.prepared or prepare(self.config), self.config, rank, incarnation, link, invitation, own))
         theirs.close()
         os.close(life_out)
         child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
@@ -7116,7 +7140,7 @@ def serve_worker(number: int) -> None:
     order = json.loads(life.readline())
     config, door = Config(**order["config"]), order["door"]
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
-    sys.exit(work(config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
+    sys.exit(work(prepare(config), config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
 
 
 def obey(life: Any) -> None:

@@ -219,13 +219,16 @@ class SimRuntime(scoop_lite.Runtime):
 
     def __init__(self, worker, config):
         self.worker = worker
-        super().__init__(config._replace(strands="thread"), worker.rank, worker.incarnation, None)
+        super().__init__(config._replace(strands="thread"))
+        self.rank, self.incarnation = worker.rank, worker.incarnation
+        self.outbox.source = scoop_lite.OWNER.pack(worker.rank, worker.incarnation)
+        self.scheduler.take_part(worker.rank, worker.incarnation, config.n, False)
+        self.teller = scoop_lite.Recorder(self, config)
         self.strands = SimStrands(worker)
         self.current = self.strands.main
         self.lock = self.scheduler.lock = SimLock(worker)
         self.scheduler.shipping = SimLock(worker)
         self.scheduler.clock = worker.sim.clock
-        self.scheduler.live = config.n
         self.link = worker.link
         self.links = [worker.link]
 

@@ -299,7 +299,7 @@ def test_a_chunk_of_tasks_nested_without_end_reaches_nobody():
     for kind, frames in (("BATCH", (b"f", head, b"")), ("ALL", (b"f", head, b""))):
         with pytest.raises(PeerError, match="malformed"):
             Pool().turn(1, kind, *frames)
-    scheduler = scoop_lite.Scheduler(0, 1, print, print, threading.Lock())
+    scheduler = scoop_lite.Scheduler(print, print, threading.Lock())
     with pytest.raises(scoop_lite.MisuseError, match="is there an end"):
         scheduler.level(scoop_lite.MAX_DEPTH)
     assert len(scheduler.levels) == 1

@@ -419,7 +419,7 @@ def test_what_watchers_are_told_is_checked(pool):
 @pytest.fixture
 def scheduler():
     sent = []
-    made = scoop_lite.Scheduler(0, 1, sent.append, lambda call: call(), threading.RLock(), clock=lambda: 0.0)
+    made = scoop_lite.Scheduler(sent.append, lambda call: call(), threading.RLock(), clock=lambda: 0.0)
     made.messages = lambda: [NAMES[frames[0][0]] for frames in sent]
     made.last = lambda: sent[-1]
     return made
@@ -551,7 +551,7 @@ def test_what_was_lost_with_its_worker_is_missed_when_nobody_looks_at_it(monkeyp
 
 
 def test_results_of_suspects_take_the_way_that_survives_their_worker():
-    runtime, ways = scoop_lite.Runtime(scoop_lite.Config(n=1), 1), []
+    runtime, ways = scoop_lite.Runtime(scoop_lite.Config(n=1)), []
     runtime.pipe = SimpleNamespace(send=lambda frames: ways.append("pipe"))
     runtime.link = SimpleNamespace(queue=lambda frames: ways.append("link"), flush=lambda: None, edge=False)
     visit = scoop_lite.Visit((0, 1, 5, 0, 2, 1, 0, scoop_lite.CALLS, 0, 0, 1), b"", [b""], runtime.scheduler)
