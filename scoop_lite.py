@@ -200,7 +200,7 @@ REF = struct.Struct("!QII")  # chunk id, first, count
 LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surely begun
 
 Frames = List[Any]  # bytes, bytearray or memoryview each
-Send = Callable[[int, Frames], None]
+Send = Callable[..., None]  # to a Member, or the agent of the host with a number: frames
 
 Kind = collections.namedtuple("Kind", "code name direction frames when answer")  # a row of the message table
 MESSAGES = [Kind(code, *row) for code, row in enumerate([
@@ -449,9 +449,13 @@ class StreamLink:
         self.n_in = self.n_out = 0  # bytes
         read = self.sock.recv if self.sock else functools.partial(os.read, reader.fileno())
         self.read: Callable[[int], bytes] = self.read_with_descriptors if passes_descriptors else read
+        self.ends = {self.reader: selectors.EVENT_READ, self.writer: selectors.EVENT_WRITE}  # what each is good for
+        if self.sock:
+            self.ends = {self.sock: selectors.EVENT_READ | selectors.EVENT_WRITE}
         self.events = selectors.EVENT_READ  # that a selector waits for here
+        self.key: Any = None  # of that selector: whom it calls
         self.held = False  # nothing is read, as there is no room for it (sockets only)
-        for end in {self.reader, self.writer}:
+        for end in self.ends:
             end.setblocking(False) if self.sock else os.set_blocking(end.fileno(), False)
         self.last_heard_s = self.beat_s = now()
         self.ping_s = 0.0  # when to send the next PING
@@ -555,26 +559,32 @@ class StreamLink:
             self.flush()
         return codec.messages
 
+    def take(self, handle: Callable[[Frames], Any]) -> str:
+        """Read what is there and have each message handled; return what is wrong with one, after which it is closed."""
+        messages = self.receive()
+        try:
+            while messages:
+                handle(messages.popleft())
+        except PeerError as error:
+            self.closed = str(error)
+            return self.closed
+        return ""
+
     def watch(self, selector: selectors.BaseSelector) -> bool:
         """Flush; have a selector wait for writability while something is left. Return True when all of it went."""
         done = self.flush()
         events = (0 if self.held else selectors.EVENT_READ) | (0 if done else selectors.EVENT_WRITE)
         if events != self.events and not self.closed:
-            before, self.events = self.events, events
-            if not events:
-                self.key = selector.unregister(self.reader)
-            elif not before:
-                selector.register(self.reader, events, self.key.data)
-            elif self.reader is self.writer:
-                selector.modify(self.reader, events, selector.get_key(self.reader).data)
-            elif done:
-                selector.unregister(self.writer)
-            else:
-                selector.register(self.writer, selectors.EVENT_WRITE, lambda: None)
+            self.key = selector.get_map().get(self.reader, self.key)
+            self.unwatch(selector)
+            self.events = events
+            for end, possible in self.ends.items():
+                if events & possible:
+                    selector.register(end, events & possible, self.key.data)
         return done
 
     def unwatch(self, selector: selectors.BaseSelector) -> None:
-        for end in {self.reader, self.writer}:
+        for end in self.ends:
             with contextlib.suppress(KeyError):  # only one end of a pair, or none, was watched
                 selector.unregister(end)
 
@@ -627,7 +637,8 @@ class Door:
 
         door > caller: nonce (32);  caller > door: OWNER of it (8), nonce (32), MAC (32);  door > caller: MAC (32)
 
-    The thread that owns `selector` also calls `admit`: with rank, incarnation and socket of who has proved its key.
+    The thread that owns `selector` also calls `admit`: with rank, incarnation and socket of who has proved its key. Any
+    thread may `invite`.
     """
 
     PROOF = struct.Struct("!8s32s32s")
@@ -698,7 +709,7 @@ class Door:
             right = self.is_proof(proof, key, b"caller", who, nonce, theirs) and bool(key)
             self.dismiss(caller, close=not right)
             if right:
-                del self.keys[who]
+                self.keys.pop(who, None)  # its worker may have died just now
                 with contextlib.suppress(OSError):  # it has just died, as its link will tell
                     caller.send(self.prove(key, b"door", who, nonce, theirs))
                 rank, incarnation = OWNER.unpack(who)
@@ -978,8 +989,8 @@ class ZmqRouter:
         self.ranks: Dict[bytes, int] = {}  # by public key (raw)
         self.identities: Dict[int, bytes] = {}  # of the connection that a rank speaks through now
 
-    def listen(self, address: str) -> str:
-        """Listen at an address of this machine (an ephemeral port); return the endpoint, or "" if it is not ours."""
+    def invite(self, rank: int, address: str) -> Optional[List[str]]:
+        """Listen at an address (an ephemeral port); return what a worker's ZmqLink needs, None if it is not ours."""
         if address not in self.endpoints:
             place = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
             self.socket.setsockopt(self.zmq.IPV6, ":" in address)
@@ -987,14 +998,12 @@ class ZmqRouter:
                 self.endpoints[address] = f"{place}:{self.socket.bind_to_random_port(place)}"
             except self.zmq.ZMQError:
                 self.endpoints[address] = ""
-        return self.endpoints[address]
-
-    def invite(self, rank: int, endpoint: str) -> List[str]:
-        """Make keys for a worker; return what its ZmqLink needs."""
+        if not self.endpoints[address]:
+            return None
         public, secret = self.zmq.curve_keypair()
         self.ranks = {key: other for key, other in self.ranks.items() if other != rank}
         self.ranks[self.z85.decode(public)] = rank
-        return [endpoint, self.server_key.decode(), public.decode(), secret.decode()]
+        return [self.endpoints[address], self.server_key.decode(), public.decode(), secret.decode()]
 
     def authenticate(self) -> None:
         """Answer libzmq's questions who may come in."""
@@ -1039,6 +1048,7 @@ class ZmqRouter:
 # Broker: moves work without opening it; pure: messages in, messages out, no clock of its own    (launcher, main thread)
 # ======================================================================================================================
 
+MALFORMED = (struct.error, IndexError, KeyError, ValueError)  # what handlers raise at frames that cannot be
 ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
 Ranges = List[Tuple[int, int]]  # [first, end) each
 
@@ -1069,6 +1079,8 @@ class Member:
         self.unread: Dict[Member, int] = {}  # pieces on their way to it, by who sends them
         self.death: Optional[Dict[str, Any]] = None  # its facts; who has one is no member any more
         self.address = OWNER.pack(rank, incarnation)
+        self.link: Optional[StreamLink] = None  # the launcher's, to this worker alone
+
 
 
 class Orders:
@@ -1081,7 +1093,7 @@ class Orders:
 
     def __init__(self, send: Send, send_agent: Send, report: Callable[[str], None], welcome: Dict[str, Any]) -> None:
         self.send, self.send_agent, self.report, self.welcome = send, send_agent, report, welcome
-        self.invite: Optional[Callable[[int], Optional[List[str]]]] = None  # to the ØMQ engine
+        self.invite: Optional[Callable[[Member], Any]] = None  # to a link of its own
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.incarnations: Dict[int, int] = {}
@@ -1097,12 +1109,11 @@ class Orders:
         """Have an agent start workers of these ranks, each as a new incarnation."""
         workers, invitations = [], {}
         for rank in ranks:
-            incarnation = self.incarnations.get(rank, 0) + 1
-            self.incarnations[rank] = incarnation
-            self.members[rank] = Member(rank, incarnation, host)
+            self.incarnations[rank] = incarnation = self.incarnations.get(rank, 0) + 1
+            self.members[rank] = member = Member(rank, incarnation, host)
             workers.append([rank, incarnation])
             if self.invite is not None:
-                invitations[rank] = self.invite(rank)
+                invitations[rank] = self.invite(member)
         start = facts(workers=workers, invitations=invitations, **self.welcome)
         self.send_agent(host, message("START", AGENT, 0, start))
 
@@ -1114,7 +1125,7 @@ class Orders:
 
     def to(self, member: Member, kind: str, *frames: Any) -> None:
         for ready in member.outbox.put([HEADER.pack(CODES[kind], member.rank, member.incarnation), *frames]):
-            self.send(member.rank, ready)
+            self.send(member, ready)
 
     def live(self) -> int:
         """Count the workers that run tasks or are being started."""
@@ -1347,7 +1358,7 @@ class Accounts(Orders):
         if target is not None and target.death is None:
             if taken:  # past what waits for credit of our own: its message comes later
                 target.unread[member] = target.unread.get(member, 0) + 1
-                self.send(target.rank, message("PIECE", target.rank, target.incarnation, member.address, number, piece))
+                self.send(target, message("PIECE", target.rank, target.incarnation, member.address, number, piece))
             else:
                 self.to(target, "PIECE", member.address, number, piece)
         elif taken:
@@ -1359,7 +1370,7 @@ class Accounts(Orders):
         if bytes(frames[1]) == TO_BROKER:
             member.outbox.credit += n
             for ready in member.outbox.take():
-                self.send(member.rank, ready)
+                self.send(member, ready)
             return
         sender = self.find(*OWNER.unpack(frames[1]))
         if sender is not None:
@@ -1386,8 +1397,8 @@ class Accounts(Orders):
 class Broker(Accounts):
     """Matches hungry workers with carved work, accounts for every chunk, and is the single judge of deaths.
 
-    It sends frames to workers (by rank) and agents (by host number), and reports a sentence to the user. There are at
-    most so many `restarts` of workers in any minute; `welcome` are facts for every WELCOME.
+    It sends frames to workers and to agents (by host number), and reports a sentence to the user. There are at most so
+    many `restarts` of workers in any minute; `welcome` are facts for every WELCOME.
     """
 
     def __init__(
@@ -1421,26 +1432,19 @@ class Broker(Accounts):
             if member.inbox.heaps and code != CODES["PIECE"]:
                 frames = member.inbox.mend(frames)
             self.worker_handlers[code](member, frames)
-        except (struct.error, IndexError, KeyError, ValueError) as error:
+        except MALFORMED as error:
             raise self.objection(self.worker_handlers, frames, error) from error
 
     def agent_turn(self, host: int, frames: Frames) -> None:
         """Handle one message of a host's agent, or one that it relays."""
-        code, sender, _ = self.header(frames)
-        if sender == AGENT:
-            try:
-                self.agent_handlers[code](host, frames)
-            except (struct.error, IndexError, KeyError, ValueError) as error:
-                raise self.objection(self.agent_handlers, frames, error) from error
-        elif sender in self.members and self.members[sender].host == host:
-            self.turn(sender, frames)
-
-    @staticmethod
-    def header(frames: Frames) -> Tuple[int, int, int]:
         try:
-            return HEADER.unpack(frames[0])
-        except (struct.error, IndexError) as error:
-            raise Broker.objection({}, frames, error) from None
+            code, sender, _ = HEADER.unpack(frames[0])
+            if sender == AGENT:
+                self.agent_handlers[code](host, frames)
+            elif sender in self.members and self.members[sender].host == host:
+                self.turn(sender, frames)
+        except MALFORMED as error:
+            raise self.objection(self.agent_handlers, frames, error) from error
 
     @staticmethod
     def objection(handlers: Dict[int, Any], frames: Frames, error: Exception) -> PeerError:
@@ -1524,11 +1528,12 @@ class Broker(Accounts):
             self.dismiss(member)
             self.to(member, "STOP")
 
-    def on_started(self, host: int, frames: Frames) -> None:
+    def on_started(self, host: int, frames: Frames) -> Optional[Member]:
         started = read_facts(frames[1], rank=int, incarnation=int, pid=int)
         member = self.find(started["rank"], started["incarnation"])
         if member is not None:
             member.pid = started["pid"]
+        return member
 
     def on_died(self, host: int, frames: Frames) -> None:
         death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
@@ -7019,11 +7024,11 @@ class Agent:
     Args:
         link: to the broker. config: for the workers.
         local: the origin inherits our standard input, output and error, which are the user's.
-        direct: workers' links are handed to the broker as descriptors, not relayed.
     """
 
-    def __init__(self, link: StreamLink, config: Config, local: bool, direct: bool) -> None:
-        self.link, self.config, self.local, self.direct = link, config, local, direct
+    def __init__(self, link: StreamLink, config: Config, local: bool) -> None:
+        self.link, self.config, self.local = link, config, local
+        self.direct = local and config.backend == "own"  # workers' links are handed to the broker, not relayed
         self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
@@ -7038,9 +7043,7 @@ class Agent:
     def read_worker(self, child: Child) -> None:
         """Relay a worker's messages to the broker, untouched."""
         assert child.link is not None
-        messages = child.link.receive()
-        while messages:
-            self.link.queue(messages.popleft())
+        child.link.take(self.link.queue)
         if child.link.closed:
             child.link.unwatch(self.selector)
 
@@ -7132,6 +7135,7 @@ class Agent:
                 self.stop_s = now() + 1
             self.flush()
         self.link.drain()
+        self.link.close()
 
     def catch_signals(self) -> None:
         """Note signals and ring, so that they are acted on between two messages."""
@@ -7162,16 +7166,16 @@ class Agent:
             self.stop_s = min(self.stop_s, now() + 3)
 
     def read_broker(self) -> None:
+        self.link.take(self.obey)
+
+    def obey(self, frames: Frames) -> None:
         """Obey the broker, or pass its message on to the worker that it is for."""
-        messages = self.link.receive()
-        while messages:
-            frames = messages.popleft()
-            code, rank, incarnation = HEADER.unpack(frames[0])
-            child = self.children.get((rank, incarnation))
-            if rank == AGENT:
-                self.handlers[code](frames)
-            elif child is not None and child.link is not None:
-                child.link.send(frames)
+        code, rank, incarnation = HEADER.unpack(frames[0])
+        child = self.children.get((rank, incarnation))
+        if rank == AGENT:
+            self.handlers[code](frames)
+        elif child is not None and child.link is not None:
+            child.link.send(frames)
 
     def on_start(self, frames: Frames) -> None:
         """Start workers, each with its share of the CPUs for libraries that make threads."""
@@ -7265,23 +7269,12 @@ class LoopbackAgent(Agent):
     """An agent as a thread of the launcher, where processes cannot fork and descriptors cannot be passed.
 
     A worker is a fresh interpreter with a pipe from us, through which come its orders and its key; at the pipe's end it
-    ends too. It prints where the launcher does. Its link comes in by our door, and we pass it on to the launcher.
+    ends too. It prints where the launcher does. Its link comes in by the launcher's door.
     """
 
-    def __init__(self, link: StreamLink, config: Config, passed: Deque[int]) -> None:
-        super().__init__(link, config, local=True, direct=True)
-        self.passed = passed
-        self.door = Door(self.selector, self.admit)
-
-    def run(self) -> None:
-        try:
-            super().run()
-        finally:
-            self.door.close()
-            self.link.close()
-
-    def timeout(self) -> float:
-        return min(super().timeout(), 0.5 if self.door.callers else IDLE_S)
+    def __init__(self, link: StreamLink, config: Config, door: Door) -> None:
+        super().__init__(link, config, local=True)
+        self.door = door
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
@@ -7294,6 +7287,8 @@ class LoopbackAgent(Agent):
         os.close(life_out)
         child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
+        started = facts(rank=rank, incarnation=incarnation, pid=process.pid)
+        self.link.queue(message("STARTED", AGENT, 0, started))
         header = {"config": self.config._asdict(), "door": self.door.invite(rank, incarnation)}
         threading.Thread(target=self.attend, args=(child, facts(**header) + b"\n"), daemon=True).start()
 
@@ -7305,15 +7300,8 @@ class LoopbackAgent(Agent):
         child.process.wait()
         self.bell.ring()
 
-    def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
-        """Pass on the link of a worker that has proved its key."""
-        self.passed.append(sock.detach())
-        pid = self.children[rank, incarnation].pid
-        self.link.queue(message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid)))
-
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
-        self.door.sweep()
         for child in [child for child in self.children.values() if child.process.returncode is not None]:
             self.door.keys.pop(OWNER.pack(child.rank, child.incarnation), None)
             self.bury(child, child.process.returncode)
@@ -7896,7 +7884,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
     there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
-    Agent(link, config, local=order["here"], direct=order["here"] and config.backend == "own").run()
+    Agent(link, config, local=order["here"]).run()
     os._exit(0)
 
 
@@ -7964,20 +7952,19 @@ class Links:
         self.selector = selectors.DefaultSelector()
         welcome = {"size": config.n, "retries": config.retries}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
+        self.broker.library = functools.partial(read_library, config)
+        self.broker.agent_handlers = handlers_of((self, self.broker), "agent > broker", "agent > launcher")
         self.agents: Dict[int, StreamLink] = {}  # links of those that speak, by host number
-        self.peers: Dict[int, StreamLink] = {}  # workers' own links, by rank
         self.touched: Set[Any] = set()  # links with something to write
         self.bell = Bell()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.writer = Writer(self.bell.ring)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
-        self.tap: Callable[[str, int, Frames], None] = lambda way, number, frames: None  # --wiretap: sees all messages
-        self.broker.library = functools.partial(read_library, config)
+        self.door = Door(self.selector, self.admit) if config.backend == "loopback" else None
         self.signalled: Optional[int] = None  # the first signal that asked us to end
         self.joining: Set[Site] = set()  # that have neither joined nor failed
         self.printing: Set[Site] = set()  # whose workers have printed something
         self.begun = False  # workers have been started
-
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
@@ -7989,34 +7976,29 @@ class Links:
         for line in text.decode(errors="replace").splitlines() if self.config.verbose > 0 else ():
             self.report(f"{site.name} says: {line}")
 
-    def send(self, rank: int, frames: Frames) -> None:
-        """Send to a worker that has said HELLO: straight, or through its agent."""
-        if self.config.wiretap:
-            self.tap("broker > worker {}", rank, frames)
-        peer = self.peers.get(rank)
-        if peer is None:
-            if self.router is not None and self.router.send(rank, frames):
+    def send(self, member: Member, frames: Frames, *fds: int) -> None:
+        """Send to a worker that has said HELLO: straight, maybe with descriptors, or through its agent."""
+        link = member.link
+        if link is None:
+            if self.router is not None and self.router.send(member.rank, frames):
                 return
-            member = self.broker.members.get(rank)
-            peer = self.agents.get(member.host) if member is not None else None  # which drops what nobody reads
-            if peer is None:
-                return  # it is about to be found dead
-        encode(frames, peer.out)
-        self.touched.add(peer)
+            link = self.sites[member.host].link  # whose agent drops what nobody reads
+        if fds:
+            link.send_with_descriptors(frames, *fds)
+        elif not link.closed:  # else it is about to be found dead
+            encode(frames, link.out)
+            self.touched.add(link)
 
     def send_agent(self, host: int, frames: Frames) -> None:
-        self.tap("broker > agent {}", host, frames)
         link = self.agents.get(host)
         if link is not None:
             link.queue(frames)
             self.touched.add(link)
 
-    def kill_worker(self, rank: int) -> None:
+    def kill_worker(self, member: Member) -> None:
         """Have a worker's agent end it, if it is not dead already."""
-        member = self.broker.members.get(rank)
-        if member is not None:
-            order = facts(rank=rank, incarnation=member.incarnation)
-            self.send_agent(member.host, message("KILL", AGENT, 0, order))
+        order = facts(rank=member.rank, incarnation=member.incarnation)
+        self.broker.send_agent(member.host, message("KILL", AGENT, 0, order))
 
     def open_router(self) -> None:
         """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
@@ -8025,12 +8007,11 @@ class Links:
         for sock in (self.router.socket, self.router.zap):
             self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
 
-    def invite(self, rank: int) -> Optional[List[str]]:
+    def invite(self, member: Member) -> Optional[List[str]]:
         """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
-        site = self.sites[self.broker.members[rank].host]
+        site = self.sites[member.host]
         address = "127.0.0.1" if site.here else self.config.address or site.facing
-        endpoint = self.router.listen(address) if address else ""
-        return self.router.invite(rank, endpoint) if endpoint else None
+        return self.router.invite(member.rank, address) if address else None
 
     def tell_way(self, host: int, way: str) -> None:
         """With -v, say once which way the workers of a host have come."""
@@ -8040,131 +8021,117 @@ class Links:
 
     def take_zmq(self, rank: int, frames: Frames) -> None:
         """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
-        self.tap("worker {} > broker", rank, frames)
-        if rank in self.broker.members:
-            self.tell_way(self.broker.members[rank].host, "by ØMQ")
-        try:
-            self.broker.turn(rank, frames)
-        except PeerError as error:
-            self.report(f"worker {rank} broke the protocol: {error}")
-            self.kill_worker(rank)
+        member = self.broker.members.get(rank)
+        if member is not None:
+            self.tell_way(member.host, "by ØMQ")
+            try:
+                self.broker.turn(rank, frames)
+            except PeerError as error:
+                self.report(f"worker {rank} broke the protocol: {error}")
+                self.kill_worker(member)
 
-    def add_peer(self, rank: int, fd: int) -> None:
-        """Connect to a local worker by the descriptor that its agent passed us."""
-        link = StreamLink(socket.socket(fileno=fd))
-        self.peers[rank] = link
-        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, rank, link))
+    def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
+        """Take up the link of a worker that has proved its key at the door."""
+        member = self.broker.find(rank, incarnation)
+        if member is not None:
+            self.add_peer(member, sock.detach())
+
+    def add_peer(self, member: Member, fd: int) -> None:
+        """Connect to a worker by the descriptor of its own link, as its agent passes it to us."""
+        link = member.link = StreamLink(socket.socket(fileno=fd))
+        turn = functools.partial(self.broker.turn, member.rank)
+        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, member, turn))
         self.touched.add(link)
 
-    def read_peer(self, rank: int, link: Any) -> None:
+    def read_peer(self, member: Member, turn: Callable[[Frames], None]) -> None:
         """Hand a worker's messages to the broker; one whose link is broken is ended."""
-        if rank not in self.peers or self.peers[rank] is not link:
-            return  # it was dropped a moment ago, with its worker, and must not cost the successor its life
-        messages = link.receive()
-        try:
-            while messages:
-                frames = messages.popleft()
-                if self.config.wiretap:
-                    self.tap("worker {} > broker", rank, frames)
-                self.broker.turn(rank, frames)
-        except PeerError as error:
-            link.closed = str(error)
-            self.report(f"worker {rank} broke the protocol: {error}")
+        link: Any = member.link
+        if link.closed:
+            return  # it was dropped a moment ago, with its worker
+        wrong = link.take(turn)
+        if wrong:
+            self.report(f"worker {member.rank} broke the protocol: {wrong}")
         if link.closed:
             self.close(link)
-            del self.peers[rank]
-            if rank == ORIGIN and self.config.serve >= 0:
+            if member.rank == ORIGIN and self.config.serve >= 0:
                 self.broker.said_bye = True  # it has nobody left to tell otherwise
-                self.broker.bury(self.broker.members[ORIGIN], {"code": 0})
-            elif self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
-                self.kill_worker(rank)
-
-    def drain_peer(self, rank: int) -> None:
-        """Before a death is judged: take in all that the worker had sent."""
-        if self.router is not None:
-            self.router.receive()
-            self.router.identities.pop(rank, None)
-        link = self.peers.get(rank)
-        if link is not None:
-            n = -1
-            while not link.closed and link.n_in != n:
-                n = link.n_in
-                self.read_peer(rank, link)
-            if self.peers.pop(rank, None) is not None:
-                self.close(link)
+                self.broker.bury(member, {"code": 0})
+            elif self.broker.status is None and not (member.rank == ORIGIN and self.broker.said_bye):
+                self.kill_worker(member)
 
     def read_agent(self, site: Site) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
-        link = site.link
-        messages = link.receive()
-        try:
-            while messages:
-                self.agent_message(site.number, messages.popleft())
-        except (PeerError, IndexError) as error:
-            link.closed = str(error)
-        if link.closed:
-            self.lose_host(site, link.closed)
+        site.link.take(functools.partial(self.take_agent, site.number))
+        if site.link.closed:
+            self.lose_host(site, site.link.closed)
 
-    def agent_message(self, host: int, frames: Frames) -> None:
-        """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
-        code, rank, _ = Broker.header(frames)
-        name, site = NAMES.get(code) if rank == AGENT else None, self.sites[host]
-        self.tap(*(("agent {} > broker", host) if rank == AGENT else ("worker {} > broker", rank)), frames)
-        if name == "OUTPUT":
-            head = read_facts(frames[1], rank=int, stream=int)
-            self.show_output(site, head["rank"], head["stream"], bytes(frames[2]))
-            return
-        if name == "JOIN":
-            self.join_host(site, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
-            return
-        if NAMES.get(code) == "HELLO" and self.router is not None:  # a worker that ØMQ did not bring here
-            self.router.identities.pop(rank, None)
+    def take_agent(self, host: int, frames: Frames) -> None:
+        """Have the broker handle what came from an agent; workers that ØMQ did not bring here say HELLO that way."""
+        if self.router is not None and frames[0][:1] == bytes([CODES["HELLO"]]):
+            self.router.identities.pop(int.from_bytes(frames[0][1:5], "big"), None)
             self.tell_way(host, "through the pipe")
-        elif name == "DIED":
-            self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
-        if name == "STARTED":  # which the broker has found to be well formed
-            started = read_facts(frames[1])
-            if self.config.verbose > 1:
-                there = self.broker.host_names[host]
-                self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
-            if site.link.descriptors:
-                self.add_peer(started["rank"], site.link.descriptors.popleft())
-                if self.config.is_straight:
-                    self.introduce(started["rank"], started["incarnation"], site.link.descriptors.popleft())
 
-    def introduce(self, rank: int, incarnation: int, fd: int) -> None:
+    def on_started(self, host: int, frames: Frames) -> None:
+        """Take up the link of a worker that runs, if its agent has passed it to us."""
+        member, descriptors = self.broker.on_started(host, frames), self.sites[host].link.descriptors
+        if member is not None and self.config.verbose > 1:
+            self.report(f"worker {member.rank} on {self.broker.host_names[host]} runs as process {member.pid}")
+        if member is not None and descriptors:
+            self.add_peer(member, descriptors.popleft())
+            if self.config.is_straight:
+                self.introduce(member, descriptors.popleft())
+
+    def on_died(self, host: int, frames: Frames) -> None:
+        """Before a death is judged, take in all that the worker had sent."""
+        death = read_facts(frames[1], rank=int, incarnation=int)
+        member = self.broker.find(death["rank"], death["incarnation"])
+        if self.router is not None:
+            self.router.receive()
+            self.router.identities.pop(death["rank"], None)
+        if member is not None and member.link is not None:
+            n, link, turn = -1, member.link, functools.partial(self.broker.turn, member.rank)
+            while not link.closed and link.n_in != n:
+                n = link.n_in
+                self.read_peer(member, turn)
+            if not link.closed:
+                self.close(link)
+        self.broker.on_died(host, frames)
+
+    def introduce(self, member: Member, fd: int) -> None:
         """Hand a worker's straight link to the Executor's client."""
-        client = self.peers.get(ORIGIN)
+        client = self.broker.members.get(ORIGIN)
         if client is not None:
-            frames = message("NEIGHBOUR", ORIGIN, 1, facts(rank=rank, incarnation=incarnation))
-            self.tap("broker > worker {}", ORIGIN, frames)
-            client.send_with_descriptors(frames, fd)
+            told = facts(rank=member.rank, incarnation=member.incarnation)
+            self.broker.send(client, message("NEIGHBOUR", ORIGIN, 1, told), fd)
         os.close(fd)
 
-    def join_host(self, site: Site, there: Dict[str, Any]) -> None:
+    def on_join(self, host: int, frames: Frames) -> None:
         """Note that a host's agent is there."""
+        there = read_facts(frames[1], cpus=int, facing=str, python=str, directory=str)
+        site = self.sites[host]
         self.joining.discard(site)
         site.cpus, site.facing = there["cpus"], there["facing"]
-        self.broker.host_names[site.number] = site.name
+        self.broker.host_names[host] = site.name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
 
-    def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
+    def on_output(self, host: int, frames: Frames) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
+        head, text, site = read_facts(frames[1], rank=int, stream=int), bytes(frames[2]), self.sites[host]
         site.printed += len(text)
         self.printing.add(site)
-        if self.config.verbose > 0 and len(self.sites) > 1 and rank != ORIGIN:
-            mark = f"[{self.broker.host_names[site.number]} {rank}] ".encode()
+        if self.config.verbose > 0 and len(self.sites) > 1 and head["rank"] != ORIGIN:
+            mark = f"[{self.broker.host_names[host]} {head['rank']}] ".encode()
             text = b"".join(mark + line for line in text.splitlines(keepends=True))
-        self.writer.put(stream, text)
+        self.writer.put(head["stream"], text)
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
         for site in () if self.writer.lines else self.printing:
             if site.printed - site.told > OUTPUT_WINDOW // 8:
                 site.told = site.printed
-                self.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
+                self.broker.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
 
     def lose_host(self, site: Site, why: str) -> None:
         """Let go of a host, of its workers and its command. Before workers start, it has not joined at all."""
@@ -8213,21 +8180,21 @@ class Launcher(Links):
 
     def start_hosts(self) -> None:
         """Start an agent on every host; on this one first, before any thread or ØMQ context exists here."""
-        loopback, config = self.config.backend == "loopback", self.config
+        own_interpreter = self.config.python or self.config.prolog
         for site in sorted(self.sites, key=lambda site: not site.here):
-            if site.here and (loopback or not config.python and not config.prolog):
-                self.start_here(site, loopback)
+            if site.here and (self.door is not None or not own_interpreter):
+                self.start_here(site)
             else:
                 self.start_host(site)
         self.join_s = now() + JOIN_S
 
-    def start_here(self, site: Site, loopback: bool) -> None:
+    def start_here(self, site: Site) -> None:
         """Fork this host's agent, where it does not return; with --backend loopback it is a thread."""
         ours, theirs = socket.socketpair()
-        site.link = self.agents[site.number] = StreamLink(ours, passes_descriptors=not loopback)
+        site.link = self.agents[site.number] = StreamLink(ours, passes_descriptors=CAN_FORK)
         config = self.config._replace(ship=False)
-        if loopback:
-            agent: Agent = LoopbackAgent(StreamLink(theirs), config, site.link.descriptors)
+        if self.door is not None:
+            agent: Agent = LoopbackAgent(StreamLink(theirs), config, self.door)
             threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
         else:
             life_out, life_in = os.pipe()
@@ -8241,7 +8208,7 @@ class Launcher(Links):
                 if config.serve >= 0:
                     os.close(config.serve)
                 gc.freeze()
-                agent = Agent(StreamLink(theirs), config, local=True, direct=config.backend == "own")
+                agent = Agent(StreamLink(theirs), config, local=True)
                 agent.old_handlers = self.old_handlers
                 agent.run()
                 os._exit(0)
@@ -8326,6 +8293,8 @@ class Launcher(Links):
             self.flush()
             for key, _ in self.selector.select(self.timeout(delay)):
                 key.data()
+            if self.door is not None:
+                self.door.sweep()
             self.tell_written()
             self.watch_hosts(now())
             self.view.tick()
@@ -8349,9 +8318,8 @@ class Launcher(Links):
             self.open_router()
         first = ORIGIN
         if self.config.serve >= 0:  # an Executor's client takes the origin's place
-            self.broker.join(ORIGIN)
             self.broker.is_straight = self.config.is_straight
-            self.add_peer(ORIGIN, self.config.serve)
+            self.add_peer(self.broker.join(ORIGIN), self.config.serve)
             first += 1
         for number, n in shares:
             self.broker.start(number, range(first, first + n))
@@ -8362,7 +8330,8 @@ class Launcher(Links):
         """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
         due_s = min(self.view.due_s(), self.kill_s, self.join_s if self.joining else math.inf)
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
-        delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
+        sweep_s = 0.5 if self.door is not None and self.door.callers else math.inf
+        delay = min(math.inf if delay is None else delay, beat_s, sweep_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -8377,7 +8346,7 @@ class Launcher(Links):
         elif number != signal.SIGINT:
             self.kill_s = now() + 4
         for host in self.agents:
-            self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
+            self.broker.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
 
     def catch_suspend(self) -> None:
         """Learn of Ctrl-Z, unless whoever started us wants it ignored. No agent must be forked from here on."""
@@ -8389,7 +8358,7 @@ class Launcher(Links):
         """Tell the agents of other hosts that silence will mean nothing; then stop, as any program does at Ctrl-Z."""
         self.view.end_line()
         for host, link in self.agents.items():
-            self.send_agent(host, message("SUSPEND", AGENT, 0))
+            self.broker.send_agent(host, message("SUSPEND", AGENT, 0))
             link.drain(1.0)
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
@@ -8398,8 +8367,8 @@ class Launcher(Links):
     def kill_all(self) -> None:
         """End every process of the job, now."""
         self.kill_s = now() + 2
-        for rank in list(self.broker.members):
-            self.kill_worker(rank)
+        for member in self.broker.members.values():
+            self.kill_worker(member)
         if self.broker.status is not None:  # an agent that does not answer costs us its starter
             for site in self.sites:
                 site.kill()
@@ -8407,8 +8376,8 @@ class Launcher(Links):
 
     def end(self) -> int:
         """Wait for the agents' ends and for the last output; return the job's exit status."""
-        if self.router is not None:
-            self.router.close()
+        for way in filter(None, (self.router, self.door)):
+            way.close()
         for site in self.sites:
             site.end()
         self.view.end()
@@ -8757,7 +8726,10 @@ class View:
         self.broker.observe, self.broker.mourned, self.broker.clock = self.observe, self.mourned, now
         self.broker.welcome.update(epoch=self.start_s, boot=boot_id())
         if self.config.wiretap:
-            launcher.tap = self.show
+            self.tap("turn", "worker {} > broker")
+            self.tap("agent_turn", "agent {} > broker")
+            self.tap("send", "broker > worker {}")
+            self.tap("send_agent", "broker > agent {}")
 
     def begin(self) -> None:
         """Open the files, as no process is forked any more that would inherit them; with -v, say what starts."""
@@ -8895,6 +8867,17 @@ class View:
             yield f"  {name}: longest {span(longest_s)}, {count:,.0f} measured, {span(seconds)} together"
 
     # -- wiretap ----------------------------------------------------------------------------------------------------
+
+    def tap(self, name: str, way: str) -> None:
+        """Have a method of the broker show the messages that it is called with."""
+        call = getattr(self.broker, name)
+
+        def tapped(peer: Any, frames: Frames, *fds: int) -> None:
+            if name != "agent_turn" or frames[0][1:5] == TO_BROKER[:4]:  # else it is a worker's, whose `turn` comes
+                self.show(way, getattr(peer, "rank", peer), frames)
+            call(peer, frames, *fds)
+
+        setattr(self.broker, name, tapped)
 
     def show(self, way: str, number: int, frames: Frames) -> None:
         """Write one message as a plain line."""

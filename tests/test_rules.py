@@ -190,7 +190,7 @@ def test_a_death_is_told_with_the_process_that_the_worker_was(pool, heard):
 
 
 def test_a_worker_is_started_with_its_invitation(pool):
-    pool.broker.invite = lambda rank: [f"key {rank}"]
+    pool.broker.invite = lambda member: [f"key {member.rank}"]
     ((_, _, frames),) = news(pool, pool.broker.start, 0, [7, 8])
     start = json.loads(bytes(frames[0]))
     assert start["workers"] == [[7, 1], [8, 1]] and start["invitations"] == {"7": ["key 7"], "8": ["key 8"]}
