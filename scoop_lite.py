@@ -440,6 +440,7 @@ class StreamLink:
     def __init__(self, reader: Any, writer: Any = None, passes_descriptors: bool = False) -> None:
         self.sock = reader if isinstance(reader, socket.socket) else None
         self.reader, self.writer = reader, writer or reader
+        self.fileno: Callable[[], int] = reader.fileno
         self.fd = reader.fileno()
         self.codec = Codec()
         self.out: Deque[Any] = collections.deque([self.codec.opening])  # buffers of bytes
@@ -459,9 +460,6 @@ class StreamLink:
             end.setblocking(False) if self.sock else os.set_blocking(end.fileno(), False)
         self.last_heard_s = self.beat_s = now()
         self.ping_s = 0.0  # when to send the next PING
-
-    def fileno(self) -> int:
-        return self.reader.fileno()  # type: ignore[no-any-return]
 
     def send(self, frames: Frames) -> None:
         """Send one message, as far as it goes now."""
@@ -559,9 +557,9 @@ class StreamLink:
             self.flush()
         return codec.messages
 
-    def take(self, handle: Callable[[Frames], Any]) -> str:
+    def take(self, handle: Callable[[Frames], Any], budget: int = 1 << 20) -> str:
         """Read what is there and have each message handled; return what is wrong with one, after which it is closed."""
-        messages = self.receive()
+        messages = self.receive(budget)
         try:
             while messages:
                 handle(messages.popleft())
@@ -773,10 +771,7 @@ class Bell:
         self.reader, self.writer = socket.socketpair()  # not a pipe, of which `select` on Windows knows nothing
         self.reader.setblocking(False)
         self.writer.setblocking(False)
-        self.fd = self.reader.fileno()
-
-    def fileno(self) -> int:
-        return self.fd
+        self.fileno, self.fd = self.reader.fileno, self.reader.fileno()
 
     def ring(self) -> None:
         try:
@@ -1408,9 +1403,8 @@ class Broker(Accounts):
         super().__init__(send, send_agent, report, welcome or {})
         self.restarts = restarts
         self.library: Callable[[Dict[str, Any]], Frames] = lambda ask: [facts(number=ask["number"], path=None), b""]
-        # For those who watch: called with what STATS, TRACE and LOG tell; with a death in words. And WELCOME's clock.
+        # For those who watch: called with what STATS, TRACE and LOG tell; with DIED in words. And WELCOME's clock.
         self.observe: Callable[[str, Member, Any], None] = lambda kind, member, told: None
-        self.mourned: Callable[[Member, str], None] = lambda member, text: None
         self.clock: Callable[[], float] = lambda: 0.0
         self.now_s = 0.0
         self.constants: Dict[bytes, Frames] = {}
@@ -1585,7 +1579,7 @@ class Broker(Accounts):
             left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
             why = f" (--restarts {self.restarts})" if self.restarts >= 0 else ""
             self.report(text + ("; starting another" if again else f"; {left}{why}"))
-            self.mourned(member, text)
+            self.observe("DIED", member, text)
             recent.extend([self.now_s] * again)
         death["retired"] = member.retires
         if again:
@@ -7122,7 +7116,8 @@ class Agent:
         if threading.current_thread() is threading.main_thread():  # else (`LoopbackAgent`) they are the launcher's
             self.catch_signals()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
-        self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
+        read_broker = functools.partial(self.link.take, self.obey)
+        self.selector.register(self.link.fileno(), selectors.EVENT_READ, read_broker)
         while self.children or self.stop_s == math.inf:
             for key, _ in self.selector.select(self.timeout()):
                 key.data()
@@ -7164,9 +7159,6 @@ class Agent:
         self.signals.add(number)
         if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
             self.stop_s = min(self.stop_s, now() + 3)
-
-    def read_broker(self) -> None:
-        self.link.take(self.obey)
 
     def obey(self, frames: Frames) -> None:
         """Obey the broker, or pass its message on to the worker that it is for."""
@@ -7305,12 +7297,6 @@ class LoopbackAgent(Agent):
         for child in [child for child in self.children.values() if child.process.returncode is not None]:
             self.door.keys.pop(OWNER.pack(child.rank, child.incarnation), None)
             self.bury(child, child.process.returncode)
-
-    def on_stop(self, frames: Frames) -> None:
-        super().on_stop(frames)
-        for child in self.children.values():
-            if OWNER.pack(child.rank, child.incarnation) in self.door.keys:
-                child.kill()  # it still starts, and will not hear of the end
 
     def on_interrupt(self, frames: Frames) -> None:
         """Tell the origin of a signal; it knows whether it got that one itself, as all do that share a terminal."""
@@ -8039,16 +8025,15 @@ class Links:
     def add_peer(self, member: Member, fd: int) -> None:
         """Connect to a worker by the descriptor of its own link, as its agent passes it to us."""
         link = member.link = StreamLink(socket.socket(fileno=fd))
-        turn = functools.partial(self.broker.turn, member.rank)
-        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, member, turn))
+        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, member))
         self.touched.add(link)
 
-    def read_peer(self, member: Member, turn: Callable[[Frames], None]) -> None:
+    def read_peer(self, member: Member, budget: int = 1 << 20) -> None:
         """Hand a worker's messages to the broker; one whose link is broken is ended."""
         link: Any = member.link
         if link.closed:
             return  # it was dropped a moment ago, with its worker
-        wrong = link.take(turn)
+        wrong = link.take(functools.partial(self.broker.turn, member.rank), budget)
         if wrong:
             self.report(f"worker {member.rank} broke the protocol: {wrong}")
         if link.closed:
@@ -8090,12 +8075,9 @@ class Links:
             self.router.receive()
             self.router.identities.pop(death["rank"], None)
         if member is not None and member.link is not None:
-            n, link, turn = -1, member.link, functools.partial(self.broker.turn, member.rank)
-            while not link.closed and link.n_in != n:
-                n = link.n_in
-                self.read_peer(member, turn)
-            if not link.closed:
-                self.close(link)
+            self.read_peer(member, budget=sys.maxsize)
+            if not member.link.closed:
+                self.close(member.link)
         self.broker.on_died(host, frames)
 
     def introduce(self, member: Member, fd: int) -> None:
@@ -8164,9 +8146,7 @@ class Links:
 
     def flush(self) -> None:
         """Write what this round has queued; wait for writability where it does not go at once."""
-        for link in list(self.touched):
-            if link.watch(self.selector):
-                self.touched.discard(link)
+        self.touched = {link for link in self.touched if not link.watch(self.selector)}
 
 
 class Launcher(Links):
@@ -8723,7 +8703,7 @@ class View:
         live = self.config.progress == "line"
         self.line = StatusLine(functools.partial(launcher.writer.put, 2)) if live else None
         self.next_s = self.start_s + (QUIET_S if live else PLAIN_S) if self.config.progress else math.inf
-        self.broker.observe, self.broker.mourned, self.broker.clock = self.observe, self.mourned, now
+        self.broker.observe, self.broker.clock = self.observe, now
         self.broker.welcome.update(epoch=self.start_s, boot=boot_id())
         if self.config.wiretap:
             self.tap("turn", "worker {} > broker")
@@ -8761,7 +8741,7 @@ class View:
     # -- what comes from workers ------------------------------------------------------------------------------------
 
     def observe(self, kind: str, member: Member, told: Any) -> None:
-        """Take in what STATS, TRACE or LOG tells."""
+        """Take in what STATS, TRACE or LOG tells, or that a worker has died."""
         host = self.broker.host_names.get(member.host, "?")
         if kind == "STATS":
             self.numbers[member.rank, member.incarnation] = {**told, "host": host, "rank": member.rank}
@@ -8770,15 +8750,13 @@ class View:
         elif kind == "LOG":
             self.take_log(told["at_s"], told["level"], told["logger"], told["text"], f"{host}, worker {member.rank}",
                           told["shown"], host=host, rank=member.rank, pid=told["pid"])  # fmt: skip
+        elif kind == "DIED":
+            self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": told})
+            self.take_log(now(), logging.WARNING, "scoop_lite", told, "launcher", True)
 
     def draw(self, ph: str, name: str, host: int = 0, rank: Optional[int] = None, **more: Any) -> None:
         """Write an event of the launcher's own into the trace."""
         self.files.put(self.trace, trace_line(ph, name, host, rank, 0 if ph == "M" else now() - self.start_s, **more))
-
-    def mourned(self, member: Member, text: str) -> None:
-        """Mark a death in the trace and in the log."""
-        self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": text})
-        self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", True)
 
     def take_log(self, at_s: float, level: int, name: str, text: str, who: str, shown: bool, **more: Any) -> None:
         """Show a log record on the terminal, unless it is to be seen elsewhere, and keep it for the log file."""

@@ -197,7 +197,7 @@ class Host(scoop_lite.Agent):
     def take(self, frames):
         self.link.arrived.append(frames)
         try:
-            self.read_broker()
+            self.link.take(self.obey)
         finally:
             self.link.arrived.clear()
             self.stop_s = math.inf

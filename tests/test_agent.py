@@ -239,11 +239,11 @@ def test_what_the_broker_says_reaches_the_worker_that_it_is_for(held):
         links[rank] = scoop_lite.StreamLink(ours)
     for rank, incarnation in ((1, 1), (2, 2), (3, 1)):  # the second is not the one that runs, and there is no third
         held.link.send(scoop_lite.message("POOL", rank, incarnation, b"{}"))
-    held.agent.read_broker()
+    held.agent.link.take(held.agent.obey)
     assert [(rank, len(link.receive())) for rank, link in links.items()] == [(1, 1), (2, 0)]
     held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=2, incarnation=1)))
     held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=1, incarnation=2)))
-    held.agent.read_broker()
+    held.agent.link.take(held.agent.obey)
     assert killed == [2]
 
 
