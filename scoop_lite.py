@@ -578,7 +578,8 @@ class StreamLink:
             self.events = events
             for end, possible in self.ends.items():
                 if events & possible:
-                    selector.register(end, events & possible, self.key.data)
+                    reads = possible & selectors.EVENT_READ
+                    selector.register(end, events & possible, self.key.data if reads else lambda: None)
         return done
 
     def unwatch(self, selector: selectors.BaseSelector) -> None:
@@ -644,7 +645,7 @@ class Door:
     def __init__(self, selector: selectors.BaseSelector, admit: Callable[[int, int, socket.socket], Any]) -> None:
         self.selector, self.admit = selector, admit
         self.keys: Dict[bytes, bytes] = {}
-        self.callers: Dict[socket.socket, Tuple[float, bytes, bytearray]] = {}  # deadline, our nonce, what has come
+        self.callers: Dict[socket.socket, float] = {}  # that have not proved a key yet, and until when they may
         self.sock = socket.socket()
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # else another program could listen at the same port of Windows
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -671,7 +672,7 @@ class Door:
         return hmac.compare_digest(proof, cls.prove(key, role, *parts))
 
     def answer(self) -> None:
-        """Accept a connection and send it our nonce."""
+        """Accept a connection, and begin to talk."""
         if len(self.callers) >= MAX_CALLERS:
             self.dismiss(next(iter(self.callers)))
         try:
@@ -679,39 +680,35 @@ class Door:
         except OSError:  # it has gone already; or there are no descriptors: then some must go
             list(map(self.dismiss, list(self.callers)))
             return
-        nonce = os.urandom(32)
         caller.setblocking(False)
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.callers[caller] = now() + DOOR_S, nonce, bytearray()
-        self.selector.register(caller, selectors.EVENT_READ, functools.partial(self.listen, caller))
-        try:
-            caller.send(nonce)
-        except OSError:
-            self.dismiss(caller)
+        self.callers[caller], talk = now() + DOOR_S, self.talk(caller)
+        self.selector.register(caller, selectors.EVENT_READ, functools.partial(next, talk, None))
+        next(talk, None)
 
-    def listen(self, caller: socket.socket) -> None:
-        """Read a proof, no byte more; let in who gave a right one."""
-        if caller not in self.callers:
-            return  # dismissed in this very round
-        _, nonce, begun = self.callers[caller]
-        try:
-            data = caller.recv(self.PROOF.size - len(begun))
-        except OSError:
-            data = b""
-        begun += data
-        if not data:
-            self.dismiss(caller)
-        elif len(begun) == self.PROOF.size:
-            who, theirs, proof = self.PROOF.unpack(begun)
-            key = self.keys.get(who, b"")
-            right = self.is_proof(proof, key, b"caller", who, nonce, theirs) and bool(key)
+    def talk(self, caller: socket.socket) -> Iterator[None]:
+        """Send our nonce; read a proof, no byte more, going on when some have come; let in who gave a right one."""
+        nonce, begun, right = os.urandom(32), b"", False
+        with contextlib.suppress(OSError):  # it has gone, or was dismissed
+            caller.send(nonce)
+            while len(begun) < self.PROOF.size:
+                yield
+                data = caller.recv(self.PROOF.size - len(begun))
+                if not data:
+                    break
+                begun += data
+            else:
+                who, theirs, proof = self.PROOF.unpack(begun)
+                key = self.keys.get(who, b"")
+                right = self.is_proof(proof, key, b"caller", who, nonce, theirs) and bool(key)
+        if caller in self.callers:
             self.dismiss(caller, close=not right)
-            if right:
-                self.keys.pop(who, None)  # its worker may have died just now
-                with contextlib.suppress(OSError):  # it has just died, as its link will tell
-                    caller.send(self.prove(key, b"door", who, nonce, theirs))
-                rank, incarnation = OWNER.unpack(who)
-                self.admit(rank, incarnation, caller)
+        if right:
+            self.keys.pop(who, None)  # its worker may have died just now
+            with contextlib.suppress(OSError):  # so has the worker, as its link will tell
+                caller.send(self.prove(key, b"door", who, nonce, theirs))
+            rank, incarnation = OWNER.unpack(who)
+            self.admit(rank, incarnation, caller)
 
     def dismiss(self, caller: socket.socket, close: bool = True) -> None:
         """Stop waiting for a caller; it is let in, or hung up on."""
@@ -722,7 +719,7 @@ class Door:
 
     def sweep(self) -> None:
         """Dismiss who has been silent for too long."""
-        for caller, (deadline, *_) in list(self.callers.items()):
+        for caller, deadline in list(self.callers.items()):
             if now() >= deadline:
                 self.dismiss(caller)
 
@@ -960,11 +957,11 @@ class ZmqLink:
 class ZmqRouter:
     """The broker's end of the ØMQ engine: one ROUTER that lets in exactly the keys it has handed out.
 
-    Each worker gets a key pair of its own; the ZAP handler (RFC 27) maps its public key to its rank, and libzmq stamps
-    every message with that: so nobody speaks for another worker, nor with a key of a past run. `take` gets them all.
+    Each worker gets a key pair of its own; the ZAP handler (RFC 27) knows who has which public key, and libzmq stamps
+    every message with it: so nobody speaks for another worker, nor with a key of a past run. `take` gets them all.
     """
 
-    def __init__(self, take: Callable[[int, Frames], None]) -> None:
+    def __init__(self, take: Callable[[Member, Frames], None]) -> None:
         import zmq
         from zmq.utils import z85
 
@@ -981,10 +978,9 @@ class ZmqRouter:
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
         self.socket.zap_domain = b"scoop_lite"
         self.endpoints: Dict[str, str] = {}  # by address that it listens at; "" where that is not possible
-        self.ranks: Dict[bytes, int] = {}  # by public key (raw)
-        self.identities: Dict[int, bytes] = {}  # of the connection that a rank speaks through now
+        self.members: Dict[str, Member] = {}  # by public key
 
-    def invite(self, rank: int, address: str) -> Optional[List[str]]:
+    def invite(self, member: Member, address: str) -> Optional[List[str]]:
         """Listen at an address (an ephemeral port); return what a worker's ZmqLink needs, None if it is not ours."""
         if address not in self.endpoints:
             place = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
@@ -995,17 +991,18 @@ class ZmqRouter:
                 self.endpoints[address] = ""
         if not self.endpoints[address]:
             return None
-        public, secret = self.zmq.curve_keypair()
-        self.ranks = {key: other for key, other in self.ranks.items() if other != rank}
-        self.ranks[self.z85.decode(public)] = rank
-        return [self.endpoints[address], self.server_key.decode(), public.decode(), secret.decode()]
+        public, secret = (key.decode() for key in self.zmq.curve_keypair())
+        self.members[public] = member
+        return [self.endpoints[address], self.server_key.decode(), public, secret]
 
     def authenticate(self) -> None:
         """Answer libzmq's questions who may come in."""
         while self.zap.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
             version, request, _domain, _address, _identity, mechanism, *credentials = self.zap.recv_multipart()
-            rank = self.ranks.get(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else None
-            verdict = [b"400", b"no such key", b""] if rank is None else [b"200", b"OK", b"%d" % rank]
+            public = self.z85.encode(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else b""
+            member = self.members.get(public.decode())
+            known = member is not None and member.death is None
+            verdict = [b"200", b"OK", public] if known else [b"400", b"no such key", b""]
             self.zap.send_multipart([version, request, *verdict, b""])
 
     def receive(self) -> int:
@@ -1014,24 +1011,19 @@ class ZmqRouter:
         n = 0
         while self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
             identity, *frames = self.socket.recv_multipart(copy=False)
-            if not frames:
-                continue
-            rank = int(frames[0].get("User-Id"))
-            self.identities[rank] = identity.bytes
-            self.take(rank, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
-            self.authenticate()
-            n += 1
+            if frames:
+                member = self.members[frames[0].get("User-Id")]
+                member.route = identity.bytes
+                self.take(member, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
+                n += 1
         return n
 
-    def send(self, rank: int, frames: Frames) -> bool:
-        """Send to a worker; False if it speaks through no connection. One that has just gone is its agent's to tell."""
-        if rank in self.identities:
-            try:
-                copied = max(map(len, frames)) < BIG_BUFFER
-                self.socket.send_multipart([self.identities[rank], *frames], copy=copied)
-            except self.zmq.ZMQError as error:
-                logger.debug("a worker's connection is gone: %s", error)
-        return rank in self.identities
+    def send(self, route: bytes, frames: Frames) -> None:
+        """Send to the worker with this route. That its connection has just gone is its agent's to tell."""
+        try:
+            self.socket.send_multipart([route, *frames], copy=max(map(len, frames)) < BIG_BUFFER)
+        except self.zmq.ZMQError as error:
+            logger.debug("a worker's connection is gone: %s", error)
 
     def close(self) -> None:
         self.socket.close()
@@ -1075,6 +1067,7 @@ class Member:
         self.death: Optional[Dict[str, Any]] = None  # its facts; who has one is no member any more
         self.address = OWNER.pack(rank, incarnation)
         self.link: Optional[StreamLink] = None  # the launcher's, to this worker alone
+        self.route: Optional[bytes] = None  # of its connection by ØMQ
 
 
 
@@ -7964,12 +7957,10 @@ class Links:
 
     def send(self, member: Member, frames: Frames, *fds: int) -> None:
         """Send to a worker that has said HELLO: straight, maybe with descriptors, or through its agent."""
-        link = member.link
-        if link is None:
-            if self.router is not None and self.router.send(member.rank, frames):
-                return
-            link = self.sites[member.host].link  # whose agent drops what nobody reads
-        if fds:
+        link = member.link or self.sites[member.host].link  # whose agent drops what nobody reads
+        if member.route is not None:
+            self.router.send(member.route, frames)
+        elif fds:
             link.send_with_descriptors(frames, *fds)
         elif not link.closed:  # else it is about to be found dead
             encode(frames, link.out)
@@ -7997,7 +7988,7 @@ class Links:
         """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
         site = self.sites[member.host]
         address = "127.0.0.1" if site.here else self.config.address or site.facing
-        return self.router.invite(member.rank, address) if address else None
+        return self.router.invite(member, address) if address else None
 
     def tell_way(self, host: int, way: str) -> None:
         """With -v, say once which way the workers of a host have come."""
@@ -8005,15 +7996,14 @@ class Links:
             self.sites[host].told_way = True
             self.report(f"{self.broker.host_names[host]}: its workers come {way}")
 
-    def take_zmq(self, rank: int, frames: Frames) -> None:
-        """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
-        member = self.broker.members.get(rank)
-        if member is not None:
+    def take_zmq(self, member: Member, frames: Frames) -> None:
+        """Handle a message that came through the ROUTER; its sender is proved by its key."""
+        if member.death is None:
             self.tell_way(member.host, "by ØMQ")
             try:
-                self.broker.turn(rank, frames)
+                self.broker.turn(member.rank, frames)
             except PeerError as error:
-                self.report(f"worker {rank} broke the protocol: {error}")
+                self.report(f"worker {member.rank} broke the protocol: {error}")
                 self.kill_worker(member)
 
     def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
@@ -8053,7 +8043,9 @@ class Links:
     def take_agent(self, host: int, frames: Frames) -> None:
         """Have the broker handle what came from an agent; workers that ØMQ did not bring here say HELLO that way."""
         if self.router is not None and frames[0][:1] == bytes([CODES["HELLO"]]):
-            self.router.identities.pop(int.from_bytes(frames[0][1:5], "big"), None)
+            member = self.broker.members.get(int.from_bytes(frames[0][1:5], "big"))
+            if member is not None:
+                member.route = None
             self.tell_way(host, "through the pipe")
         self.broker.agent_turn(host, frames)
 
@@ -8073,7 +8065,6 @@ class Links:
         member = self.broker.find(death["rank"], death["incarnation"])
         if self.router is not None:
             self.router.receive()
-            self.router.identities.pop(death["rank"], None)
         if member is not None and member.link is not None:
             self.read_peer(member, budget=sys.maxsize)
             if not member.link.closed:
@@ -8146,7 +8137,9 @@ class Links:
 
     def flush(self) -> None:
         """Write what this round has queued; wait for writability where it does not go at once."""
-        self.touched = {link for link in self.touched if not link.watch(self.selector)}
+        for link in list(self.touched):  # to which a signal handler may add
+            if link.watch(self.selector):
+                self.touched.discard(link)
 
 
 class Launcher(Links):
@@ -8220,14 +8213,13 @@ class Launcher(Links):
         site.noise = before if len(after) >= 255 else site.noise + data
         if after[:255] == ALL_BYTES[1:]:
             link.last_heard_s = now()
-            link.codec.feed(after[255:])
+            link.codec.rest = after[255:]  # nothing, as an agent waits for what it needs; or what start-up files print
             link.out.appendleft(memoryview(site.needs))  # sent earlier, start-up files or qrsh might lose it
             self.touched.add(link)
             self.join_s = max(self.join_s, now() + JOIN_S)
             self.selector.modify(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, site))
             self.agents[site.number] = link
             self.show(site, before)
-            self.read_agent(site)
             return
         if len(after) >= 255:
             link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
