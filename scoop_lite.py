@@ -646,6 +646,8 @@ class Door:
         self.selector, self.admit = selector, admit
         self.keys: Dict[bytes, bytes] = {}
         self.callers: Dict[socket.socket, float] = {}  # that have not proved a key yet, and until when they may
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
+        self.room = min(MAX_CALLERS, limit // 4) if limit > 0 else MAX_CALLERS  # workers need descriptors, too
         self.sock = socket.socket()
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # else another program could listen at the same port of Windows
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -673,7 +675,7 @@ class Door:
 
     def answer(self) -> None:
         """Accept a connection, and begin to talk."""
-        if len(self.callers) >= MAX_CALLERS:
+        if len(self.callers) >= self.room:
             self.dismiss(next(iter(self.callers)))
         try:
             caller, _ = self.sock.accept()

@@ -269,6 +269,7 @@ CAUSES = {
     "silent": r"(?i)no answer|not answer|timed? ?out|within \d+",
     "no-python": "(?i)python",
     "half": "the connection ended.* ended with status 255",
+    "babbling": r"got b'You have mail",
     "half-frame": r"(?i)frame|ended|closed",
 }
 
