@@ -963,7 +963,7 @@ class ZmqRouter:
     every message with it: so nobody speaks for another worker, nor with a key of a past run. `take` gets them all.
     """
 
-    def __init__(self, take: Callable[[Member, Frames], None]) -> None:
+    def __init__(self, selector: selectors.BaseSelector, take: Callable[[Member, Frames], None]) -> None:
         import zmq
         from zmq.utils import z85
 
@@ -979,6 +979,9 @@ class ZmqRouter:
         self.socket.curve_server = True
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
         self.socket.zap_domain = b"scoop_lite"
+        for sock in (self.socket, self.zap):
+            fd: Any = sock.getsockopt(zmq.FD)
+            selector.register(fd, selectors.EVENT_READ, self.receive)
         self.endpoints: Dict[str, str] = {}  # by address that it listens at; "" where that is not possible
         self.members: Dict[str, Member] = {}  # by public key
 
@@ -1099,18 +1102,17 @@ class Orders:
         """Have an agent start workers of these ranks, each as a new incarnation."""
         workers, invitations = [], {}
         for rank in ranks:
-            self.incarnations[rank] = incarnation = self.incarnations.get(rank, 0) + 1
-            self.members[rank] = member = Member(rank, incarnation, host)
-            workers.append([rank, incarnation])
+            member = self.join(rank, host, capacity=1)
+            workers.append([rank, member.incarnation])
             if self.invite is not None:
                 invitations[rank] = self.invite(member)
         start = facts(workers=workers, invitations=invitations, **self.welcome)
         self.send_agent(host, message("START", AGENT, 0, start))
 
-    def join(self, rank: int) -> Member:
-        """Add a member that no agent started and that runs no tasks: an Executor's client."""
-        self.members[rank] = member = Member(rank, 1, -1, capacity=0)
-        self.incarnations[rank] = 1
+    def join(self, rank: int, host: int = -1, capacity: int = 0) -> Member:
+        """Add a member; by default an Executor's client, which no agent starts and which runs no tasks."""
+        self.incarnations[rank] = incarnation = self.incarnations.get(rank, 0) + 1
+        self.members[rank] = member = Member(rank, incarnation, host, capacity)
         return member
 
     def to(self, member: Member, kind: str, *frames: Any) -> None:
@@ -1155,12 +1157,6 @@ class Orders:
         if self.last_supplier is member:
             self.last_supplier = None
 
-    def order(self, member: Member, n: int) -> None:
-        """Tell a supplier how many takers wait for it now; a cumulative count makes crossing messages harmless."""
-        if member.ordered != member.filled + n:
-            member.ordered = member.filled + n
-            self.to(member, "ORDER", COUNT.pack(member.ordered))
-
     def place_orders(self, now_s: float) -> Optional[float]:
         """Place, widen or change orders; return seconds after which to do so again, or None."""
         need = self.need
@@ -1174,7 +1170,8 @@ class Orders:
             asked = [self.last_supplier]
         for member in asked:
             if not need <= member.ordered - member.filled <= 3 * need:
-                self.order(member, 1 << (need - 1).bit_length())
+                member.ordered = member.filled + (1 << (need - 1).bit_length())
+                self.to(member, "ORDER", COUNT.pack(member.ordered))  # cumulative: crossing messages do no harm
         return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
 
     def next_taker(self, sender: Member) -> Member:
@@ -7276,14 +7273,14 @@ class LoopbackAgent(Agent):
         child.process = process
         started = facts(rank=rank, incarnation=incarnation, pid=process.pid)
         self.link.queue(message("STARTED", AGENT, 0, started))
-        header = {"config": self.config._asdict(), "door": self.door.invite(rank, incarnation)}
-        threading.Thread(target=self.attend, args=(child, facts(**header) + b"\n"), daemon=True).start()
+        orders = facts(config=self.config._asdict(), door=self.door.invite(rank, incarnation)) + b"\n"
+        threading.Thread(target=self.attend, args=(child, orders), daemon=True).start()
 
-    def attend(self, child: Child, header: bytes) -> None:
+    def attend(self, child: Child, orders: bytes) -> None:
         """Tell a worker its orders, and wait for its end: a thread each, which works on every platform."""
         with contextlib.suppress(OSError):  # it has ended, as we are going to see
             with open(child.lifeline, "wb", closefd=False) as pipe:
-                pipe.write(header)
+                pipe.write(orders)
         child.process.wait()
         self.bell.ring()
 
@@ -7979,13 +7976,6 @@ class Links:
         order = facts(rank=member.rank, incarnation=member.incarnation)
         self.broker.send_agent(member.host, message("KILL", AGENT, 0, order))
 
-    def open_router(self) -> None:
-        """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
-        self.router = ZmqRouter(self.take_zmq)
-        self.broker.invite = self.invite
-        for sock in (self.router.socket, self.router.zap):
-            self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
-
     def invite(self, member: Member) -> Optional[List[str]]:
         """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
         site = self.sites[member.host]
@@ -8058,8 +8048,12 @@ class Links:
             self.report(f"worker {member.rank} on {self.broker.host_names[host]} runs as process {member.pid}")
         if member is not None and descriptors:
             self.add_peer(member, descriptors.popleft())
-            if self.config.is_straight:
-                self.introduce(member, descriptors.popleft())
+            if self.config.is_straight:  # its other link is for the Executor's client
+                fd, client = descriptors.popleft(), self.broker.members.get(ORIGIN)
+                if client is not None:
+                    told = facts(rank=member.rank, incarnation=member.incarnation)
+                    self.broker.send(client, message("NEIGHBOUR", ORIGIN, 1, told), fd)
+                os.close(fd)
 
     def on_died(self, host: int, frames: Frames) -> None:
         """Before a death is judged, take in all that the worker had sent."""
@@ -8072,14 +8066,6 @@ class Links:
             if not member.link.closed:
                 self.close(member.link)
         self.broker.on_died(host, frames)
-
-    def introduce(self, member: Member, fd: int) -> None:
-        """Hand a worker's straight link to the Executor's client."""
-        client = self.broker.members.get(ORIGIN)
-        if client is not None:
-            told = facts(rank=member.rank, incarnation=member.incarnation)
-            self.broker.send(client, message("NEIGHBOUR", ORIGIN, 1, told), fd)
-        os.close(fd)
 
     def on_join(self, host: int, frames: Frames) -> None:
         """Note that a host's agent is there."""
@@ -8288,8 +8274,8 @@ class Launcher(Links):
                 self.lose_host(site, "the job ends before it has begun")
             return
         self.broker.welcome["size"] = sum(n for _, n in shares)
-        if self.config.backend == "zmq":
-            self.open_router()
+        if self.config.backend == "zmq":  # only now, as a context must not exist before the agent is forked
+            self.router, self.broker.invite = ZmqRouter(self.selector, self.take_zmq), self.invite
         first = ORIGIN
         if self.config.serve >= 0:  # an Executor's client takes the origin's place
             self.broker.is_straight = self.config.is_straight
