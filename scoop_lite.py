@@ -636,8 +636,7 @@ class Door:
 
         door > caller: nonce (32);  caller > door: OWNER of it (8), nonce (32), MAC (32);  door > caller: MAC (32)
 
-    The thread that owns `selector` also calls `admit`: with rank, incarnation and socket of who has proved its key. Any
-    thread may `invite`.
+    The thread that owns `selector` also calls `admit`: with rank, incarnation and socket of who has proved its key.
     """
 
     PROOF = struct.Struct("!8s32s32s")
@@ -646,8 +645,6 @@ class Door:
         self.selector, self.admit = selector, admit
         self.keys: Dict[bytes, bytes] = {}
         self.callers: Dict[socket.socket, float] = {}  # that have not proved a key yet, and until when they may
-        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if resource is not None else -1
-        self.room = min(MAX_CALLERS, limit // 4) if limit > 0 else MAX_CALLERS  # workers need descriptors, too
         self.sock = socket.socket()
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # else another program could listen at the same port of Windows
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -675,7 +672,7 @@ class Door:
 
     def answer(self) -> None:
         """Accept a connection, and begin to talk."""
-        if len(self.callers) >= self.room:
+        if len(self.callers) >= MAX_CALLERS:
             self.dismiss(next(iter(self.callers)))
         try:
             caller, _ = self.sock.accept()
@@ -706,8 +703,8 @@ class Door:
         if caller in self.callers:
             self.dismiss(caller, close=not right)
         if right:
-            self.keys.pop(who, None)  # its worker may have died just now
-            with contextlib.suppress(OSError):  # so has the worker, as its link will tell
+            del self.keys[who]
+            with contextlib.suppress(OSError):  # it has just died, as its link will tell
                 caller.send(self.prove(key, b"door", who, nonce, theirs))
             rank, incarnation = OWNER.unpack(who)
             self.admit(rank, incarnation, caller)
@@ -7122,7 +7119,6 @@ class Agent:
                 self.stop_s = now() + 1
             self.flush()
         self.link.drain()
-        self.link.close()
 
     def catch_signals(self) -> None:
         """Note signals and ring, so that they are acted on between two messages."""
@@ -7253,12 +7249,23 @@ class LoopbackAgent(Agent):
     """An agent as a thread of the launcher, where processes cannot fork and descriptors cannot be passed.
 
     A worker is a fresh interpreter with a pipe from us, through which come its orders and its key; at the pipe's end it
-    ends too. It prints where the launcher does. Its link comes in by the launcher's door.
+    ends too. It prints where the launcher does. Its link comes in by our door, and we pass it on to the launcher.
     """
 
-    def __init__(self, link: StreamLink, config: Config, door: Door) -> None:
+    def __init__(self, link: StreamLink, config: Config, passed: Deque[int]) -> None:
         super().__init__(link, config, local=True)
-        self.door = door
+        self.passed = passed
+        self.door = Door(self.selector, self.admit)
+
+    def run(self) -> None:
+        try:
+            super().run()
+        finally:
+            self.door.close()
+            self.link.close()
+
+    def timeout(self) -> float:
+        return min(super().timeout(), 0.5 if self.door.callers else IDLE_S)
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
@@ -7271,8 +7278,6 @@ class LoopbackAgent(Agent):
         os.close(life_out)
         child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
-        started = facts(rank=rank, incarnation=incarnation, pid=process.pid)
-        self.link.queue(message("STARTED", AGENT, 0, started))
         orders = facts(config=self.config._asdict(), door=self.door.invite(rank, incarnation)) + b"\n"
         threading.Thread(target=self.attend, args=(child, orders), daemon=True).start()
 
@@ -7284,11 +7289,24 @@ class LoopbackAgent(Agent):
         child.process.wait()
         self.bell.ring()
 
+    def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
+        """Pass on the link of a worker that has proved its key."""
+        self.passed.append(sock.detach())
+        pid = self.children[rank, incarnation].pid
+        self.link.queue(message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid)))
+
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
+        self.door.sweep()
         for child in [child for child in self.children.values() if child.process.returncode is not None]:
             self.door.keys.pop(OWNER.pack(child.rank, child.incarnation), None)
             self.bury(child, child.process.returncode)
+
+    def on_stop(self, frames: Frames) -> None:
+        super().on_stop(frames)
+        for child in self.children.values():
+            if OWNER.pack(child.rank, child.incarnation) in self.door.keys:
+                child.kill()  # it still starts, and will not hear of the end
 
     def on_interrupt(self, frames: Frames) -> None:
         """Tell the origin of a signal; it knows whether it got that one itself, as all do that share a terminal."""
@@ -7938,7 +7956,6 @@ class Links:
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.writer = Writer(self.bell.ring)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
-        self.door = Door(self.selector, self.admit) if config.backend == "loopback" else None
         self.signalled: Optional[int] = None  # the first signal that asked us to end
         self.joining: Set[Site] = set()  # that have neither joined nor failed
         self.printing: Set[Site] = set()  # whose workers have printed something
@@ -7997,12 +8014,6 @@ class Links:
             except PeerError as error:
                 self.report(f"worker {member.rank} broke the protocol: {error}")
                 self.kill_worker(member)
-
-    def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
-        """Take up the link of a worker that has proved its key at the door."""
-        member = self.broker.find(rank, incarnation)
-        if member is not None:
-            self.add_peer(member, sock.detach())
 
     def add_peer(self, member: Member, fd: int) -> None:
         """Connect to a worker by the descriptor of its own link, as its agent passes it to us."""
@@ -8141,21 +8152,21 @@ class Launcher(Links):
 
     def start_hosts(self) -> None:
         """Start an agent on every host; on this one first, before any thread or ØMQ context exists here."""
-        own_interpreter = self.config.python or self.config.prolog
+        loopback, config = self.config.backend == "loopback", self.config
         for site in sorted(self.sites, key=lambda site: not site.here):
-            if site.here and (self.door is not None or not own_interpreter):
-                self.start_here(site)
+            if site.here and (loopback or not config.python and not config.prolog):
+                self.start_here(site, loopback)
             else:
                 self.start_host(site)
         self.join_s = now() + JOIN_S
 
-    def start_here(self, site: Site) -> None:
+    def start_here(self, site: Site, loopback: bool) -> None:
         """Fork this host's agent, where it does not return; with --backend loopback it is a thread."""
         ours, theirs = socket.socketpair()
-        site.link = self.agents[site.number] = StreamLink(ours, passes_descriptors=CAN_FORK)
+        site.link = self.agents[site.number] = StreamLink(ours, passes_descriptors=not loopback)
         config = self.config._replace(ship=False)
-        if self.door is not None:
-            agent: Agent = LoopbackAgent(StreamLink(theirs), config, self.door)
+        if loopback:
+            agent: Agent = LoopbackAgent(StreamLink(theirs), config, site.link.descriptors)
             threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
         else:
             life_out, life_in = os.pipe()
@@ -8253,8 +8264,6 @@ class Launcher(Links):
             self.flush()
             for key, _ in self.selector.select(self.timeout(delay)):
                 key.data()
-            if self.door is not None:
-                self.door.sweep()
             self.tell_written()
             self.watch_hosts(now())
             self.view.tick()
@@ -8290,8 +8299,7 @@ class Launcher(Links):
         """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
         due_s = min(self.view.due_s(), self.kill_s, self.join_s if self.joining else math.inf)
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
-        sweep_s = 0.5 if self.door is not None and self.door.callers else math.inf
-        delay = min(math.inf if delay is None else delay, beat_s, sweep_s, max(0.0, due_s - now()))
+        delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
 
     def on_signal(self, number: int, frame: Any) -> None:
@@ -8336,8 +8344,8 @@ class Launcher(Links):
 
     def end(self) -> int:
         """Wait for the agents' ends and for the last output; return the job's exit status."""
-        for way in filter(None, (self.router, self.door)):
-            way.close()
+        if self.router is not None:
+            self.router.close()
         for site in self.sites:
             site.end()
         self.view.end()
