@@ -200,7 +200,7 @@ REF = struct.Struct("!QII")  # chunk id, first, count
 LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surely begun
 
 Frames = List[Any]  # bytes, bytearray or memoryview each
-Send = Callable[[int, Frames], None]
+Send = Callable[..., None]  # to a Member, or the agent of the host with a number: frames
 
 Kind = collections.namedtuple("Kind", "code name direction frames when answer")  # a row of the message table
 MESSAGES = [Kind(code, *row) for code, row in enumerate([
@@ -440,6 +440,7 @@ class StreamLink:
     def __init__(self, reader: Any, writer: Any = None, passes_descriptors: bool = False) -> None:
         self.sock = reader if isinstance(reader, socket.socket) else None
         self.reader, self.writer = reader, writer or reader
+        self.fileno: Callable[[], int] = reader.fileno
         self.fd = reader.fileno()
         self.codec = Codec()
         self.out: Deque[Any] = collections.deque([self.codec.opening])  # buffers of bytes
@@ -449,15 +450,16 @@ class StreamLink:
         self.n_in = self.n_out = 0  # bytes
         read = self.sock.recv if self.sock else functools.partial(os.read, reader.fileno())
         self.read: Callable[[int], bytes] = self.read_with_descriptors if passes_descriptors else read
+        self.ends = {self.reader: selectors.EVENT_READ, self.writer: selectors.EVENT_WRITE}  # what each is good for
+        if self.sock:
+            self.ends = {self.sock: selectors.EVENT_READ | selectors.EVENT_WRITE}
         self.events = selectors.EVENT_READ  # that a selector waits for here
+        self.key: Any = None  # of that selector: whom it calls
         self.held = False  # nothing is read, as there is no room for it (sockets only)
-        for end in {self.reader, self.writer}:
+        for end in self.ends:
             end.setblocking(False) if self.sock else os.set_blocking(end.fileno(), False)
         self.last_heard_s = self.beat_s = now()
         self.ping_s = 0.0  # when to send the next PING
-
-    def fileno(self) -> int:
-        return self.reader.fileno()  # type: ignore[no-any-return]
 
     def send(self, frames: Frames) -> None:
         """Send one message, as far as it goes now."""
@@ -555,26 +557,33 @@ class StreamLink:
             self.flush()
         return codec.messages
 
+    def take(self, handle: Callable[[Frames], Any], budget: int = 1 << 20) -> str:
+        """Read what is there and have each message handled; return what is wrong with one, after which it is closed."""
+        messages = self.receive(budget)
+        try:
+            while messages:
+                handle(messages.popleft())
+        except PeerError as error:
+            self.closed = str(error)
+            return self.closed
+        return ""
+
     def watch(self, selector: selectors.BaseSelector) -> bool:
         """Flush; have a selector wait for writability while something is left. Return True when all of it went."""
         done = self.flush()
         events = (0 if self.held else selectors.EVENT_READ) | (0 if done else selectors.EVENT_WRITE)
         if events != self.events and not self.closed:
-            before, self.events = self.events, events
-            if not events:
-                self.key = selector.unregister(self.reader)
-            elif not before:
-                selector.register(self.reader, events, self.key.data)
-            elif self.reader is self.writer:
-                selector.modify(self.reader, events, selector.get_key(self.reader).data)
-            elif done:
-                selector.unregister(self.writer)
-            else:
-                selector.register(self.writer, selectors.EVENT_WRITE, lambda: None)
+            self.key = selector.get_map().get(self.reader, self.key)
+            self.unwatch(selector)
+            self.events = events
+            for end, possible in self.ends.items():
+                if events & possible:
+                    reads = possible & selectors.EVENT_READ
+                    selector.register(end, events & possible, self.key.data if reads else lambda: None)
         return done
 
     def unwatch(self, selector: selectors.BaseSelector) -> None:
-        for end in {self.reader, self.writer}:
+        for end in self.ends:
             with contextlib.suppress(KeyError):  # only one end of a pair, or none, was watched
                 selector.unregister(end)
 
@@ -635,7 +644,7 @@ class Door:
     def __init__(self, selector: selectors.BaseSelector, admit: Callable[[int, int, socket.socket], Any]) -> None:
         self.selector, self.admit = selector, admit
         self.keys: Dict[bytes, bytes] = {}
-        self.callers: Dict[socket.socket, Tuple[float, bytes, bytearray]] = {}  # deadline, our nonce, what has come
+        self.callers: Dict[socket.socket, float] = {}  # that have not proved a key yet, and until when they may
         self.sock = socket.socket()
         if hasattr(socket, "SO_EXCLUSIVEADDRUSE"):  # else another program could listen at the same port of Windows
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
@@ -662,7 +671,7 @@ class Door:
         return hmac.compare_digest(proof, cls.prove(key, role, *parts))
 
     def answer(self) -> None:
-        """Accept a connection and send it our nonce."""
+        """Accept a connection, and begin to talk."""
         if len(self.callers) >= MAX_CALLERS:
             self.dismiss(next(iter(self.callers)))
         try:
@@ -670,39 +679,35 @@ class Door:
         except OSError:  # it has gone already; or there are no descriptors: then some must go
             list(map(self.dismiss, list(self.callers)))
             return
-        nonce = os.urandom(32)
         caller.setblocking(False)
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.callers[caller] = now() + DOOR_S, nonce, bytearray()
-        self.selector.register(caller, selectors.EVENT_READ, functools.partial(self.listen, caller))
-        try:
-            caller.send(nonce)
-        except OSError:
-            self.dismiss(caller)
+        self.callers[caller], talk = now() + DOOR_S, self.talk(caller)
+        self.selector.register(caller, selectors.EVENT_READ, functools.partial(next, talk, None))
+        next(talk, None)
 
-    def listen(self, caller: socket.socket) -> None:
-        """Read a proof, no byte more; let in who gave a right one."""
-        if caller not in self.callers:
-            return  # dismissed in this very round
-        _, nonce, begun = self.callers[caller]
-        try:
-            data = caller.recv(self.PROOF.size - len(begun))
-        except OSError:
-            data = b""
-        begun += data
-        if not data:
-            self.dismiss(caller)
-        elif len(begun) == self.PROOF.size:
-            who, theirs, proof = self.PROOF.unpack(begun)
-            key = self.keys.get(who, b"")
-            right = self.is_proof(proof, key, b"caller", who, nonce, theirs) and bool(key)
+    def talk(self, caller: socket.socket) -> Iterator[None]:
+        """Send our nonce; read a proof, no byte more, going on when some have come; let in who gave a right one."""
+        nonce, begun, right = os.urandom(32), b"", False
+        with contextlib.suppress(OSError):  # it has gone, or was dismissed
+            caller.send(nonce)
+            while len(begun) < self.PROOF.size:
+                yield
+                data = caller.recv(self.PROOF.size - len(begun))
+                if not data:
+                    break
+                begun += data
+            else:
+                who, theirs, proof = self.PROOF.unpack(begun)
+                key = self.keys.get(who, b"")
+                right = self.is_proof(proof, key, b"caller", who, nonce, theirs) and bool(key)
+        if caller in self.callers:
             self.dismiss(caller, close=not right)
-            if right:
-                del self.keys[who]
-                with contextlib.suppress(OSError):  # it has just died, as its link will tell
-                    caller.send(self.prove(key, b"door", who, nonce, theirs))
-                rank, incarnation = OWNER.unpack(who)
-                self.admit(rank, incarnation, caller)
+        if right:
+            del self.keys[who]
+            with contextlib.suppress(OSError):  # it has just died, as its link will tell
+                caller.send(self.prove(key, b"door", who, nonce, theirs))
+            rank, incarnation = OWNER.unpack(who)
+            self.admit(rank, incarnation, caller)
 
     def dismiss(self, caller: socket.socket, close: bool = True) -> None:
         """Stop waiting for a caller; it is let in, or hung up on."""
@@ -713,7 +718,7 @@ class Door:
 
     def sweep(self) -> None:
         """Dismiss who has been silent for too long."""
-        for caller, (deadline, *_) in list(self.callers.items()):
+        for caller, deadline in list(self.callers.items()):
             if now() >= deadline:
                 self.dismiss(caller)
 
@@ -762,10 +767,7 @@ class Bell:
         self.reader, self.writer = socket.socketpair()  # not a pipe, of which `select` on Windows knows nothing
         self.reader.setblocking(False)
         self.writer.setblocking(False)
-        self.fd = self.reader.fileno()
-
-    def fileno(self) -> int:
-        return self.fd
+        self.fileno, self.fd = self.reader.fileno, self.reader.fileno()
 
     def ring(self) -> None:
         try:
@@ -954,11 +956,11 @@ class ZmqLink:
 class ZmqRouter:
     """The broker's end of the ØMQ engine: one ROUTER that lets in exactly the keys it has handed out.
 
-    Each worker gets a key pair of its own; the ZAP handler (RFC 27) maps its public key to its rank, and libzmq stamps
-    every message with that: so nobody speaks for another worker, nor with a key of a past run. `take` gets them all.
+    Each worker gets a key pair of its own; the ZAP handler (RFC 27) knows who has which public key, and libzmq stamps
+    every message with it: so nobody speaks for another worker, nor with a key of a past run. `take` gets them all.
     """
 
-    def __init__(self, take: Callable[[int, Frames], None]) -> None:
+    def __init__(self, selector: selectors.BaseSelector, take: Callable[[Member, Frames], None]) -> None:
         import zmq
         from zmq.utils import z85
 
@@ -974,12 +976,14 @@ class ZmqRouter:
         self.socket.curve_server = True
         self.server_key, self.socket.curve_secretkey = zmq.curve_keypair()
         self.socket.zap_domain = b"scoop_lite"
+        for sock in (self.socket, self.zap):
+            fd: Any = sock.getsockopt(zmq.FD)
+            selector.register(fd, selectors.EVENT_READ, self.receive)
         self.endpoints: Dict[str, str] = {}  # by address that it listens at; "" where that is not possible
-        self.ranks: Dict[bytes, int] = {}  # by public key (raw)
-        self.identities: Dict[int, bytes] = {}  # of the connection that a rank speaks through now
+        self.members: Dict[str, Member] = {}  # by public key
 
-    def listen(self, address: str) -> str:
-        """Listen at an address of this machine (an ephemeral port); return the endpoint, or "" if it is not ours."""
+    def invite(self, member: Member, address: str) -> Optional[List[str]]:
+        """Listen at an address (an ephemeral port); return what a worker's ZmqLink needs, None if it is not ours."""
         if address not in self.endpoints:
             place = f"tcp://[{address}]" if ":" in address else f"tcp://{address}"
             self.socket.setsockopt(self.zmq.IPV6, ":" in address)
@@ -987,21 +991,20 @@ class ZmqRouter:
                 self.endpoints[address] = f"{place}:{self.socket.bind_to_random_port(place)}"
             except self.zmq.ZMQError:
                 self.endpoints[address] = ""
-        return self.endpoints[address]
-
-    def invite(self, rank: int, endpoint: str) -> List[str]:
-        """Make keys for a worker; return what its ZmqLink needs."""
-        public, secret = self.zmq.curve_keypair()
-        self.ranks = {key: other for key, other in self.ranks.items() if other != rank}
-        self.ranks[self.z85.decode(public)] = rank
-        return [endpoint, self.server_key.decode(), public.decode(), secret.decode()]
+        if not self.endpoints[address]:
+            return None
+        public, secret = (key.decode() for key in self.zmq.curve_keypair())
+        self.members[public] = member
+        return [self.endpoints[address], self.server_key.decode(), public, secret]
 
     def authenticate(self) -> None:
         """Answer libzmq's questions who may come in."""
         while self.zap.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
             version, request, _domain, _address, _identity, mechanism, *credentials = self.zap.recv_multipart()
-            rank = self.ranks.get(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else None
-            verdict = [b"400", b"no such key", b""] if rank is None else [b"200", b"OK", b"%d" % rank]
+            public = self.z85.encode(credentials[0]) if mechanism == b"CURVE" and len(credentials) == 1 else b""
+            member = self.members.get(public.decode())
+            known = member is not None and member.death is None
+            verdict = [b"200", b"OK", public] if known else [b"400", b"no such key", b""]
             self.zap.send_multipart([version, request, *verdict, b""])
 
     def receive(self) -> int:
@@ -1010,24 +1013,19 @@ class ZmqRouter:
         n = 0
         while self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
             identity, *frames = self.socket.recv_multipart(copy=False)
-            if not frames:
-                continue
-            rank = int(frames[0].get("User-Id"))
-            self.identities[rank] = identity.bytes
-            self.take(rank, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
-            self.authenticate()
-            n += 1
+            if frames:
+                member = self.members[frames[0].get("User-Id")]
+                member.route = identity.bytes
+                self.take(member, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
+                n += 1
         return n
 
-    def send(self, rank: int, frames: Frames) -> bool:
-        """Send to a worker; False if it speaks through no connection. One that has just gone is its agent's to tell."""
-        if rank in self.identities:
-            try:
-                copied = max(map(len, frames)) < BIG_BUFFER
-                self.socket.send_multipart([self.identities[rank], *frames], copy=copied)
-            except self.zmq.ZMQError as error:
-                logger.debug("a worker's connection is gone: %s", error)
-        return rank in self.identities
+    def send(self, route: bytes, frames: Frames) -> None:
+        """Send to the worker with this route. That its connection has just gone is its agent's to tell."""
+        try:
+            self.socket.send_multipart([route, *frames], copy=max(map(len, frames)) < BIG_BUFFER)
+        except self.zmq.ZMQError as error:
+            logger.debug("a worker's connection is gone: %s", error)
 
     def close(self) -> None:
         self.socket.close()
@@ -1039,6 +1037,7 @@ class ZmqRouter:
 # Broker: moves work without opening it; pure: messages in, messages out, no clock of its own    (launcher, main thread)
 # ======================================================================================================================
 
+MALFORMED = (struct.error, IndexError, KeyError, ValueError)  # what handlers raise at frames that cannot be
 ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
 Ranges = List[Tuple[int, int]]  # [first, end) each
 
@@ -1069,6 +1068,9 @@ class Member:
         self.unread: Dict[Member, int] = {}  # pieces on their way to it, by who sends them
         self.death: Optional[Dict[str, Any]] = None  # its facts; who has one is no member any more
         self.address = OWNER.pack(rank, incarnation)
+        self.link: Optional[StreamLink] = None  # the launcher's, to this worker alone
+        self.route: Optional[bytes] = None  # of its connection by ØMQ
+
 
 
 class Orders:
@@ -1081,7 +1083,7 @@ class Orders:
 
     def __init__(self, send: Send, send_agent: Send, report: Callable[[str], None], welcome: Dict[str, Any]) -> None:
         self.send, self.send_agent, self.report, self.welcome = send, send_agent, report, welcome
-        self.invite: Optional[Callable[[int], Optional[List[str]]]] = None  # to the ØMQ engine
+        self.invite: Optional[Callable[[Member], Any]] = None  # to a link of its own
         self.members: Dict[int, Member] = {}
         self.host_names: Dict[int, str] = {}
         self.incarnations: Dict[int, int] = {}
@@ -1097,24 +1099,22 @@ class Orders:
         """Have an agent start workers of these ranks, each as a new incarnation."""
         workers, invitations = [], {}
         for rank in ranks:
-            incarnation = self.incarnations.get(rank, 0) + 1
-            self.incarnations[rank] = incarnation
-            self.members[rank] = Member(rank, incarnation, host)
-            workers.append([rank, incarnation])
+            member = self.join(rank, host, capacity=1)
+            workers.append([rank, member.incarnation])
             if self.invite is not None:
-                invitations[rank] = self.invite(rank)
+                invitations[rank] = self.invite(member)
         start = facts(workers=workers, invitations=invitations, **self.welcome)
         self.send_agent(host, message("START", AGENT, 0, start))
 
-    def join(self, rank: int) -> Member:
-        """Add a member that no agent started and that runs no tasks: an Executor's client."""
-        self.members[rank] = member = Member(rank, 1, -1, capacity=0)
-        self.incarnations[rank] = 1
+    def join(self, rank: int, host: int = -1, capacity: int = 0) -> Member:
+        """Add a member; by default an Executor's client, which no agent starts and which runs no tasks."""
+        self.incarnations[rank] = incarnation = self.incarnations.get(rank, 0) + 1
+        self.members[rank] = member = Member(rank, incarnation, host, capacity)
         return member
 
     def to(self, member: Member, kind: str, *frames: Any) -> None:
         for ready in member.outbox.put([HEADER.pack(CODES[kind], member.rank, member.incarnation), *frames]):
-            self.send(member.rank, ready)
+            self.send(member, ready)
 
     def live(self) -> int:
         """Count the workers that run tasks or are being started."""
@@ -1154,12 +1154,6 @@ class Orders:
         if self.last_supplier is member:
             self.last_supplier = None
 
-    def order(self, member: Member, n: int) -> None:
-        """Tell a supplier how many takers wait for it now; a cumulative count makes crossing messages harmless."""
-        if member.ordered != member.filled + n:
-            member.ordered = member.filled + n
-            self.to(member, "ORDER", COUNT.pack(member.ordered))
-
     def place_orders(self, now_s: float) -> Optional[float]:
         """Place, widen or change orders; return seconds after which to do so again, or None."""
         need = self.need
@@ -1173,7 +1167,8 @@ class Orders:
             asked = [self.last_supplier]
         for member in asked:
             if not need <= member.ordered - member.filled <= 3 * need:
-                self.order(member, 1 << (need - 1).bit_length())
+                member.ordered = member.filled + (1 << (need - 1).bit_length())
+                self.to(member, "ORDER", COUNT.pack(member.ordered))  # cumulative: crossing messages do no harm
         return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
 
     def next_taker(self, sender: Member) -> Member:
@@ -1347,7 +1342,7 @@ class Accounts(Orders):
         if target is not None and target.death is None:
             if taken:  # past what waits for credit of our own: its message comes later
                 target.unread[member] = target.unread.get(member, 0) + 1
-                self.send(target.rank, message("PIECE", target.rank, target.incarnation, member.address, number, piece))
+                self.send(target, message("PIECE", target.rank, target.incarnation, member.address, number, piece))
             else:
                 self.to(target, "PIECE", member.address, number, piece)
         elif taken:
@@ -1359,7 +1354,7 @@ class Accounts(Orders):
         if bytes(frames[1]) == TO_BROKER:
             member.outbox.credit += n
             for ready in member.outbox.take():
-                self.send(member.rank, ready)
+                self.send(member, ready)
             return
         sender = self.find(*OWNER.unpack(frames[1]))
         if sender is not None:
@@ -1386,8 +1381,8 @@ class Accounts(Orders):
 class Broker(Accounts):
     """Matches hungry workers with carved work, accounts for every chunk, and is the single judge of deaths.
 
-    It sends frames to workers (by rank) and agents (by host number), and reports a sentence to the user. There are at
-    most so many `restarts` of workers in any minute; `welcome` are facts for every WELCOME.
+    It sends frames to workers and to agents (by host number), and reports a sentence to the user. There are at most so
+    many `restarts` of workers in any minute; `welcome` are facts for every WELCOME.
     """
 
     def __init__(
@@ -1397,9 +1392,8 @@ class Broker(Accounts):
         super().__init__(send, send_agent, report, welcome or {})
         self.restarts = restarts
         self.library: Callable[[Dict[str, Any]], Frames] = lambda ask: [facts(number=ask["number"], path=None), b""]
-        # For those who watch: called with what STATS, TRACE and LOG tell; with a death in words. And WELCOME's clock.
+        # For those who watch: called with what STATS, TRACE and LOG tell; with DIED in words. And WELCOME's clock.
         self.observe: Callable[[str, Member, Any], None] = lambda kind, member, told: None
-        self.mourned: Callable[[Member, str], None] = lambda member, text: None
         self.clock: Callable[[], float] = lambda: 0.0
         self.now_s = 0.0
         self.constants: Dict[bytes, Frames] = {}
@@ -1421,26 +1415,19 @@ class Broker(Accounts):
             if member.inbox.heaps and code != CODES["PIECE"]:
                 frames = member.inbox.mend(frames)
             self.worker_handlers[code](member, frames)
-        except (struct.error, IndexError, KeyError, ValueError) as error:
+        except MALFORMED as error:
             raise self.objection(self.worker_handlers, frames, error) from error
 
     def agent_turn(self, host: int, frames: Frames) -> None:
         """Handle one message of a host's agent, or one that it relays."""
-        code, sender, _ = self.header(frames)
-        if sender == AGENT:
-            try:
-                self.agent_handlers[code](host, frames)
-            except (struct.error, IndexError, KeyError, ValueError) as error:
-                raise self.objection(self.agent_handlers, frames, error) from error
-        elif sender in self.members and self.members[sender].host == host:
-            self.turn(sender, frames)
-
-    @staticmethod
-    def header(frames: Frames) -> Tuple[int, int, int]:
         try:
-            return HEADER.unpack(frames[0])
-        except (struct.error, IndexError) as error:
-            raise Broker.objection({}, frames, error) from None
+            code, sender, _ = HEADER.unpack(frames[0])
+            if sender == AGENT:
+                self.agent_handlers[code](host, frames)
+            elif sender in self.members and self.members[sender].host == host:
+                self.turn(sender, frames)
+        except MALFORMED as error:
+            raise self.objection(self.agent_handlers, frames, error) from error
 
     @staticmethod
     def objection(handlers: Dict[int, Any], frames: Frames, error: Exception) -> PeerError:
@@ -1524,11 +1511,12 @@ class Broker(Accounts):
             self.dismiss(member)
             self.to(member, "STOP")
 
-    def on_started(self, host: int, frames: Frames) -> None:
+    def on_started(self, host: int, frames: Frames) -> Optional[Member]:
         started = read_facts(frames[1], rank=int, incarnation=int, pid=int)
         member = self.find(started["rank"], started["incarnation"])
         if member is not None:
             member.pid = started["pid"]
+        return member
 
     def on_died(self, host: int, frames: Frames) -> None:
         death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
@@ -1580,7 +1568,7 @@ class Broker(Accounts):
             left = "no other worker is left, the origin goes on alone" if alone else f"{self.live()} left"
             why = f" (--restarts {self.restarts})" if self.restarts >= 0 else ""
             self.report(text + ("; starting another" if again else f"; {left}{why}"))
-            self.mourned(member, text)
+            self.observe("DIED", member, text)
             recent.extend([self.now_s] * again)
         death["retired"] = member.retires
         if again:
@@ -6801,11 +6789,11 @@ class Agent:
     Args:
         link: to the broker. config: for the workers.
         local: the origin inherits our standard input, output and error, which are the user's.
-        direct: workers' links are handed to the broker as descriptors, not relayed.
     """
 
-    def __init__(self, link: StreamLink, config: Config, local: bool, direct: bool) -> None:
-        self.link, self.config, self.local, self.direct = link, config, local, direct
+    def __init__(self, link: StreamLink, config: Config, local: bool) -> None:
+        self.link, self.config, self.local = link, config, local
+        self.direct = local and config.backend == "own"  # workers' links are handed to the broker, not relayed
         self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
@@ -6821,9 +6809,7 @@ class Agent:
     def read_worker(self, child: Child) -> None:
         """Relay a worker's messages to the broker, untouched."""
         assert child.link is not None
-        messages = child.link.receive()
-        while messages:
-            self.link.queue(messages.popleft())
+        child.link.take(self.link.queue)
         if child.link.closed:
             child.link.unwatch(self.selector)
 
@@ -6902,7 +6888,8 @@ class Agent:
         if threading.current_thread() is threading.main_thread():  # else (`LoopbackAgent`) they are the launcher's
             self.catch_signals()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
-        self.selector.register(self.link.fileno(), selectors.EVENT_READ, self.read_broker)
+        read_broker = functools.partial(self.link.take, self.obey)
+        self.selector.register(self.link.fileno(), selectors.EVENT_READ, read_broker)
         while self.children or self.stop_s == math.inf:
             for key, _ in self.selector.select(self.timeout()):
                 key.data()
@@ -6944,17 +6931,14 @@ class Agent:
         if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
             self.stop_s = min(self.stop_s, now() + 3)
 
-    def read_broker(self) -> None:
+    def obey(self, frames: Frames) -> None:
         """Obey the broker, or pass its message on to the worker that it is for."""
-        messages = self.link.receive()
-        while messages:
-            frames = messages.popleft()
-            code, rank, incarnation = HEADER.unpack(frames[0])
-            child = self.children.get((rank, incarnation))
-            if rank == AGENT:
-                self.handlers[code](frames)
-            elif child is not None and child.link is not None:
-                child.link.send(frames)
+        code, rank, incarnation = HEADER.unpack(frames[0])
+        child = self.children.get((rank, incarnation))
+        if rank == AGENT:
+            self.handlers[code](frames)
+        elif child is not None and child.link is not None:
+            child.link.send(frames)
 
     def on_start(self, frames: Frames) -> None:
         """Start workers, each with its share of the CPUs for libraries that make threads."""
@@ -7052,7 +7036,7 @@ class LoopbackAgent(Agent):
     """
 
     def __init__(self, link: StreamLink, config: Config, passed: Deque[int]) -> None:
-        super().__init__(link, config, local=True, direct=True)
+        super().__init__(link, config, local=True)
         self.passed = passed
         self.door = Door(self.selector, self.admit)
 
@@ -7077,14 +7061,14 @@ class LoopbackAgent(Agent):
         os.close(life_out)
         child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
-        header = {"config": self.config._asdict(), "door": self.door.invite(rank, incarnation)}
-        threading.Thread(target=self.attend, args=(child, facts(**header) + b"\n"), daemon=True).start()
+        orders = facts(config=self.config._asdict(), door=self.door.invite(rank, incarnation)) + b"\n"
+        threading.Thread(target=self.attend, args=(child, orders), daemon=True).start()
 
-    def attend(self, child: Child, header: bytes) -> None:
+    def attend(self, child: Child, orders: bytes) -> None:
         """Tell a worker its orders, and wait for its end: a thread each, which works on every platform."""
         with contextlib.suppress(OSError):  # it has ended, as we are going to see
             with open(child.lifeline, "wb", closefd=False) as pipe:
-                pipe.write(header)
+                pipe.write(orders)
         child.process.wait()
         self.bell.ring()
 
@@ -7679,7 +7663,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
     there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
-    Agent(link, config, local=order["here"], direct=order["here"] and config.backend == "own").run()
+    Agent(link, config, local=order["here"]).run()
     os._exit(0)
 
 
@@ -7747,20 +7731,18 @@ class Links:
         self.selector = selectors.DefaultSelector()
         welcome = {"size": config.n, "retries": config.retries}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
+        self.broker.library = functools.partial(read_library, config)
+        self.broker.agent_handlers = handlers_of((self, self.broker), "agent > broker", "agent > launcher")
         self.agents: Dict[int, StreamLink] = {}  # links of those that speak, by host number
-        self.peers: Dict[int, StreamLink] = {}  # workers' own links, by rank
         self.touched: Set[Any] = set()  # links with something to write
         self.bell = Bell()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.writer = Writer(self.bell.ring)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
-        self.tap: Callable[[str, int, Frames], None] = lambda way, number, frames: None  # --wiretap: sees all messages
-        self.broker.library = functools.partial(read_library, config)
         self.signalled: Optional[int] = None  # the first signal that asked us to end
         self.joining: Set[Site] = set()  # that have neither joined nor failed
         self.printing: Set[Site] = set()  # whose workers have printed something
         self.begun = False  # workers have been started
-
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
@@ -7772,48 +7754,33 @@ class Links:
         for line in text.decode(errors="replace").splitlines() if self.config.verbose > 0 else ():
             self.report(f"{site.name} says: {line}")
 
-    def send(self, rank: int, frames: Frames) -> None:
-        """Send to a worker that has said HELLO: straight, or through its agent."""
-        if self.config.wiretap:
-            self.tap("broker > worker {}", rank, frames)
-        peer = self.peers.get(rank)
-        if peer is None:
-            if self.router is not None and self.router.send(rank, frames):
-                return
-            member = self.broker.members.get(rank)
-            peer = self.agents.get(member.host) if member is not None else None  # which drops what nobody reads
-            if peer is None:
-                return  # it is about to be found dead
-        encode(frames, peer.out)
-        self.touched.add(peer)
+    def send(self, member: Member, frames: Frames, *fds: int) -> None:
+        """Send to a worker that has said HELLO: straight, maybe with descriptors, or through its agent."""
+        link = member.link or self.sites[member.host].link  # whose agent drops what nobody reads
+        if member.route is not None:
+            self.router.send(member.route, frames)
+        elif fds:
+            link.send_with_descriptors(frames, *fds)
+        elif not link.closed:  # else it is about to be found dead
+            encode(frames, link.out)
+            self.touched.add(link)
 
     def send_agent(self, host: int, frames: Frames) -> None:
-        self.tap("broker > agent {}", host, frames)
         link = self.agents.get(host)
         if link is not None:
             link.queue(frames)
             self.touched.add(link)
 
-    def kill_worker(self, rank: int) -> None:
+    def kill_worker(self, member: Member) -> None:
         """Have a worker's agent end it, if it is not dead already."""
-        member = self.broker.members.get(rank)
-        if member is not None:
-            order = facts(rank=rank, incarnation=member.incarnation)
-            self.send_agent(member.host, message("KILL", AGENT, 0, order))
+        order = facts(rank=member.rank, incarnation=member.incarnation)
+        self.broker.send_agent(member.host, message("KILL", AGENT, 0, order))
 
-    def open_router(self) -> None:
-        """Start the ØMQ engine; only now, as a context must not exist before the agent is forked."""
-        self.router = ZmqRouter(self.take_zmq)
-        self.broker.invite = self.invite
-        for sock in (self.router.socket, self.router.zap):
-            self.selector.register(sock.getsockopt(self.router.zmq.FD), selectors.EVENT_READ, self.router.receive)
-
-    def invite(self, rank: int) -> Optional[List[str]]:
+    def invite(self, member: Member) -> Optional[List[str]]:
         """Invite a worker to the ØMQ engine, at the address that faces its host; None where there is no such way."""
-        site = self.sites[self.broker.members[rank].host]
+        site = self.sites[member.host]
         address = "127.0.0.1" if site.here else self.config.address or site.facing
-        endpoint = self.router.listen(address) if address else ""
-        return self.router.invite(rank, endpoint) if endpoint else None
+        return self.router.invite(member, address) if address else None
 
     def tell_way(self, host: int, way: str) -> None:
         """With -v, say once which way the workers of a host have come."""
@@ -7821,133 +7788,105 @@ class Links:
             self.sites[host].told_way = True
             self.report(f"{self.broker.host_names[host]}: its workers come {way}")
 
-    def take_zmq(self, rank: int, frames: Frames) -> None:
-        """Handle a message that came through the ROUTER; its sender's rank is proved by its key."""
-        self.tap("worker {} > broker", rank, frames)
-        if rank in self.broker.members:
-            self.tell_way(self.broker.members[rank].host, "by ØMQ")
-        try:
-            self.broker.turn(rank, frames)
-        except PeerError as error:
-            self.report(f"worker {rank} broke the protocol: {error}")
-            self.kill_worker(rank)
+    def take_zmq(self, member: Member, frames: Frames) -> None:
+        """Handle a message that came through the ROUTER; its sender is proved by its key."""
+        if member.death is None:
+            self.tell_way(member.host, "by ØMQ")
+            try:
+                self.broker.turn(member.rank, frames)
+            except PeerError as error:
+                self.report(f"worker {member.rank} broke the protocol: {error}")
+                self.kill_worker(member)
 
-    def add_peer(self, rank: int, fd: int) -> None:
-        """Connect to a local worker by the descriptor that its agent passed us."""
-        link = StreamLink(socket.socket(fileno=fd))
-        self.peers[rank] = link
-        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, rank, link))
+    def add_peer(self, member: Member, fd: int) -> None:
+        """Connect to a worker by the descriptor of its own link, as its agent passes it to us."""
+        link = member.link = StreamLink(socket.socket(fileno=fd))
+        self.selector.register(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_peer, member))
         self.touched.add(link)
 
-    def read_peer(self, rank: int, link: Any) -> None:
+    def read_peer(self, member: Member, budget: int = 1 << 20) -> None:
         """Hand a worker's messages to the broker; one whose link is broken is ended."""
-        if rank not in self.peers or self.peers[rank] is not link:
-            return  # it was dropped a moment ago, with its worker, and must not cost the successor its life
-        messages = link.receive()
-        try:
-            while messages:
-                frames = messages.popleft()
-                if self.config.wiretap:
-                    self.tap("worker {} > broker", rank, frames)
-                self.broker.turn(rank, frames)
-        except PeerError as error:
-            link.closed = str(error)
-            self.report(f"worker {rank} broke the protocol: {error}")
+        link: Any = member.link
+        if link.closed:
+            return  # it was dropped a moment ago, with its worker
+        wrong = link.take(functools.partial(self.broker.turn, member.rank), budget)
+        if wrong:
+            self.report(f"worker {member.rank} broke the protocol: {wrong}")
         if link.closed:
             self.close(link)
-            del self.peers[rank]
-            if rank == ORIGIN and self.config.serve >= 0:
+            if member.rank == ORIGIN and self.config.serve >= 0:
                 self.broker.said_bye = True  # it has nobody left to tell otherwise
-                self.broker.bury(self.broker.members[ORIGIN], {"code": 0})
-            elif self.broker.status is None and not (rank == ORIGIN and self.broker.said_bye):
-                self.kill_worker(rank)
-
-    def drain_peer(self, rank: int) -> None:
-        """Before a death is judged: take in all that the worker had sent."""
-        if self.router is not None:
-            self.router.receive()
-            self.router.identities.pop(rank, None)
-        link = self.peers.get(rank)
-        if link is not None:
-            n = -1
-            while not link.closed and link.n_in != n:
-                n = link.n_in
-                self.read_peer(rank, link)
-            if self.peers.pop(rank, None) is not None:
-                self.close(link)
+                self.broker.bury(member, {"code": 0})
+            elif self.broker.status is None and not (member.rank == ORIGIN and self.broker.said_bye):
+                self.kill_worker(member)
 
     def read_agent(self, site: Site) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
-        link = site.link
-        messages = link.receive()
-        try:
-            while messages:
-                self.agent_message(site.number, messages.popleft())
-        except (PeerError, IndexError) as error:
-            link.closed = str(error)
-        if link.closed:
-            self.lose_host(site, link.closed)
+        site.link.take(functools.partial(self.take_agent, site.number))
+        if site.link.closed:
+            self.lose_host(site, site.link.closed)
 
-    def agent_message(self, host: int, frames: Frames) -> None:
-        """Take what concerns the launcher (output, links, who joins); the broker gets all else."""
-        code, rank, _ = Broker.header(frames)
-        name, site = NAMES.get(code) if rank == AGENT else None, self.sites[host]
-        self.tap(*(("agent {} > broker", host) if rank == AGENT else ("worker {} > broker", rank)), frames)
-        if name == "OUTPUT":
-            head = read_facts(frames[1], rank=int, stream=int)
-            self.show_output(site, head["rank"], head["stream"], bytes(frames[2]))
-            return
-        if name == "JOIN":
-            self.join_host(site, read_facts(frames[1], cpus=int, facing=str, python=str, directory=str))
-            return
-        if NAMES.get(code) == "HELLO" and self.router is not None:  # a worker that ØMQ did not bring here
-            self.router.identities.pop(rank, None)
+    def take_agent(self, host: int, frames: Frames) -> None:
+        """Have the broker handle what came from an agent; workers that ØMQ did not bring here say HELLO that way."""
+        if self.router is not None and frames[0][:1] == bytes([CODES["HELLO"]]):
+            member = self.broker.members.get(int.from_bytes(frames[0][1:5], "big"))
+            if member is not None:
+                member.route = None
             self.tell_way(host, "through the pipe")
-        elif name == "DIED":
-            self.drain_peer(read_facts(frames[1], rank=int)["rank"])
         self.broker.agent_turn(host, frames)
-        if name == "STARTED":  # which the broker has found to be well formed
-            started = read_facts(frames[1])
-            if self.config.verbose > 1:
-                there = self.broker.host_names[host]
-                self.report("worker {rank} on {0} runs as process {pid}".format(there, **started))
-            if site.link.descriptors:
-                self.add_peer(started["rank"], site.link.descriptors.popleft())
-                if self.config.is_straight:
-                    self.introduce(started["rank"], started["incarnation"], site.link.descriptors.popleft())
 
-    def introduce(self, rank: int, incarnation: int, fd: int) -> None:
-        """Hand a worker's straight link to the Executor's client."""
-        client = self.peers.get(ORIGIN)
-        if client is not None:
-            frames = message("NEIGHBOUR", ORIGIN, 1, facts(rank=rank, incarnation=incarnation))
-            self.tap("broker > worker {}", ORIGIN, frames)
-            client.send_with_descriptors(frames, fd)
-        os.close(fd)
+    def on_started(self, host: int, frames: Frames) -> None:
+        """Take up the link of a worker that runs, if its agent has passed it to us."""
+        member, descriptors = self.broker.on_started(host, frames), self.sites[host].link.descriptors
+        if member is not None and self.config.verbose > 1:
+            self.report(f"worker {member.rank} on {self.broker.host_names[host]} runs as process {member.pid}")
+        if member is not None and descriptors:
+            self.add_peer(member, descriptors.popleft())
+            if self.config.is_straight:  # its other link is for the Executor's client
+                fd, client = descriptors.popleft(), self.broker.members.get(ORIGIN)
+                if client is not None:
+                    told = facts(rank=member.rank, incarnation=member.incarnation)
+                    self.broker.send(client, message("NEIGHBOUR", ORIGIN, 1, told), fd)
+                os.close(fd)
 
-    def join_host(self, site: Site, there: Dict[str, Any]) -> None:
+    def on_died(self, host: int, frames: Frames) -> None:
+        """Before a death is judged, take in all that the worker had sent."""
+        death = read_facts(frames[1], rank=int, incarnation=int)
+        member = self.broker.find(death["rank"], death["incarnation"])
+        if self.router is not None:
+            self.router.receive()
+        if member is not None and member.link is not None:
+            self.read_peer(member, budget=sys.maxsize)
+            if not member.link.closed:
+                self.close(member.link)
+        self.broker.on_died(host, frames)
+
+    def on_join(self, host: int, frames: Frames) -> None:
         """Note that a host's agent is there."""
+        there = read_facts(frames[1], cpus=int, facing=str, python=str, directory=str)
+        site = self.sites[host]
         self.joining.discard(site)
         site.cpus, site.facing = there["cpus"], there["facing"]
-        self.broker.host_names[site.number] = site.name
+        self.broker.host_names[host] = site.name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
 
-    def show_output(self, site: Site, rank: int, stream: int, text: bytes) -> None:
+    def on_output(self, host: int, frames: Frames) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
+        head, text, site = read_facts(frames[1], rank=int, stream=int), bytes(frames[2]), self.sites[host]
         site.printed += len(text)
         self.printing.add(site)
-        if self.config.verbose > 0 and len(self.sites) > 1 and rank != ORIGIN:
-            mark = f"[{self.broker.host_names[site.number]} {rank}] ".encode()
+        if self.config.verbose > 0 and len(self.sites) > 1 and head["rank"] != ORIGIN:
+            mark = f"[{self.broker.host_names[host]} {head['rank']}] ".encode()
             text = b"".join(mark + line for line in text.splitlines(keepends=True))
-        self.writer.put(stream, text)
+        self.writer.put(head["stream"], text)
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
         for site in () if self.writer.lines else self.printing:
             if site.printed - site.told > OUTPUT_WINDOW // 8:
                 site.told = site.printed
-                self.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
+                self.broker.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
 
     def lose_host(self, site: Site, why: str) -> None:
         """Let go of a host, of its workers and its command. Before workers start, it has not joined at all."""
@@ -7980,7 +7919,7 @@ class Links:
 
     def flush(self) -> None:
         """Write what this round has queued; wait for writability where it does not go at once."""
-        for link in list(self.touched):
+        for link in list(self.touched):  # to which a signal handler may add
             if link.watch(self.selector):
                 self.touched.discard(link)
 
@@ -8024,7 +7963,7 @@ class Launcher(Links):
                 if config.serve >= 0:
                     os.close(config.serve)
                 gc.freeze()
-                agent = Agent(StreamLink(theirs), config, local=True, direct=config.backend == "own")
+                agent = Agent(StreamLink(theirs), config, local=True)
                 agent.old_handlers = self.old_handlers
                 agent.run()
                 os._exit(0)
@@ -8056,14 +7995,13 @@ class Launcher(Links):
         site.noise = before if len(after) >= 255 else site.noise + data
         if after[:255] == ALL_BYTES[1:]:
             link.last_heard_s = now()
-            link.codec.feed(after[255:])
+            link.codec.rest = after[255:]  # nothing, as an agent waits for what it needs; or what start-up files print
             link.out.appendleft(memoryview(site.needs))  # sent earlier, start-up files or qrsh might lose it
             self.touched.add(link)
             self.join_s = max(self.join_s, now() + JOIN_S)
             self.selector.modify(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, site))
             self.agents[site.number] = link
             self.show(site, before)
-            self.read_agent(site)
             return
         if len(after) >= 255:
             link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
@@ -8128,13 +8066,12 @@ class Launcher(Links):
                 self.lose_host(site, "the job ends before it has begun")
             return
         self.broker.welcome["size"] = sum(n for _, n in shares)
-        if self.config.backend == "zmq":
-            self.open_router()
+        if self.config.backend == "zmq":  # only now, as a context must not exist before the agent is forked
+            self.router, self.broker.invite = ZmqRouter(self.selector, self.take_zmq), self.invite
         first = ORIGIN
         if self.config.serve >= 0:  # an Executor's client takes the origin's place
-            self.broker.join(ORIGIN)
             self.broker.is_straight = self.config.is_straight
-            self.add_peer(ORIGIN, self.config.serve)
+            self.add_peer(self.broker.join(ORIGIN), self.config.serve)
             first += 1
         for number, n in shares:
             self.broker.start(number, range(first, first + n))
@@ -8160,7 +8097,7 @@ class Launcher(Links):
         elif number != signal.SIGINT:
             self.kill_s = now() + 4
         for host in self.agents:
-            self.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
+            self.broker.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
 
     def catch_suspend(self) -> None:
         """Learn of Ctrl-Z, unless whoever started us wants it ignored. No agent must be forked from here on."""
@@ -8172,7 +8109,7 @@ class Launcher(Links):
         """Tell the agents of other hosts that silence will mean nothing; then stop, as any program does at Ctrl-Z."""
         self.view.end_line()
         for host, link in self.agents.items():
-            self.send_agent(host, message("SUSPEND", AGENT, 0))
+            self.broker.send_agent(host, message("SUSPEND", AGENT, 0))
             link.drain(1.0)
         signal.signal(signal.SIGTSTP, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGTSTP)
@@ -8181,8 +8118,8 @@ class Launcher(Links):
     def kill_all(self) -> None:
         """End every process of the job, now."""
         self.kill_s = now() + 2
-        for rank in list(self.broker.members):
-            self.kill_worker(rank)
+        for member in self.broker.members.values():
+            self.kill_worker(member)
         if self.broker.status is not None:  # an agent that does not answer costs us its starter
             for site in self.sites:
                 site.kill()
@@ -8526,10 +8463,13 @@ class View:
         live = self.config.progress == "line"
         self.line = StatusLine(functools.partial(launcher.writer.put, 2)) if live else None
         self.next_s = self.start_s + (QUIET_S if live else PLAIN_S) if self.config.progress else math.inf
-        self.broker.observe, self.broker.mourned, self.broker.clock = self.observe, self.mourned, now
+        self.broker.observe, self.broker.clock = self.observe, now
         self.broker.welcome.update(epoch=self.start_s, boot=boot_id())
         if self.config.wiretap:
-            launcher.tap = self.show
+            self.tap("turn", "worker {} > broker")
+            self.tap("agent_turn", "agent {} > broker")
+            self.tap("send", "broker > worker {}")
+            self.tap("send_agent", "broker > agent {}")
 
     def begin(self) -> None:
         """Open the files, as no process is forked any more that would inherit them; with -v, say what starts."""
@@ -8561,7 +8501,7 @@ class View:
     # -- what comes from workers ------------------------------------------------------------------------------------
 
     def observe(self, kind: str, member: Member, told: Any) -> None:
-        """Take in what STATS, TRACE or LOG tells."""
+        """Take in what STATS, TRACE or LOG tells, or that a worker has died."""
         host = self.broker.host_names.get(member.host, "?")
         if kind == "STATS":
             self.numbers[member.rank, member.incarnation] = {**told, "host": host, "rank": member.rank}
@@ -8570,15 +8510,13 @@ class View:
         elif kind == "LOG":
             self.take_log(told["at_s"], told["level"], told["logger"], told["text"], f"{host}, worker {member.rank}",
                           told["shown"], host=host, rank=member.rank, pid=told["pid"])  # fmt: skip
+        elif kind == "DIED":
+            self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": told})
+            self.take_log(now(), logging.WARNING, "scoop_lite", told, "launcher", True)
 
     def draw(self, ph: str, name: str, host: int = 0, rank: Optional[int] = None, **more: Any) -> None:
         """Write an event of the launcher's own into the trace."""
         self.files.put(self.trace, trace_line(ph, name, host, rank, 0 if ph == "M" else now() - self.start_s, **more))
-
-    def mourned(self, member: Member, text: str) -> None:
-        """Mark a death in the trace and in the log."""
-        self.draw("i", "worker lost", member.host, member.rank, s="p", cat="fault", args={"text": text})
-        self.take_log(now(), logging.WARNING, "scoop_lite", text, "launcher", True)
 
     def take_log(self, at_s: float, level: int, name: str, text: str, who: str, shown: bool, **more: Any) -> None:
         """Show a log record on the terminal, unless it is to be seen elsewhere, and keep it for the log file."""
@@ -8665,6 +8603,17 @@ class View:
             yield f"  {name}: longest {span(longest_s)}, {count:,.0f} measured, {span(seconds)} together"
 
     # -- wiretap ----------------------------------------------------------------------------------------------------
+
+    def tap(self, name: str, way: str) -> None:
+        """Have a method of the broker show the messages that it is called with."""
+        call = getattr(self.broker, name)
+
+        def tapped(peer: Any, frames: Frames, *fds: int) -> None:
+            if name != "agent_turn" or frames[0][1:5] == TO_BROKER[:4]:  # else it is a worker's, whose `turn` comes
+                self.show(way, getattr(peer, "rank", peer), frames)
+            call(peer, frames, *fds)
+
+        setattr(self.broker, name, tapped)
 
     def show(self, way: str, number: int, frames: Frames) -> None:
         """Write one message as a plain line."""

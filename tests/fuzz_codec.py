@@ -100,7 +100,7 @@ def quick_handlers_of(owners, *directions):
 
 def new_broker():
     """A broker with three workers, one of them hungry, one with a chunk of another's."""
-    broker = Broker(lambda rank, frames: None, lambda host, frames: None, lambda text: None, restarts=2)
+    broker = Broker(lambda member, frames: None, lambda host, frames: None, lambda text: None, restarts=2)
     broker.host_names[0] = "here"
     broker.start(0, range(3))
     for rank in range(3):
@@ -132,6 +132,8 @@ class Wire:
         return True
 
     queue = send = flush = drain = send_with_descriptors = beat = watch = swallow
+
+    take = scoop_lite.StreamLink.take
 
     def ready(self):
         return bool(self.arrived)
@@ -183,7 +185,7 @@ class Host(scoop_lite.Agent):
     """An agent whose broker is not honest, and whose workers are no processes."""
 
     def __init__(self):
-        super().__init__(Wire(), scoop_lite.Config(n=3, strands="thread"), local=False, direct=False)
+        super().__init__(Wire(), scoop_lite.Config(n=3, strands="thread"), local=False)
         self.children = {(pid, 1): HostWorker(pid, 1, pid, -1, Wire()) for pid in range(3)}
 
     def start_worker(self, rank, incarnation, order):
@@ -195,7 +197,7 @@ class Host(scoop_lite.Agent):
     def take(self, frames):
         self.link.arrived.append(frames)
         try:
-            self.read_broker()
+            self.link.take(self.obey)
         finally:
             self.link.arrived.clear()
             self.stop_s = math.inf

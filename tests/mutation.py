@@ -45,7 +45,7 @@ SECTIONS = {  # section of the file: the tests, those first that are likely to n
 }
 SLOW = ("libzmq", "messages_both_ways", "frames_of_64_mb", "heartbeats", "mechanism", "readme", "docstring", "banners",
         "thousand", "test_seeds")  # fmt: skip
-UNSEEN = re.compile(r"recorder|report\(|logger|\.mark\(|__repr__|mourned|n_died")
+UNSEEN = re.compile(r"recorder|report\(|logger|\.mark\(|__repr__|n_died")
 EQUAL = {  # a part of a mutant's line: why no test can notice
     "1e-09  ->": "keeps a cost of 0 from being divided by; its size is nobody's business",
     "self.clock() < self.late_s": "at the very moment, either will do",

@@ -498,8 +498,8 @@ class Simulation:
         if timer == self.timer:
             self.broker_round()
 
-    def from_broker(self, rank, frames):
-        code, _, incarnation = scoop_lite.HEADER.unpack(frames[0])
+    def from_broker(self, member, frames):
+        code, rank, incarnation = scoop_lite.HEADER.unpack(frames[0])
         self.counts["down " + scoop_lite.NAMES[code]] += 1
         worker = self.workers.get((rank, incarnation))
         if worker is None:

@@ -99,10 +99,10 @@ def test_a_clock_is_shared_by_processes_of_one_kernel(monkeypatch):
 class Held:
     """An agent whose broker's end of the link is here."""
 
-    def __init__(self, local=True, direct=False):
+    def __init__(self, local=True):
         ours, theirs = socket.socketpair()
         self.link = scoop_lite.StreamLink(ours)
-        self.agent = scoop_lite.Agent(scoop_lite.StreamLink(theirs), Config(n=2), local, direct)
+        self.agent = scoop_lite.Agent(scoop_lite.StreamLink(theirs), Config(n=2), local)
 
     def child(self, rank=1, link=None):
         """A worker that prints into the pipe that is returned."""
@@ -171,9 +171,11 @@ def test_each_host_is_told_how_much_of_its_own_output_is_written(monkeypatch):
     launcher = scoop_lite.Launcher(Config(hosts=(("a", 1), ("b", 1))))
     put, told, window = [], [], scoop_lite.OUTPUT_WINDOW
     monkeypatch.setattr(launcher.writer, "put", lambda *line: put.append(line))
-    monkeypatch.setattr(launcher, "send_agent", lambda host, frames: told.append((host, *COUNT.unpack(frames[1]))))
-    launcher.show_output(launcher.sites[0], 1, 1, bytes(window))
-    launcher.show_output(launcher.sites[1], 2, 2, b"little")
+    monkeypatch.setattr(launcher.broker, "send_agent",
+                        lambda host, frames: told.append((host, *COUNT.unpack(frames[1]))))  # fmt: skip
+    show = lambda host, n, text: launcher.on_output(host, [b"", scoop_lite.facts(rank=n, stream=n), text])  # noqa: E731
+    show(0, 1, bytes(window))
+    show(1, 2, b"little")
     launcher.writer.lines.append((1, b"not written yet"))
     launcher.tell_written()
     assert put == [(1, bytes(window)), (2, b"little")] and told == []
@@ -181,7 +183,7 @@ def test_each_host_is_told_how_much_of_its_own_output_is_written(monkeypatch):
     launcher.tell_written()
     launcher.tell_written()
     assert told == [(0, window)]
-    launcher.show_output(launcher.sites[1], 2, 2, bytes(window))
+    show(1, 2, bytes(window))
     launcher.tell_written()
     assert told == [(0, window), (1, window + len("little"))]
 
@@ -237,11 +239,11 @@ def test_what_the_broker_says_reaches_the_worker_that_it_is_for(held):
         links[rank] = scoop_lite.StreamLink(ours)
     for rank, incarnation in ((1, 1), (2, 2), (3, 1)):  # the second is not the one that runs, and there is no third
         held.link.send(scoop_lite.message("POOL", rank, incarnation, b"{}"))
-    held.agent.read_broker()
+    held.agent.link.take(held.agent.obey)
     assert [(rank, len(link.receive())) for rank, link in links.items()] == [(1, 1), (2, 0)]
     held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=2, incarnation=1)))
     held.link.send(scoop_lite.message("KILL", AGENT, 0, scoop_lite.facts(rank=1, incarnation=2)))
-    held.agent.read_broker()
+    held.agent.link.take(held.agent.obey)
     assert killed == [2]
 
 

@@ -305,6 +305,13 @@ def test_start_up_files_that_print_do_no_harm_and_are_shown_with_v(run):
     assert "Welcome to noisy!" in outcome.err and "no end of line here" in outcome.err
 
 
+def test_what_is_printed_behind_the_agents_first_words_fails_that_host_alone(run):
+    job = run(SUM, "-n", "2", "--min-hosts", "1", hosts=("alpha", "babbling"))
+    outcome = job.right(sum(i * i for i in range(100)))
+    assert "host babbling did not join" in outcome.err and "got b'You have mail" in outcome.err, str(job)
+    assert one_sentence(outcome.err), str(job)
+
+
 # Hostile bytes inside the job's own pipes
 
 

@@ -122,7 +122,7 @@ def test_half_a_frame_is_refused():
 
 
 def test_a_worker_cannot_take_more_pieces_than_came():
-    broker = scoop_lite.Broker(lambda rank, frames: None, lambda host, frames: None, lambda text: None)
+    broker = scoop_lite.Broker(lambda member, frames: None, lambda host, frames: None, lambda text: None)
     broker.host_names[0] = "here"
     broker.start(0, range(3))
     with pytest.raises(scoop_lite.PeerError, match="malformed CREDIT"):

@@ -151,7 +151,7 @@ class Pool:
 
     def __init__(self):
         self.sent = []
-        self.broker = Broker(lambda rank, frames: self.sent.append((rank, frames)),
+        self.broker = Broker(lambda member, frames: self.sent.append((member.rank, frames)),
                              lambda host, frames: self.sent.append((host, frames)), lambda text: None)  # fmt: skip
         self.broker.host_names[0] = "here"
         self.broker.start(0, range(3))

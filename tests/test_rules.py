@@ -190,7 +190,7 @@ def test_a_death_is_told_with_the_process_that_the_worker_was(pool, heard):
 
 
 def test_a_worker_is_started_with_its_invitation(pool):
-    pool.broker.invite = lambda rank: [f"key {rank}"]
+    pool.broker.invite = lambda member: [f"key {member.rank}"]
     ((_, _, frames),) = news(pool, pool.broker.start, 0, [7, 8])
     start = json.loads(bytes(frames[0]))
     assert start["workers"] == [[7, 1], [8, 1]] and start["invitations"] == {"7": ["key 7"], "8": ["key 8"]}
@@ -266,10 +266,12 @@ def test_when_all_are_hungry_who_filled_the_last_order_has_one_before_it_has_tas
 
 
 def test_an_order_that_stands_is_not_repeated(pool):
-    member = pool.broker.members[0]
-    assert ordered(news(pool, pool.broker.order, member, 3)) == {0: member.filled + 3}
-    assert news(pool, pool.broker.order, member, 3) == []
-    assert ordered(news(pool, pool.broker.order, member, 0)) == {0: member.filled}
+    """It is a power of two, changed only when it has become too small or more than three times too big."""
+    filled = {rank: pool.broker.members[rank].filled for rank in (0, 2)}
+    for serial, (need, n) in enumerate([(3, 4), (3, None), (4, None), (5, 8), (3, None), (2, 2), (1, None)], 2):
+        pool.turn(1, "HUNGRY", HUNGER.pack(pool.broker.members[1].given + need, serial))
+        found = ordered(news(pool, pool.broker.end_turn, 5.0))
+        assert found == ({rank: filled[rank] + n for rank in filled} if n else {}), need
 
 
 def big_batch(pool, sender, incarnation=1):

@@ -15,8 +15,8 @@ DIRECTORY/link-HOST says (one line, looked at every 20 ms; the last one counts):
 
 How it behaves at the start, by the host's name: ``refused``, ``unknown-key``, ``changed-key``, ``unreachable``,
 ``silent`` (says nothing, for ever), ``noisy`` (start-up files that print, and even without an end of line),
-``no-python`` (no such command), ``half`` (the session ends a moment after the agent has spoken), ``huge-frame``,
-``half-frame``; any other name simply works.
+``no-python`` (no such command), ``half`` (the session ends a moment after the agent has spoken), ``babbling`` (so it
+does, and something else is printed in one piece with that), ``huge-frame``, ``half-frame``; any other name works.
 """
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def serve(directory, host, shell_words):
     far_end.stdin.close()
     os.close(1)
     threading.Thread(target=away.carry, daemon=True).start()
-    if host in ("half", "half-frame", "huge-frame"):
+    if host in ("half", "babbling", "half-frame", "huge-frame"):
         return end_badly(host, home)
     home.carry()
     return far_end.wait()
@@ -151,7 +151,7 @@ def end_badly(host, home):
     """Carry the agent's first words, then break off in the way that the host's name says."""
     while not select.select([home.source], [], [], 30)[0]:
         pass
-    home.step()
+    home.write(os.read(home.source, PIECE) + b"You have mail.\n" * (host == "babbling"))
     time.sleep(0.1)
     if host == "half-frame":
         home.write(b"\x02\x00\x00\x00\x00\x00\x00\x03\xe8half a frame of 1000 bytes")
