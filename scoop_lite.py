@@ -667,8 +667,8 @@ class Door:
             self.dismiss(next(iter(self.callers)))
         try:
             caller, _ = self.sock.accept()
-        except OSError:  # it has gone already; or there are no descriptors: then some must go
-            list(map(self.dismiss, list(self.callers)))
+        except OSError:  # it has gone already; or there are no descriptors
+            self.make_room()
             return
         nonce = os.urandom(32)
         caller.setblocking(False)
@@ -711,6 +711,10 @@ class Door:
         if close:
             caller.close()
 
+    def make_room(self) -> None:
+        """Dismiss all callers, as descriptors are scarce: who has a key comes again."""
+        list(map(self.dismiss, list(self.callers)))
+
     def sweep(self) -> None:
         """Dismiss who has been silent for too long."""
         for caller, (deadline, *_) in list(self.callers.items()):
@@ -720,7 +724,7 @@ class Door:
     def close(self) -> None:
         self.selector.unregister(self.sock)
         self.sock.close()
-        list(map(self.dismiss, list(self.callers)))
+        self.make_room()
 
 
 def knock(port: int, key: str, rank: int, incarnation: int) -> socket.socket:
@@ -1499,7 +1503,7 @@ class Broker(Accounts):
         self.to(member, "MODULE", *self.library(request))
 
     def on_stats(self, member: Member, frames: Frames) -> None:
-        counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "sent", "received"), int)
+        counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "rerun", "sent", "received"), int)
         times = dict.fromkeys(("idle_s", "up_s", "cpu_s"), float)
         told = read_facts(frames[1], idle=bool, final=bool, spent=dict, **counts, **times)
         for sums in told["spent"].values():
@@ -1750,6 +1754,13 @@ def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) 
     (pickler or _Pickler)(stream, keep_in_band, by_value_names).dump(value)
     frames[0] = stream.getvalue()
     return frames
+
+
+def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> bytes:
+    """Pickle as `dumps` does, but into one frame."""
+    stream = io.BytesIO()
+    (pickler or _Pickler)(stream, None, by_value_names).dump(value)
+    return stream.getvalue()
 
 
 def loads(frames: Frames) -> Any:
@@ -2340,21 +2351,26 @@ def with_rank(func: Callable[..., Any], *args: Any) -> Tuple[int, Any]:
     return _state["runtime"].rank, func(*args)
 
 
-class Own:
-    """Stands for a function in what is pickled; becomes the receiver's own of that name, or else what came along.
+class _OwnPickler(_Pickler):
+    """Has names of `__main__` become the receiver's own of that name, or else what came along.
 
     Its own may use what it has. And what each worker gets is not sent again, as tasks are that lack a name.
     """
 
-    def __init__(self, func: Callable[..., Any], by_value: Names) -> None:
-        self.ways = [join(dumps(func, names)) for names in (by_value, by_value | main_names(func), ALL_NAMES)]
-
-    def __reduce__(self) -> Any:
-        return load_own, (*self.ways,)
+    def reducer_override(self, obj: Any) -> Reduction:
+        names = self.by_value_names
+        if not isinstance(obj, (type, types.FunctionType)) or obj.__module__ not in ("__main__", "__mp_main__"):
+            return super().reducer_override(obj)
+        if not finds_by_name(obj, names):
+            return super().reducer_override(obj)
+        ways = [dumps_whole(obj, names)]
+        with contextlib.suppress(Exception):  # what it uses cannot travel; mostly it need not
+            ways += [dumps_whole(obj, more) for more in (names | {obj.__qualname__.split(".")[0]}, ALL_NAMES)]
+        return load_own, (*ways,)
 
 
 def load_own(*ways: bytes) -> Any:
-    """Unpickle an `Own` the first way that works here."""
+    """Unpickle a name of `__main__` the first way that works here."""
     for way in ways[:-1]:
         with contextlib.suppress(AttributeError):
             return loads([way])
@@ -2907,6 +2923,8 @@ class Taker(Queue):
 class Carver(Taker):
     """Fills the broker's orders from the queue."""
 
+    n_straight = n_rerun = 0  # batches that went past the broker, and parts of these that came back by a death
+
     def __init__(self, retries: int, *about: Any) -> None:
         super().__init__(*about)
         self.retries = retries
@@ -3075,7 +3093,7 @@ class Carver(Taker):
         """Pickle a job's function and fold; what travels by name, only if it is another function than the last one."""
         func, packed = self.packed
         if job.func is not func or job.fold is not None or not finds_by_name(func, self.by_value):
-            packed = join(dumps((job.func, job.fold), self.by_value))
+            packed = dumps_whole((job.func, job.fold), self.by_value)
             self.remember(job.func, job.fold, packed)
         return packed
 
@@ -3297,9 +3315,8 @@ class Scheduler(Carver):
         """Send a task that each worker is to run once."""
         block = Block(job, [[job.args]], 0, 0, 1)
         block.alone = True
-        own: Any = Own(job.func.args[0], self.by_value)
-        function = join(dumps((functools.partial(with_rank, own), None)))
-        payload = dumps([[job.args]], self.by_value)
+        function = dumps_whole((job.func, None), self.by_value, _OwnPickler)
+        payload = dumps([[job.args]], self.by_value, _OwnPickler)
         head = CHUNK.pack(self.rank, self.incarnation, self.n_chunks, 0, 1, 0, 0, CALLS, job.place, 0, len(payload))
         self.sent[self.n_chunks] = Sent(block, [1], self.by_value)
         self.n_chunks += 1
@@ -3405,7 +3422,7 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     text = traceback_text(raised)
     summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
     try:
-        pickled = join(dumps(raised, by_value))
+        pickled = dumps_whole(raised, by_value)
     except Exception:
         pickled = b""  # the text says what it was
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
@@ -3448,11 +3465,6 @@ FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
 MADE = _make_function.__name__.encode()  # it is in what travels by value
 
 
-def join(frames: Frames) -> bytes:
-    """Make one frame of pickle frames that must not be split (functions and exceptions are small)."""
-    return frames[0] if len(frames) == 1 else pickle.dumps(pickle.loads(frames[0], buffers=frames[1:]), 5)
-
-
 def traceback_text(error: BaseException) -> str:
     """Format an exception with its causes, without this module's own frames at the top; of an import, say where."""
     tb = error.__traceback__
@@ -3472,17 +3484,6 @@ def describe(job: Job, block: Block) -> str:
     except Exception as error:
         text = f"<{type(error).__name__} in repr>"
     return f"task {name_of(job.func)}({text[:80]}{'…' * (len(text) > 80)})"
-
-
-def main_names(func: Any) -> Set[str]:
-    """Return the top-level names of `__main__` that a function is pickled by."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    if isinstance(func, types.MethodType):
-        func = func.__func__
-    names = [own_name(x).split(".")[0] for x in (func, type(func))
-             if getattr(x, "__module__", "") in ("__main__", "__mp_main__")]
-    return {name for name in names if name}
 
 
 # ======================================================================================================================
@@ -3507,11 +3508,6 @@ class Waiter:
 
 class Pickled(List[Any]):
     """Frames of a constant that nobody has asked for yet."""
-
-
-def pack_constant(value: Any, by_value: Names) -> Frames:
-    """Pickle a constant."""
-    return dumps(Own(value, by_value) if isinstance(value, FUNCTIONS) else value, by_value)
 
 
 def answer_to(answers: List[Any], waiter: Waiter, answer: Any = True) -> None:
@@ -4163,6 +4159,7 @@ class Parking(Runner):
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
         if threading.get_ident() != self.current.ident and not (self.left and self.rejoin()):
+            refuse_green_threads()
             raise MisuseError(
                 f"futures were used from the thread {threading.current_thread().name!r}; only the script's own thread "
                 "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any may call"
@@ -4683,7 +4680,7 @@ class Runtime(Calls):
             self.constants[name] = value
             return
         try:
-            frames = pack_constant(value, self.scheduler.by_value)
+            frames = dumps(value, self.scheduler.by_value, _OwnPickler)
         except Exception as error:
             raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
         self.scheduler.carve()
@@ -4850,6 +4847,18 @@ class Runtime(Calls):
         else:
             self.doomed = None
             raise KeyboardInterrupt
+
+
+def refuse_green_threads() -> None:
+    """Raise MisuseError where gevent, or its like, stands for what waits in the standard library: we would hang."""
+    import queue
+
+    ours = threading.get_ident, queue.SimpleQueue, select.select, socket.socketpair, subprocess.Popen, time.sleep
+    for strange in {"gevent", "eventlet"} & {str(used.__module__).partition(".")[0] for used in ours}:
+        raise MisuseError(
+            f"{strange} has replaced threads or waits of the standard library (monkey.patch_all), and scoop_lite does "
+            "not work with greenlets in their place; fix: keep what uses it in a program that is not patched"
+        )
 
 
 def innermost(frame: Any) -> Any:
@@ -5747,6 +5756,7 @@ class ClientScheduler(Scheduler):
             return
         self.held[self.n_chunks] = neighbour, [(0, block.hi - block.lo)]
         self.note_sent(block, by_value)
+        self.n_straight += 1
         neighbour.link.send(frames)
 
     def account(self, chunk_id: int, first: int, count: int) -> None:
@@ -5886,7 +5896,7 @@ class Neighbourhood(Runtime):
     def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
         """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
         try:
-            frames = dumps((func, args), self.scheduler.by_value)
+            frames = dumps((func, args), self.scheduler.by_value, _OwnPickler)
         except Exception as error:
             self.broken = broken_pool(f"the initializer cannot be pickled: {error}")
             return
@@ -5926,8 +5936,10 @@ class Neighbourhood(Runtime):
                     self.drop(neighbour.link)
             self.inbox.append(frames)
             return
+        lost = self.scheduler.lost_with(death["rank"], death["incarnation"])
+        self.scheduler.n_rerun += len(lost)
         with self.lock:
-            self.scheduler.on_lost([*frames, *self.scheduler.lost_with(death["rank"], death["incarnation"])])
+            self.scheduler.on_lost([*frames, *lost])
 
     def drop(self, link: StreamLink) -> None:
         super().drop(link)
@@ -6045,11 +6057,12 @@ class Client(Neighbourhood):
                 if self.scheduler.may_give():
                     self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
+                timeout = self.tell_idle(TELL_S if self.is_busy() else None) if self.config.progress else None
                 self.asleep = may_carve = bool(self.scheduler.hungry) or self.scheduler.ordered > self.scheduler.filled
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
                 woken = None
                 if not (busy or self.broken):  # broken: nobody may be left to wake us
-                    woken = self.wait_link(None)
+                    woken = self.wait_link(timeout)
                 if woken is None or woken:
                     self.receive(woken)
                 self.asleep = False
@@ -6130,9 +6143,11 @@ class Client(Neighbourhood):
         return items
 
     def on_welcome(self, frames: Frames) -> None:
-        """Learn from the launcher what its options, which it alone has read, say of our tasks."""
+        """Learn from the launcher what its options, which it alone has read, say of our tasks, and who watches them."""
         super().on_welcome(frames)
-        self.scheduler.retries = json.loads(bytes(frames[1]))["retries"]
+        told = {name: value for name, value in json.loads(bytes(frames[1])).items() if name in Config._fields}
+        self.config = self.teller.config = self.config._replace(**told)
+        self.scheduler.retries, self.teller.tell_s = self.config.retries, now()
 
     def on_pool(self, frames: Frames) -> None:
         """Break the pool when no worker is left to run its tasks."""
@@ -6174,6 +6189,7 @@ class Client(Neighbourhood):
         self.closing = self.ended = True
         if self.broken is not None or self.later:  # a thread may have asked for something just now
             self.fail_all()
+        self.teller.tell(final=True)
         self.emit(message("BYE", ORIGIN, 1, facts(code="0")))
         self.link.drain(1.0)
         for link in self.links:
@@ -6289,6 +6305,7 @@ class Executor(concurrent.futures.Executor):
                 "an Executor was made while a worker imports the program: put what starts the work under "
                 "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
             )
+        refuse_green_threads()
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -6433,7 +6450,8 @@ class Executor(concurrent.futures.Executor):
         """
         with self._lock:
             client = self._ready()
-        packed = {name: pack_constant(value, client.scheduler.by_value) for name, value in constants.items()}
+        by_value = client.scheduler.by_value
+        packed = {name: dumps(value, by_value, _OwnPickler) for name, value in constants.items()}
         for answer in [client.ask(client.send_constant, name, frames) for name, frames in packed.items()]:
             answer.result()
 
@@ -6580,9 +6598,16 @@ def program_facts() -> Dict[str, Any]:
             kind, program = "script", os.path.abspath(path)
     process = sys.modules.get("multiprocessing.process")
     return {
-        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or os.getcwd() for p in sys.path],
+        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or directory_here() for p in sys.path],
         "authkey": process.current_process().authkey.hex() if process is not None else "",
     }  # fmt: skip
+
+
+def directory_here() -> str:
+    """Return the current directory, "" if it has been removed."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.getcwd()
+    return ""
 
 
 class MainModule(types.ModuleType):
@@ -7285,6 +7310,7 @@ class LoopbackAgent(Agent):
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
+        self.door.make_room()
         life_out, life_in = os.pipe()
         number, how = inheritance(life_out)
         python, *words = compiled_command()
@@ -7962,7 +7988,7 @@ class Links:
         self.sites = [Site(number, Host(*host), config) for number, host in enumerate(plan)]
         self.far = [site for site in self.sites if not site.here]  # who exchange heartbeats with us
         self.selector = selectors.DefaultSelector()
-        welcome = {"size": config.n, "retries": config.retries}
+        welcome = {"size": config.n, **{name: getattr(config, name) for name in ("retries", "verbose", "progress")}}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
         self.agents: Dict[int, StreamLink] = {}  # links of those that speak, by host number
         self.peers: Dict[int, StreamLink] = {}  # workers' own links, by rank
@@ -8576,14 +8602,14 @@ class Recorder:
         s, links = self.scheduler, self.found.links
         with self.found.lock:
             pending = s.undrawn + sum(sent.left[0] for sent in s.sent.values())
-            for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels):
+            for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels, getattr(s, "intake", ())):
                 items = list(itertools.islice(queue, 1000))  # a longer one holds futures, one by one
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
         return {
-            "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done, "batches": s.filled,
-            "carved": s.n_carved, "sent": sum(link.n_out for link in links),
-            "received": sum(link.n_in for link in links), "idle_s": self.found.idle_s,
-            "up_s": now() - self.born_s, "cpu_s": time.process_time(),
+            "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done,
+            "batches": s.filled + s.n_straight, "carved": s.n_carved, "rerun": s.n_rerun,
+            "sent": sum(link.n_out for link in links), "received": sum(link.n_in for link in links),
+            "idle_s": self.found.idle_s, "up_s": now() - self.born_s, "cpu_s": time.process_time(),
         }  # fmt: skip
 
     def tell(self, final: bool = False, idle: bool = False) -> None:
@@ -8661,7 +8687,7 @@ def own_tasks(item: Any) -> int:
     """Count the tasks of a queue's item that this worker itself owns, and that wait."""
     if type(item) is Block:
         return 0 if type(item.job) is Visit else item.hi - item.lo
-    return int(type(item) is Future and item.state == PENDING)
+    return int(type(item) is tuple or type(item) is Future and item.state == PENDING)  # tuple: of a client's intake
 
 
 def brief_call(args: Sequence[Any], kwargs: Any) -> str:
@@ -8792,7 +8818,8 @@ class View:
         """Take in what STATS, TRACE or LOG tells."""
         host = self.broker.host_names.get(member.host, "?")
         if kind == "STATS":
-            self.numbers[member.rank, member.incarnation] = {**told, "host": host, "rank": member.rank}
+            key = member.rank, member.incarnation
+            self.numbers[key] = {**told, "host": host, "rank": member.rank, "works": member.capacity > 0}
         elif kind == "TRACE":
             self.files.put(self.trace, told)
         elif kind == "LOG":
@@ -8857,9 +8884,14 @@ class View:
             parts.append(f"{rate:,.{0 if rate >= 10 else 1}f}/s")
             if known > done:
                 parts.append(f"{span(max(1, round((known - done) / rate)))} left")
-        parts += [f"{len(live) - n_idle}/{plural(len(live), 'worker')} busy"]
-        parts += [plural(broker.n_rerun, "re-run")] * (broker.n_rerun > 0)
+        parts += [f"{broker.live() - n_idle}/{plural(broker.live(), 'worker')} busy"]
+        parts += [plural(self.n_rerun(), "re-run")] * (self.n_rerun() > 0)
         return [*parts, plural(len(broker.host_names), "host")]
+
+    def n_rerun(self) -> int:
+        """Count what was run again, as the broker knows, or a client whose tasks go past it."""
+        straight: int = sum(numbers["rerun"] for numbers in self.numbers.values())
+        return self.broker.n_rerun + straight
 
     def end(self) -> None:
         """Take the progress line away, close the files, and with -v sum up."""
@@ -8875,13 +8907,15 @@ class View:
         """Yield the lines of the summary. busy: not waiting for messages; lost: not there, as starting or dead."""
         wall_s, n = now() - self.start_s, self.broker.welcome["size"]
         told = [self.numbers[key] for key in sorted(self.numbers) if self.numbers[key]["final"]]
-        done, batches, carved, sent, received, cpu_s, up_s, idle_s = (sum(v[name] for v in told) for name in (
-            "done", "batches", "carved", "sent", "received", "cpu_s", "up_s", "idle_s"))  # fmt: skip
+        done, batches, carved, sent, received = (
+            sum(v[name] for v in told) for name in ("done", "batches", "carved", "sent", "received"))
+        told = [v for v in told if v["works"]]  # not an Executor's client
+        cpu_s, up_s, idle_s = (sum(v[name] for v in told) for name in ("cpu_s", "up_s", "idle_s"))
         yield (f"{plural(done, 'task')} in {wall_s:.2f} s, CPU {cpu_s + time.process_time():.2f} s, "
                f"efficiency {(up_s - idle_s) / (n * wall_s):.0%} ({plural(n, 'worker')})")  # fmt: skip
         yield (f"{plural(batches, 'batch', 'es')} of {carved / (batches or 1):.1f} tasks, "
                f"{sent + received:,} bytes moved, "
-               f"{plural(self.broker.n_died, 'death')}, {plural(self.broker.n_rerun, 're-run')}")  # fmt: skip
+               f"{plural(self.broker.n_died, 'death')}, {plural(self.n_rerun(), 're-run')}")  # fmt: skip
         for host in dict.fromkeys(v["host"] for v in told):
             here = [v for v in told if v["host"] == host]
             yield f"host {host}: {shares(here, wall_s)}"
@@ -9145,7 +9179,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
                 setattr(options, name, os.path.abspath(path))
         if options.path:
             os.chdir(options.path)
-        directory = os.getcwd()
+        directory = os.getcwd() if options.serve < 0 else directory_here()
     except OSError as error:
         p.error(f"--path {options.path or '. (this directory)'}: {error.strerror}")
     program = choose_program(options, directory, p)  # `python` too has the directory on `sys.path`, but for a file

@@ -11,6 +11,7 @@ import pickle
 import py_compile
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -380,6 +381,28 @@ def test_the_asyncio_example():
     done = subprocess.run(command, cwd=CHECKOUT, stdout=subprocess.PIPE, timeout=60)
     documented = (CHECKOUT / "examples" / "executor_asyncio.py").read_text().splitlines()[3:6]
     assert [line.strip() for line in documented] == done.stdout.decode().splitlines()
+
+
+def test_a_directory_that_is_gone_is_done_without(tmp_path):
+    source = f"""
+        import os
+        os.mkdir({str(tmp_path / "gone")!r})
+        os.chdir({str(tmp_path / "gone")!r})
+        os.rmdir({str(tmp_path / "gone")!r})
+        import scoop_lite
+        with scoop_lite.Executor(2) as pool:
+            print(sum(pool.map(lambda x: x * x, range(100))))
+        """
+    assert run(source, launch=False) == (0, "328350\n", "")
+
+
+@pytest.mark.parametrize("module, name", [(threading, "get_ident"), (select, "select"), (subprocess, "Popen")])
+def test_green_threads_are_refused_rather_than_waited_with(monkeypatch, module, name):
+    green = lambda *args: 1  # noqa: E731
+    green.__module__ = "gevent.thread"
+    monkeypatch.setattr(module, name, green)
+    with pytest.raises(scoop_lite.MisuseError, match="gevent has replaced"):
+        Executor(1)
 
 
 def test_two_executors_are_two_pools():
@@ -1014,6 +1037,36 @@ def test_a_worker_gives_back_what_another_can_begin_sooner():
         for _ in range(5):
             pids = list(pool.map(pid_later, range(8), chunksize=8))
             assert len(pids) == 8 and len(set(pids)) == 2, pids
+
+
+def test_the_summary_counts_what_goes_past_the_broker(tmp_path):
+    source = f"""
+        import os, scoop_lite
+        def die_once(path):
+            if not os.path.exists(path):
+                open(path, "w").close()
+                os._exit(1)
+        with scoop_lite.Executor(2, verbose=True) as pool:
+            assert sum(pool.map(abs, range(1000))) == 499500
+            pool.submit(die_once, {str(tmp_path / "here")!r}).result()
+        """
+    status, out, err = run(source, launch=False)
+    assert re.search(r"1,001 tasks in .* efficiency \d\d?% \(2 workers\)\n", err), err
+    batches, tasks = re.search(r"(\d+) batches of ([\d.]+) tasks, .* 1 death, 1 re-run\n", err).groups()
+    assert int(batches) >= 2 and 1001 <= int(batches) * (float(tasks) + 0.1)
+    assert re.findall(r"worker (\d):", err.rpartition("host ")[2]) == ["1", "2"]
+
+
+def test_progress_counts_what_goes_past_the_broker(launch_once):
+    program = launch_once.write("""
+        import time, scoop_lite
+        if __name__ == "__main__":
+            with scoop_lite.Executor(2, progress=True) as pool:
+                list(pool.map(time.sleep, [0.05] * 420))
+    """)
+    outcome = launch_once.run([program], env={"PYTHONPATH": str(launch_once.file.parent)}).finish(settle_s=3)
+    found = re.fullmatch(r"scoop_lite: (\d+)/420 tasks, 3\d/s, \d s left, 2/2 workers busy, 1 host\n", outcome.stderr)
+    assert found and int(found[1]) > 300, outcome
 
 
 @pytest.mark.parametrize("retries", (0, 2))
