@@ -516,7 +516,9 @@ class StreamLink:
     def read_with_descriptors(self, size: int) -> bytes:
         """Read up to `size` bytes, with the descriptors that came along; b"" at end-of-file."""
         data: bytes
-        data, ancillary, _flags, _address = self.reader.recvmsg(size, 1024)
+        data, ancillary, flags, _address = self.reader.recvmsg(size, 1024)
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, "no descriptor is left for a link that came; see `ulimit -n`")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self.descriptors.extend(fd for (fd,) in struct.iter_unpack("i", payload[: len(payload) // 4 * 4]))
@@ -787,7 +789,9 @@ class Bell:
         self.reader.close()
         self.writer.close()
 
-    __del__ = close
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):  # else there were no descriptors left for it
+            self.close()
 
 
 class Outbox:
@@ -1576,6 +1580,7 @@ class Broker(Accounts):
         while recent and recent[0] < self.now_s - 60:
             recent.popleft()
         allowed = len(recent) < self.restarts or member.retires and self.restarts >= 0
+        allowed = allowed and death["pid"] != 0  # else it could not be started, and nor could another
         again = member.host in self.host_names and allowed
         if not member.retires:
             self.n_died += 1
@@ -6067,6 +6072,8 @@ class Client(Neighbourhood):
                     self.receive(woken)
                 self.asleep = False
         except BaseException as error:
+            for link in self.links:  # first: to say so may take a descriptor
+                link.close()
             self.broken = broken_pool(f"the pool's client failed: {error!r}")
             self.broken.__cause__ = error
         self.end()
@@ -6153,7 +6160,7 @@ class Client(Neighbourhood):
         """Break the pool when no worker is left to run its tasks."""
         self.scheduler.on_pool(frames)
         if not self.scheduler.live:
-            self.broken = self.broken or broken_pool("all workers of the pool have died, too many in a minute")
+            self.broken = self.broken or broken_pool("all workers of the pool have died, and no more are started")
 
     def on_broken(self, frames: Frames) -> None:
         why = json.loads(bytes(frames[1]))["why"]
@@ -7124,7 +7131,11 @@ class Agent:
             self.read_worker(child)
             child.link.unwatch(self.selector)
         child.close()
-        death = facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid, code=code, how=self.explain(code))
+        self.tell_death(child.rank, child.incarnation, child.pid, code, self.explain(code))
+
+    def tell_death(self, rank: int, incarnation: int, pid: int, code: int, how: str) -> None:
+        """Report that a worker has ended, or has not even begun (0 is its process then)."""
+        death = facts(rank=rank, incarnation=incarnation, pid=pid, code=code, how=how)
         self.link.send(message("DIED", AGENT, 0, death))
 
     def explain(self, code: int) -> str:
@@ -7210,12 +7221,16 @@ class Agent:
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Fork one worker; in the child, this does not return."""
-        ours, theirs = socket.socketpair()
-        straight = socket.socketpair() if self.config.is_straight else ()
-        life_out, life_in = os.pipe()
-        pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
         flush_output()
-        pid = os.fork()
+        try:
+            ours, theirs = socket.socketpair()
+            straight = socket.socketpair() if self.config.is_straight else ()
+            life_out, life_in = os.pipe()
+            pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
+            pid = os.fork()
+        except OSError as error:
+            self.tell_death(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`")
+            return
         if pid == 0:
             os.close(life_in)
             for sock in (ours, *straight[:1]):
@@ -9198,7 +9213,10 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     )  # fmt: skip
     if options.serve < 0:
         return config
-    told = json.load(sys.stdin)
+    words = sys.stdin.read()
+    if not words:  # an interrupt came before our Executor could say anything
+        sys.exit(1)
+    told = json.loads(words)
     return config._replace(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
 
 

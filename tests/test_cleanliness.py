@@ -287,8 +287,8 @@ def test_an_exit_function_can_be_interrupted(launch):
         import atexit, time
         from scoop_lite import futures
         def last():
-            print("ready", flush=True)
             try:
+                print("ready", flush=True)  # in here, as the interrupt may come at once
                 time.sleep(60)
             except KeyboardInterrupt:
                 print("caught", flush=True)

@@ -572,6 +572,29 @@ def test_who_waits_for_an_answer_learns_that_the_pool_is_broken(question):
         client.ask(client.send_constant, "b", [b""]).result(20)
 
 
+SHORT_OF_DESCRIPTORS = """
+    import contextlib, os, resource, scoop_lite
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({n}, {n} if {all} else hard))  # the launcher raises its own
+    pool = scoop_lite.Executor(8)
+    with contextlib.suppress(OSError):
+        taken = [os.dup(0) for _ in range(0 if {all} else {n})]
+    try:
+        pool.submit(abs, -1).result()
+    except scoop_lite.PoolBroken as error:
+        print(error)
+    """
+
+
+@pytest.mark.parametrize("whole, n, words", [
+    (True, 16, "all workers of the pool have died"), (False, 64, "no descriptor is left|Too many open files")
+], ids=["launcher", "client"])  # fmt: skip
+def test_a_pool_that_is_short_of_descriptors_says_so_and_nobody_waits(whole, n, words):
+    status, out, err = run(SHORT_OF_DESCRIPTORS.format(n=n, all=whole), launch=False)
+    assert status == 0 and re.search(words, out), (out, err)
+    assert err.count("could not be started: Too many open files; see `ulimit -a`; ") == 8 * whole, err
+
+
 def test_a_forked_child_gets_a_pool_of_its_own():
     with Executor(1) as executor:
         pid = executor.submit(os.getpid).result(20)
@@ -589,8 +612,8 @@ import os, signal, threading, time, scoop_lite
 from scoop_lite import futures
 
 def nap(seconds):
-    print("began", flush=True)
     try:
+        print("began", flush=True)  # in here, as an interrupt may come at once
         time.sleep(seconds)
     finally:
         print("ended", flush=True)
@@ -670,6 +693,10 @@ if __name__ == "__main__":
     program.send_signal(signal.SIGINT)
     out, err = program.communicate(timeout=30)
     assert program.returncode == -signal.SIGINT and out.count(b"ended") >= 2, (out, err)
+
+
+def test_a_launcher_whose_executor_was_interrupted_at_its_start_says_nothing():
+    assert run(None, "--serve", "0", stdin="") == (1, "", "")
 
 
 def test_the_interpreter_ends_by_itself():
