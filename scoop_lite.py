@@ -7885,7 +7885,8 @@ class Site:
     def end(self) -> None:
         """Wait for the agent's or the command's end, which comes with the link's."""
         if self.pid:
-            os.waitpid(self.pid, 0)
+            with contextlib.suppress(ChildProcessError):  # who started us ignores SIGCHLD: then so do we
+                os.waitpid(self.pid, 0)
         if self.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(2)
