@@ -7174,6 +7174,7 @@ class Agent:
         for number in (*END_SIGNALS, signal.SIGCHLD):
             handler = signal.signal(number, self.on_signal)
             self.old_handlers.setdefault(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, DOOM))  # which who started us may have blocked
         signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
 
     def timeout(self) -> float:

@@ -695,6 +695,20 @@ if __name__ == "__main__":
     assert program.returncode == -signal.SIGINT and out.count(b"ended") >= 2, (out, err)
 
 
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal can be blocked here")
+def test_a_program_that_blocks_signals_hears_of_deaths_and_can_give_up_tasks():
+    """As one whose main thread waits in sigwait(). The pool's processes inherit that."""
+    status, out, err = run(INTERRUPTS + """
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.valid_signals()) - {signal.SIGINT})
+    with scoop_lite.Executor(2, quiet=True, retries=0) as pool:
+        print({type(pool.submit(os._exit, 3).exception()).__name__ for _ in range(10)})
+        interrupt(lambda: list(pool.map(nap, [60] * 10)))
+        print(pool.submit(abs, -1).result())
+""", launch=False)  # fmt: skip
+    assert (status, out.splitlines()[0], out.split()[-1]) == (0, "{'PoolWorkerLost'}", "1"), (out, err)
+
+
 def test_a_launcher_whose_executor_was_interrupted_at_its_start_says_nothing():
     assert run(None, "--serve", "0", stdin="") == (1, "", "")
 
