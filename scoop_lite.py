@@ -2364,9 +2364,8 @@ class _OwnPickler(_Pickler):
 
     def reducer_override(self, obj: Any) -> Reduction:
         names = self.by_value_names
-        if not isinstance(obj, (type, types.FunctionType)) or obj.__module__ not in ("__main__", "__mp_main__"):
-            return super().reducer_override(obj)
-        if not finds_by_name(obj, names):
+        named = isinstance(obj, (type, types.FunctionType, _LruCache)) and finds_by_name(obj, names)
+        if not named or obj.__module__ not in ("__main__", "__mp_main__"):
             return super().reducer_override(obj)
         ways = [dumps_whole(obj, names)]
         with contextlib.suppress(Exception):  # what it uses cannot travel; mostly it need not
@@ -9206,6 +9205,7 @@ def configure(options: argparse.Namespace, p: Parser) -> Config:
     if not options.dry_run:
         try_files(options, p)
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
+    terminal = terminal and options.serve < 0  # else we are in a session without one
     progress = not options.quiet if options.progress is None else options.progress
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler, p),

@@ -1958,6 +1958,7 @@ def test_what_is_for_each_worker_sees_what_that_worker_has(facts):
 def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
     outcome = launch(
         """
+        import functools
         from scoop_lite import futures, shared
 
         def call(found, x):
@@ -1968,6 +1969,7 @@ def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
                 def __call__(self, x):
                     return only_here(x)
 
+            @functools.lru_cache(10)
             def only_here(x):
                 return x + used_here
 
