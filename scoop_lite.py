@@ -2228,7 +2228,7 @@ class Future:
             (False, 3, True)
         """
         if self.state < CANCELLED:
-            runtime().glance()
+            runtime().poll(self)
         return self.state >= CANCELLED
 
     def running(self) -> bool:
@@ -4389,6 +4389,8 @@ class Parking(Runner):
 class Calls(Parking):
     """What user code does through `futures`: create tasks, wait for them, cancel them, map."""
 
+    polled: Tuple[int, float] = -1, 0.0  # tasks run, carved and returned; since when `poll` has seen no more
+
     def submit(self, func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Future:
         """Queue one task (see `futures.submit`): no pickling, no message."""
         if threading.get_ident() != self.current.ident:
@@ -4475,6 +4477,20 @@ class Calls(Parking):
             waiter.strand = None
         if future.state < CANCELLED:
             raise FutureTimeout(f"the task was not done within {timeout} s")
+
+    def poll(self, future: Future) -> None:
+        """Look at the link in passing; run a future's task here if somebody asks for it again and again in vain.
+
+        That is, nobody takes it, nor has any other of ours: in a pool of one, or where all workers ask like that.
+        """
+        self.glance()
+        scheduler, t = self.scheduler, now()
+        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
+        if progress != self.polled[0] or scheduler.sent:
+            self.polled = progress, t
+        elif future.state == PENDING and t - self.polled[1] > (1.0 if scheduler.live > 1 else 0.001):
+            if threading.get_ident() == self.current.ident:
+                self.wait_for(future)
 
     def cancel(self, future: Future) -> None:
         """Cancel a future's task wherever it waits, if it has not started."""
@@ -5414,6 +5430,8 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
     waiting = set(fs)
+    if timeout == 0:
+        all(future.done() for future in waiting)  # as nothing else would run one in a pool of one
     with contextlib.suppress(FutureTimeout):
         for future in as_completed(waiting, timeout):
             if return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED:

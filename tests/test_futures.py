@@ -8,6 +8,8 @@ import operator
 import os
 import random
 import re
+import sys
+import textwrap
 import time
 
 import pytest
@@ -1930,6 +1932,31 @@ def test_a_script_that_a_worker_cannot_import_is_named_with_host_interpreter_and
     """)
     assert f"ImportError: worker 1 on {host} cannot import " in text and "LookupError: only at home" in text
     assert f"(on {host}, by " in text and "; sys.path there: [" in text and os.path.basename(where) in text
+
+
+@pytest.mark.parametrize("n", [1, 2, None], ids=["1", "2", "serial"])
+def test_a_program_may_ask_whether_tasks_are_done_until_they_are(launch, n):
+    """Also where nobody else can run them: in a pool of one, or when every worker asks."""
+    source = """
+        import time
+        from scoop_lite import futures
+
+        def ask(tasks):
+            while not all(task.done() for task in tasks):
+                time.sleep(0.002)
+            return [task.result() for task in tasks]
+
+        def family(i):
+            return sum(ask([futures.submit(abs, -i)]))
+
+        if __name__ == "__main__":
+            print(ask([futures.submit(family, i) for i in range(4)]))
+            tasks = [futures.submit(abs, -i) for i in range(4)]
+            while futures.wait(tasks, timeout=0).not_done:
+                time.sleep(0.002)
+        """
+    outcome = launch(source, n=n) if n else launch.serial(textwrap.dedent(source), python=(sys.executable, "-Wignore"))
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[0, 1, 2, 3]\n", ""), outcome
 
 
 def test_what_is_for_each_worker_sees_what_that_worker_has(facts):
