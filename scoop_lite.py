@@ -4389,8 +4389,6 @@ class Parking(Runner):
 class Calls(Parking):
     """What user code does through `futures`: create tasks, wait for them, cancel them, map."""
 
-    polled: Tuple[int, float] = -1, 0.0  # tasks run, carved and returned; since when `poll` has seen no more
-
     def submit(self, func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Future:
         """Queue one task (see `futures.submit`): no pickling, no message."""
         if threading.get_ident() != self.current.ident:
@@ -4477,20 +4475,6 @@ class Calls(Parking):
             waiter.strand = None
         if future.state < CANCELLED:
             raise FutureTimeout(f"the task was not done within {timeout} s")
-
-    def poll(self, future: Future) -> None:
-        """Look at the link in passing; run a future's task here if somebody asks for it again and again in vain.
-
-        That is, nobody takes it, nor has any other of ours: in a pool of one, or where all workers ask like that.
-        """
-        self.glance()
-        scheduler, t = self.scheduler, now()
-        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
-        if progress != self.polled[0] or scheduler.sent:
-            self.polled = progress, t
-        elif future.state == PENDING and t - self.polled[1] > (1.0 if scheduler.live > 1 else 0.001):
-            if threading.get_ident() == self.current.ident:
-                self.wait_for(future)
 
     def cancel(self, future: Future) -> None:
         """Cancel a future's task wherever it waits, if it has not started."""
@@ -4653,6 +4637,7 @@ class Runtime(Calls):
 
     n_constants = 0
     signal = 2  # the signal that an interrupt came from
+    polled: Tuple[int, float] = -1, 0.0  # tasks run, carved and returned; since when `poll` has seen no more
 
     def __init__(self, config: Config, *about: Any) -> None:
         super().__init__(config, *about)
@@ -4770,6 +4755,20 @@ class Runtime(Calls):
         if self.n_failures:
             gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
         self.dispatch_unseen()
+
+    def poll(self, future: Future) -> None:
+        """Look at the link in passing; run a future's task here if somebody asks for it again and again in vain.
+
+        That is, nobody takes it, nor has any other of ours: in a pool of one, or where all workers ask like that.
+        """
+        self.glance()
+        scheduler, t = self.scheduler, now()
+        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
+        if progress != self.polled[0] or scheduler.sent:
+            self.polled = progress, t
+        elif future.state == PENDING and t - self.polled[1] > (1.0 if scheduler.live > 1 else 0.001):
+            if threading.get_ident() == self.current.ident:
+                self.wait_for(future)
 
     def catch_signals(self) -> None:
         """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
@@ -7062,6 +7061,11 @@ class Child:
         self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
 
 
+def died(rank: int, incarnation: int, pid: int, code: int, how: str) -> Frames:
+    """Build the message that a worker has ended, or has not even begun (0 is its process then)."""
+    return message("DIED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid, code=code, how=how))
+
+
 class Agent:
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
 
@@ -7148,12 +7152,7 @@ class Agent:
             self.read_worker(child)
             child.link.unwatch(self.selector)
         child.close()
-        self.tell_death(child.rank, child.incarnation, child.pid, code, self.explain(code))
-
-    def tell_death(self, rank: int, incarnation: int, pid: int, code: int, how: str) -> None:
-        """Report that a worker has ended, or has not even begun (0 is its process then)."""
-        death = facts(rank=rank, incarnation=incarnation, pid=pid, code=code, how=how)
-        self.link.send(message("DIED", AGENT, 0, death))
+        self.link.send(died(child.rank, child.incarnation, child.pid, code, self.explain(code)))
 
     def explain(self, code: int) -> str:
         """Say in words how a process ended, given its exit status (negative: the signal)."""
@@ -7247,7 +7246,7 @@ class Agent:
             pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
             pid = os.fork()
         except OSError as error:
-            self.tell_death(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`")
+            self.link.send(died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`"))
             return
         if pid == 0:
             os.close(life_in)
