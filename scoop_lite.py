@@ -518,7 +518,9 @@ class StreamLink:
     def read_with_descriptors(self, size: int) -> bytes:
         """Read up to `size` bytes, with the descriptors that came along; b"" at end-of-file."""
         data: bytes
-        data, ancillary, _flags, _address = self.reader.recvmsg(size, 1024)
+        data, ancillary, flags, _address = self.reader.recvmsg(size, 1024)
+        if flags & socket.MSG_CTRUNC:
+            raise OSError(errno.EMFILE, "no descriptor is left for a link that came; see `ulimit -n`")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
                 self.descriptors.extend(fd for (fd,) in struct.iter_unpack("i", payload[: len(payload) // 4 * 4]))
@@ -676,8 +678,8 @@ class Door:
             self.dismiss(next(iter(self.callers)))
         try:
             caller, _ = self.sock.accept()
-        except OSError:  # it has gone already; or there are no descriptors: then some must go
-            list(map(self.dismiss, list(self.callers)))
+        except OSError:  # it has gone already; or there are no descriptors
+            self.make_room()
             return
         caller.setblocking(False)
         caller.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -716,6 +718,10 @@ class Door:
         if close:
             caller.close()
 
+    def make_room(self) -> None:
+        """Dismiss all callers, as descriptors are scarce: who has a key comes again."""
+        list(map(self.dismiss, list(self.callers)))
+
     def sweep(self) -> None:
         """Dismiss who has been silent for too long."""
         for caller, deadline in list(self.callers.items()):
@@ -725,7 +731,7 @@ class Door:
     def close(self) -> None:
         self.selector.unregister(self.sock)
         self.sock.close()
-        list(map(self.dismiss, list(self.callers)))
+        self.make_room()
 
 
 def knock(port: int, key: str, rank: int, incarnation: int) -> socket.socket:
@@ -785,7 +791,9 @@ class Bell:
         self.reader.close()
         self.writer.close()
 
-    __del__ = close
+    def __del__(self) -> None:
+        if hasattr(self, "fd"):  # else there were no descriptors left for it
+            self.close()
 
 
 class Outbox:
@@ -1486,7 +1494,7 @@ class Broker(Accounts):
         self.to(member, "MODULE", *self.library(request))
 
     def on_stats(self, member: Member, frames: Frames) -> None:
-        counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "sent", "received"), int)
+        counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "rerun", "sent", "received"), int)
         times = dict.fromkeys(("idle_s", "up_s", "cpu_s"), float)
         told = read_facts(frames[1], idle=bool, final=bool, spent=dict, **counts, **times)
         for sums in told["spent"].values():
@@ -1560,6 +1568,7 @@ class Broker(Accounts):
         while recent and recent[0] < self.now_s - 60:
             recent.popleft()
         allowed = len(recent) < self.restarts or member.retires and self.restarts >= 0
+        allowed = allowed and death["pid"] != 0  # else it could not be started, and nor could another
         again = member.host in self.host_names and allowed
         if not member.retires:
             self.n_died += 1
@@ -1738,6 +1747,13 @@ def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) 
     (pickler or _Pickler)(stream, keep_in_band, by_value_names).dump(value)
     frames[0] = stream.getvalue()
     return frames
+
+
+def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> bytes:
+    """Pickle as `dumps` does, but into one frame."""
+    stream = io.BytesIO()
+    (pickler or _Pickler)(stream, None, by_value_names).dump(value)
+    return stream.getvalue()
 
 
 def loads(frames: Frames) -> Any:
@@ -1966,6 +1982,31 @@ def _has_own_init(kind: Any) -> bool:
     return (isinstance(kind.__init__, types.FunctionType) and kind.__reduce__ is BaseException.__reduce__
             and kind.__reduce_ex__ is object.__reduce_ex__ and kind.__new__ is base.__new__
             and base.__basicsize__ == BaseException.__basicsize__ and kind not in copyreg.dispatch_table)
+
+
+class _OwnPickler(_Pickler):
+    """Has names of `__main__` become the receiver's own of that name, or else what came along.
+
+    Its own may use what it has. And what each worker gets is not sent again, as tasks are that lack a name.
+    """
+
+    def reducer_override(self, obj: Any) -> Reduction:
+        names = self.by_value_names
+        named = isinstance(obj, (type, types.FunctionType, _LruCache)) and finds_by_name(obj, names)
+        if not named or obj.__module__ not in ("__main__", "__mp_main__"):
+            return super().reducer_override(obj)
+        ways = [dumps_whole(obj, names)]
+        with contextlib.suppress(Exception):  # what it uses cannot travel; mostly it need not
+            ways += [dumps_whole(obj, more) for more in (names | {obj.__qualname__.split(".")[0]}, ALL_NAMES)]
+        return load_own, (*ways,)
+
+
+def load_own(*ways: bytes) -> Any:
+    """Unpickle a name of `__main__` the first way that works here."""
+    for way in ways[:-1]:
+        with contextlib.suppress(AttributeError):
+            return loads([way])
+    return loads([ways[-1]])
 
 
 def _make_proxy(key: bytes, rebuild: Callable[..., Any], args: Tuple[Any, ...]) -> Any:
@@ -2197,7 +2238,7 @@ class Future:
             (False, 3, True)
         """
         if self.state < CANCELLED:
-            runtime().glance()
+            runtime().poll(self)
         return self.state >= CANCELLED
 
     def running(self) -> bool:
@@ -2313,9 +2354,8 @@ class Everywhere(Job):
     def __init__(self, func: Any, args: Tuple[Any, ...], by_value: Names) -> None:
         super().__init__(functools.partial(with_rank, func), CALLS, 0, 0, 0)
         self.args = args
-        own: Any = Own(func, by_value)
-        self.function = join(dumps((functools.partial(with_rank, own), None)))
-        self.payload = dumps([[args]], by_value)
+        self.function = dumps_whole((self.func, None), by_value, _OwnPickler)
+        self.payload = dumps([[args]], by_value, _OwnPickler)
         self.outcomes: List[Any] = []  # pairs (rank, result); or a Failure, or GONE
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
@@ -2332,27 +2372,6 @@ class Everywhere(Job):
 def with_rank(func: Callable[..., Any], *args: Any) -> Tuple[int, Any]:
     """Call a function for `run_on_all`; return the worker's rank too."""
     return _state["runtime"].rank, func(*args)
-
-
-class Own:
-    """Stands for a function in what is pickled; becomes the receiver's own of that name, or else what came along.
-
-    Its own may use what it has. And what each worker gets is not sent again, as tasks are that lack a name.
-    """
-
-    def __init__(self, func: Callable[..., Any], by_value: Names) -> None:
-        self.ways = [join(dumps(func, names)) for names in (by_value, by_value | main_names(func), ALL_NAMES)]
-
-    def __reduce__(self) -> Any:
-        return load_own, (*self.ways,)
-
-
-def load_own(*ways: bytes) -> Any:
-    """Unpickle an `Own` the first way that works here."""
-    for way in ways[:-1]:
-        with contextlib.suppress(AttributeError):
-            return loads([way])
-    return loads([ways[-1]])
 
 
 class Visit(Job):
@@ -2863,6 +2882,8 @@ class Taker(Queue):
 class Carver(Taker):
     """Fills the broker's orders from the queue."""
 
+    n_straight = n_rerun = 0  # batches that went past the broker, and parts of these that came back by a death
+
     def __init__(self, retries: int, *about: Any) -> None:
         super().__init__(*about)
         self.retries = retries
@@ -3051,7 +3072,7 @@ class Carver(Taker):
         """Pickle a job's function and fold; what travels by name, only if it is another function than the last one."""
         func, packed = self.packed
         if job.func is not func or job.fold is not None or not finds_by_name(func, self.by_value):
-            packed = join(dumps((job.func, job.fold), self.by_value))
+            packed = dumps_whole((job.func, job.fold), self.by_value)
             self.remember(job.func, job.fold, packed)
         return packed
 
@@ -3391,7 +3412,7 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     text = traceback_text(raised)
     summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
     try:
-        pickled = join(dumps(raised, by_value))
+        pickled = dumps_whole(raised, by_value)
     except Exception:
         pickled = b""  # the text says what it was
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
@@ -3432,11 +3453,6 @@ FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
 MADE = _make_function.__name__.encode()  # it is in what travels by value
 
 
-def join(frames: Frames) -> bytes:
-    """Make one frame of pickle frames that must not be split (functions and exceptions are small)."""
-    return frames[0] if len(frames) == 1 else pickle.dumps(pickle.loads(frames[0], buffers=frames[1:]), 5)
-
-
 def traceback_text(error: BaseException) -> str:
     """Format an exception with its causes, without this module's own frames at the top; of an import, say where."""
     tb = error.__traceback__
@@ -3456,17 +3472,6 @@ def describe(job: Job, block: Block) -> str:
     except Exception as error:
         text = f"<{type(error).__name__} in repr>"
     return f"task {name_of(job.func)}({text[:80]}{'…' * (len(text) > 80)})"
-
-
-def main_names(func: Any) -> Set[str]:
-    """Return the top-level names of `__main__` that a function is pickled by."""
-    while isinstance(func, functools.partial):
-        func = func.func
-    if isinstance(func, types.MethodType):
-        func = func.__func__
-    names = [own_name(x).split(".")[0] for x in (func, type(func))
-             if getattr(x, "__module__", "") in ("__main__", "__mp_main__")]
-    return {name for name in names if name}
 
 
 # ======================================================================================================================
@@ -3497,9 +3502,6 @@ class Pickled(List[Any]):
     """Frames of a constant that nobody has asked for yet."""
 
 
-def pack_constant(value: Any, by_value: Names) -> Frames:
-    """Pickle a constant."""
-    return dumps(Own(value, by_value) if isinstance(value, FUNCTIONS) else value, by_value)
 
 
 def travelled(by_value: Names, **parts: Any) -> Any:
@@ -4127,6 +4129,7 @@ class Parking(Runner):
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
         if threading.get_ident() != self.current.ident and not (self.left and self.rejoin()):
+            refuse_green_threads()
             raise MisuseError(
                 f"futures were used from the thread {threading.current_thread().name!r}; only the script's own thread "
                 "and tasks may: submit there and hand results over, or use scoop_lite.Executor, which any may call"
@@ -4529,6 +4532,7 @@ class Runtime(Calls):
 
     n_constants = 0
     signal = 2  # the signal that an interrupt came from
+    polled: Tuple[int, float] = -1, 0.0  # tasks run, carved and returned; since when `poll` has seen no more
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -4582,7 +4586,7 @@ class Runtime(Calls):
             self.constants[name] = value
             return
         try:
-            frames = pack_constant(value, self.scheduler.by_value)
+            frames = dumps(value, self.scheduler.by_value, _OwnPickler)
         except Exception as error:
             raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
         self.scheduler.carve()
@@ -4647,6 +4651,20 @@ class Runtime(Calls):
         if self.n_failures:
             gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
         self.dispatch_unseen()
+
+    def poll(self, future: Future) -> None:
+        """Look at the link in passing; run a future's task here if somebody asks for it again and again in vain.
+
+        That is, nobody takes it, nor has any other of ours: in a pool of one, or where all workers ask like that.
+        """
+        self.glance()
+        scheduler, t = self.scheduler, now()
+        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
+        if progress != self.polled[0] or scheduler.sent:
+            self.polled = progress, t
+        elif future.state == PENDING and t - self.polled[1] > (1.0 if scheduler.live > 1 else 0.001):
+            if threading.get_ident() == self.current.ident:
+                self.wait_for(future)
 
     def catch_signals(self) -> None:
         """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""
@@ -4742,6 +4760,18 @@ class Runtime(Calls):
         else:
             self.doomed = None
             raise KeyboardInterrupt
+
+
+def refuse_green_threads() -> None:
+    """Raise MisuseError where gevent, or its like, stands for what waits in the standard library: we would hang."""
+    import queue
+
+    ours = threading.get_ident, queue.SimpleQueue, select.select, socket.socketpair, subprocess.Popen, time.sleep
+    for strange in {"gevent", "eventlet"} & {str(used.__module__).partition(".")[0] for used in ours}:
+        raise MisuseError(
+            f"{strange} has replaced threads or waits of the standard library (monkey.patch_all), and scoop_lite does "
+            "not work with greenlets in their place; fix: keep what uses it in a program that is not patched"
+        )
 
 
 def innermost(frame: Any) -> Any:
@@ -5283,6 +5313,8 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
     waiting = set(fs)
+    if timeout == 0:
+        all(future.done() for future in waiting)  # as nothing else would run one in a pool of one
     with contextlib.suppress(FutureTimeout):
         for future in as_completed(waiting, timeout):
             if return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED:
@@ -5603,6 +5635,7 @@ class ClientScheduler(Scheduler):
                 return
             frames = self.load(block, 0, self.hungry[0])
             if frames is not None:
+                self.n_straight += 1
                 self.hungry.popleft().link.send(frames)
         super().carve()
 
@@ -5722,7 +5755,7 @@ class Neighbourhood(Runtime):
     def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
         """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
         try:
-            frames = dumps((func, args), self.scheduler.by_value)
+            frames = dumps((func, args), self.scheduler.by_value, _OwnPickler)
         except Exception as error:
             self.break_down(f"the initializer cannot be pickled: {error}")
         else:
@@ -5763,8 +5796,10 @@ class Neighbourhood(Runtime):
                     self.drop(neighbour.link)
             self.inbox.append(frames)
             return
+        lost = self.scheduler.lost_with(death["rank"], death["incarnation"])
+        self.scheduler.n_rerun += len(lost)
         with self.lock:
-            self.scheduler.on_lost([*frames, *self.scheduler.lost_with(death["rank"], death["incarnation"])])
+            self.scheduler.on_lost([*frames, *lost])
 
     def drop(self, link: StreamLink) -> None:
         super().drop(link)
@@ -5864,15 +5899,18 @@ class Client(Neighbourhood):
                 if self.scheduler.may_give():
                     self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
+                timeout = self.tell_idle(TELL_S if self.is_busy() else None) if self.config.progress else None
                 self.asleep = may_carve = bool(self.scheduler.hungry) or self.scheduler.ordered > self.scheduler.filled
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
                 woken = None
                 if not (busy or self.broken):  # broken: nobody may be left to wake us
-                    woken = self.wait_link(None)
+                    woken = self.wait_link(timeout)
                 if woken is None or woken:
                     self.receive(woken)
                 self.asleep = False
         except BaseException as error:
+            for link in self.links:  # first: to say so may take a descriptor
+                link.close()
             self.broken = broken_pool(f"the pool's client failed: {error!r}")
             self.broken.__cause__ = error
         self.end()
@@ -5913,11 +5951,18 @@ class Client(Neighbourhood):
             items.append(self.intake.popleft())
         return items
 
+    def on_welcome(self, frames: Frames) -> None:
+        """Learn from the launcher what its options, which it alone has read, say of our tasks, and who watches them."""
+        super().on_welcome(frames)
+        told = {name: value for name, value in json.loads(bytes(frames[1])).items() if name in Config._fields}
+        self.config = self.teller.config = self.config._replace(**told)
+        self.scheduler.retries, self.teller.tell_s = self.config.retries, now()
+
     def on_pool(self, frames: Frames) -> None:
         """Break the pool when no worker is left to run its tasks."""
         self.scheduler.on_pool(frames)
         if not self.scheduler.live:
-            self.break_down("all workers of the pool have died, too many in a minute")
+            self.break_down("all workers of the pool have died, and no more are started")
 
     def on_broken(self, frames: Frames) -> None:
         why = json.loads(bytes(frames[1]))["why"]
@@ -5949,6 +5994,7 @@ class Client(Neighbourhood):
         self.closing = self.ended = True
         if self.broken is not None or self.later:  # a thread may have asked for something just now
             self.fail_all()
+        self.teller.tell(final=True)
         self.emit(message("BYE", ORIGIN, 1, facts(code="0")))
         self.link.drain(1.0)
         for link in self.links:
@@ -6064,6 +6110,7 @@ class Executor(concurrent.futures.Executor):
                 "an Executor was made while a worker imports the program: put what starts the work under "
                 "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
             )
+        refuse_green_threads()
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -6209,7 +6256,8 @@ class Executor(concurrent.futures.Executor):
         """
         with self._lock:
             client = self._ready()
-        packed = {name: pack_constant(value, client.scheduler.by_value) for name, value in constants.items()}
+        by_value = client.scheduler.by_value
+        packed = {name: dumps(value, by_value, _OwnPickler) for name, value in constants.items()}
         for answer in [client.ask(client.send_constant, name, frames) for name, frames in packed.items()]:
             answer.result()
 
@@ -6351,9 +6399,16 @@ def program_facts() -> Dict[str, Any]:
             kind, program = "script", os.path.abspath(path)
     process = sys.modules.get("multiprocessing.process")
     return {
-        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or os.getcwd() for p in sys.path],
+        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or directory_here() for p in sys.path],
         "authkey": process.current_process().authkey.hex() if process is not None else "",
     }  # fmt: skip
+
+
+def directory_here() -> str:
+    """Return the current directory, "" if it has been removed."""
+    with contextlib.suppress(FileNotFoundError):
+        return os.getcwd()
+    return ""
 
 
 class MainModule(types.ModuleType):
@@ -6783,6 +6838,11 @@ class Child:
         self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
 
 
+def died(rank: int, incarnation: int, pid: int, code: int, how: str) -> Frames:
+    """Build the message that a worker has ended, or has not even begun (0 is its process then)."""
+    return message("DIED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid, code=code, how=how))
+
+
 class Agent:
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
 
@@ -6868,8 +6928,7 @@ class Agent:
             self.read_worker(child)
             child.link.unwatch(self.selector)
         child.close()
-        death = facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid, code=code, how=self.explain(code))
-        self.link.send(message("DIED", AGENT, 0, death))
+        self.link.send(died(child.rank, child.incarnation, child.pid, code, self.explain(code)))
 
     def explain(self, code: int) -> str:
         """Say in words how a process ended, given its exit status (negative: the signal)."""
@@ -6908,6 +6967,7 @@ class Agent:
         for number in (*END_SIGNALS, signal.SIGCHLD):
             handler = signal.signal(number, self.on_signal)
             self.old_handlers.setdefault(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, DOOM))  # which who started us may have blocked
         signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
 
     def timeout(self) -> float:
@@ -6952,12 +7012,16 @@ class Agent:
         """Fork one worker; in the child, this does not return."""
         with contextlib.suppress(MisuseError):  # no greenlets, though they are wanted: the worker says so
             self.prepared = self.prepared or prepare(self.config)
-        ours, theirs = socket.socketpair()
-        straight = socket.socketpair() if self.config.is_straight else ()
-        life_out, life_in = os.pipe()
-        pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
         flush_output()
-        pid = os.fork()
+        try:
+            ours, theirs = socket.socketpair()
+            straight = socket.socketpair() if self.config.is_straight else ()
+            life_out, life_in = os.pipe()
+            pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
+            pid = os.fork()
+        except OSError as error:
+            self.link.send(died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`"))
+            return
         if pid == 0:
             os.close(life_in)
             for sock in (ours, *straight[:1]):
@@ -7052,6 +7116,7 @@ class LoopbackAgent(Agent):
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
+        self.door.make_room()
         life_out, life_in = os.pipe()
         number, how = inheritance(life_out)
         python, *words = compiled_command()
@@ -7611,7 +7676,8 @@ class Site:
     def end(self) -> None:
         """Wait for the agent's or the command's end, which comes with the link's."""
         if self.pid:
-            os.waitpid(self.pid, 0)
+            with contextlib.suppress(ChildProcessError):  # who started us ignores SIGCHLD: then so do we
+                os.waitpid(self.pid, 0)
         if self.process is not None:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(2)
@@ -7729,7 +7795,7 @@ class Links:
         self.sites = [Site(number, Host(*host), config) for number, host in enumerate(plan)]
         self.far = [site for site in self.sites if not site.here]  # who exchange heartbeats with us
         self.selector = selectors.DefaultSelector()
-        welcome = {"size": config.n, "retries": config.retries}
+        welcome = {"size": config.n, **{name: getattr(config, name) for name in ("retries", "verbose", "progress")}}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
         self.broker.library = functools.partial(read_library, config)
         self.broker.agent_handlers = handlers_of((self, self.broker), "agent > broker", "agent > launcher")
@@ -8286,14 +8352,14 @@ class Recorder:
         s, links = self.scheduler, self.found.links
         with self.found.lock:
             pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left)
-            for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels):
+            for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels, getattr(s, "intake", ())):
                 items = list(itertools.islice(queue, 1000))  # a longer one holds futures, one by one
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
         return {
-            "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done, "batches": s.filled,
-            "carved": s.n_carved, "sent": sum(link.n_out for link in links),
-            "received": sum(link.n_in for link in links), "idle_s": self.found.idle_s,
-            "up_s": now() - self.born_s, "cpu_s": time.process_time(),
+            "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done,
+            "batches": s.filled + s.n_straight, "carved": s.n_carved, "rerun": s.n_rerun,
+            "sent": sum(link.n_out for link in links), "received": sum(link.n_in for link in links),
+            "idle_s": self.found.idle_s, "up_s": now() - self.born_s, "cpu_s": time.process_time(),
         }  # fmt: skip
 
     def tell(self, final: bool = False, idle: bool = False) -> None:
@@ -8371,7 +8437,7 @@ def own_tasks(item: Any) -> int:
     """Count the tasks of a queue's item that this worker itself owns, and that wait."""
     if type(item) is Block:
         return 0 if item.job.owner else item.hi - item.lo
-    return int(type(item) is Future and item.state == PENDING)
+    return int(type(item) is tuple or type(item) is Future and item.state == PENDING)  # tuple: of a client's intake
 
 
 def brief_call(args: Sequence[Any], kwargs: Any) -> str:
@@ -8504,7 +8570,8 @@ class View:
         """Take in what STATS, TRACE or LOG tells, or that a worker has died."""
         host = self.broker.host_names.get(member.host, "?")
         if kind == "STATS":
-            self.numbers[member.rank, member.incarnation] = {**told, "host": host, "rank": member.rank}
+            key = member.rank, member.incarnation
+            self.numbers[key] = {**told, "host": host, "rank": member.rank, "works": member.capacity > 0}
         elif kind == "TRACE":
             self.files.put(self.trace, told)
         elif kind == "LOG":
@@ -8565,9 +8632,14 @@ class View:
             parts.append(f"{rate:,.{0 if rate >= 10 else 1}f}/s")
             if known > done:
                 parts.append(f"{span(max(1, round((known - done) / rate)))} left")
-        parts += [f"{len(live) - n_idle}/{plural(len(live), 'worker')} busy"]
-        parts += [plural(broker.n_rerun, "re-run")] * (broker.n_rerun > 0)
+        parts += [f"{broker.live() - n_idle}/{plural(broker.live(), 'worker')} busy"]
+        parts += [plural(self.n_rerun(), "re-run")] * (self.n_rerun() > 0)
         return [*parts, plural(len(broker.host_names), "host")]
+
+    def n_rerun(self) -> int:
+        """Count what was run again, as the broker knows, or a client whose tasks go past it."""
+        straight: int = sum(numbers["rerun"] for numbers in self.numbers.values())
+        return self.broker.n_rerun + straight
 
     def end(self) -> None:
         """Take the progress line away, close the files, and with -v sum up."""
@@ -8583,13 +8655,15 @@ class View:
         """Yield the lines of the summary. busy: not waiting for messages; lost: not there, as starting or dead."""
         wall_s, n = now() - self.start_s, self.broker.welcome["size"]
         told = [self.numbers[key] for key in sorted(self.numbers) if self.numbers[key]["final"]]
-        done, batches, carved, sent, received, cpu_s, up_s, idle_s = (sum(v[name] for v in told) for name in (
-            "done", "batches", "carved", "sent", "received", "cpu_s", "up_s", "idle_s"))  # fmt: skip
+        done, batches, carved, sent, received = (
+            sum(v[name] for v in told) for name in ("done", "batches", "carved", "sent", "received"))
+        told = [v for v in told if v["works"]]  # not an Executor's client
+        cpu_s, up_s, idle_s = (sum(v[name] for v in told) for name in ("cpu_s", "up_s", "idle_s"))
         yield (f"{plural(done, 'task')} in {wall_s:.2f} s, CPU {cpu_s + time.process_time():.2f} s, "
                f"efficiency {(up_s - idle_s) / (n * wall_s):.0%} ({plural(n, 'worker')})")  # fmt: skip
         yield (f"{plural(batches, 'batch', 'es')} of {carved / (batches or 1):.1f} tasks, "
                f"{sent + received:,} bytes moved, "
-               f"{plural(self.broker.n_died, 'death')}, {plural(self.broker.n_rerun, 're-run')}")  # fmt: skip
+               f"{plural(self.broker.n_died, 'death')}, {plural(self.n_rerun(), 're-run')}")  # fmt: skip
         for host in dict.fromkeys(v["host"] for v in told):
             here = [v for v in told if v["host"] == host]
             yield f"host {host}: {shares(here, wall_s)}"
@@ -8863,7 +8937,7 @@ def configure(options: argparse.Namespace) -> Config:
                 setattr(options, name, os.path.abspath(path))
         if options.path:
             os.chdir(options.path)
-        directory = os.getcwd()
+        directory = os.getcwd() if options.serve < 0 else directory_here()
     except OSError as error:
         raise MisuseError(f"--path {options.path or '. (this directory)'}: {error.strerror}") from error
     program = choose_program(options, directory)  # `python` too has the directory on `sys.path`, but for a file
@@ -8873,6 +8947,7 @@ def configure(options: argparse.Namespace) -> Config:
     if not options.dry_run:
         try_files(options)
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
+    terminal = terminal and options.serve < 0  # else we are in a session without one
     progress = not options.quiet if options.progress is None else options.progress
     config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler),
@@ -8882,7 +8957,10 @@ def configure(options: argparse.Namespace) -> Config:
     )  # fmt: skip
     if options.serve < 0:
         return config
-    told = json.load(sys.stdin)
+    words = sys.stdin.read()
+    if not words:  # an interrupt came before our Executor could say anything
+        sys.exit(1)
+    told = json.loads(words)
     return config._replace(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
 
 

@@ -5,6 +5,7 @@ That no process is left is also checked after each launch of every other test.
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import shutil
@@ -282,13 +283,22 @@ def test_a_script_may_survive_an_interrupt(launch):
     assert (outcome.returncode, outcome.stdout) == (0, f"ready\ncaught\n{sum(range(50))}\n"), outcome
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="there is no SIGCHLD here")
+def test_who_ignores_the_ends_of_children_hears_how_a_job_ended(launch):
+    """The launcher inherits that."""
+    ignore = functools.partial(signal.signal, signal.SIGCHLD, signal.SIG_IGN)
+    program = "from scoop_lite import futures\nif __name__ == '__main__': print(list(futures.map(abs, [-1] * 9)))\n"
+    outcome = launch(program, preexec_fn=ignore)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, f"{[1] * 9}\n", ""), outcome
+
+
 def test_an_exit_function_can_be_interrupted(launch):
     run = launch.start("""
         import atexit, time
         from scoop_lite import futures
         def last():
             try:
-                print("ready", flush=True)
+                print("ready", flush=True)  # in here, as the interrupt may come at once
                 time.sleep(60)
             except KeyboardInterrupt:
                 print("caught", flush=True)

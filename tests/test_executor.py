@@ -11,6 +11,7 @@ import pickle
 import py_compile
 import random
 import re
+import select
 import shutil
 import signal
 import socket
@@ -382,6 +383,28 @@ def test_the_asyncio_example():
     assert [line.strip() for line in documented] == done.stdout.decode().splitlines()
 
 
+def test_a_directory_that_is_gone_is_done_without(tmp_path):
+    source = f"""
+        import os
+        os.mkdir({str(tmp_path / "gone")!r})
+        os.chdir({str(tmp_path / "gone")!r})
+        os.rmdir({str(tmp_path / "gone")!r})
+        import scoop_lite
+        with scoop_lite.Executor(2) as pool:
+            print(sum(pool.map(lambda x: x * x, range(100))))
+        """
+    assert run(source, launch=False) == (0, "328350\n", "")
+
+
+@pytest.mark.parametrize("module, name", [(threading, "get_ident"), (select, "select"), (subprocess, "Popen")])
+def test_green_threads_are_refused_rather_than_waited_with(monkeypatch, module, name):
+    green = lambda *args: 1  # noqa: E731
+    green.__module__ = "gevent.thread"
+    monkeypatch.setattr(module, name, green)
+    with pytest.raises(scoop_lite.MisuseError, match="gevent has replaced"):
+        Executor(1)
+
+
 def test_two_executors_are_two_pools():
     with Executor(1) as one, Executor(1) as other:
         assert one.submit(os.getpid).result(20) != other.submit(os.getpid).result(20)
@@ -549,6 +572,29 @@ def test_who_waits_for_an_answer_learns_that_the_pool_is_broken(question):
         client.ask(client.send_constant, "b", [b""]).result(20)
 
 
+SHORT_OF_DESCRIPTORS = """
+    import contextlib, os, resource, scoop_lite
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, ({n}, {n} if {all} else hard))  # the launcher raises its own
+    pool = scoop_lite.Executor(8)
+    with contextlib.suppress(OSError):
+        taken = [os.dup(0) for _ in range(0 if {all} else {n})]
+    try:
+        pool.submit(abs, -1).result()
+    except scoop_lite.PoolBroken as error:
+        print(error)
+    """
+
+
+@pytest.mark.parametrize("whole, n, words", [
+    (True, 16, "all workers of the pool have died"), (False, 64, "no descriptor is left|Too many open files")
+], ids=["launcher", "client"])  # fmt: skip
+def test_a_pool_that_is_short_of_descriptors_says_so_and_nobody_waits(whole, n, words):
+    status, out, err = run(SHORT_OF_DESCRIPTORS.format(n=n, all=whole), launch=False)
+    assert status == 0 and re.search(words, out), (out, err)
+    assert err.count("could not be started: Too many open files; see `ulimit -a`; ") == 8 * whole, err
+
+
 def test_a_forked_child_gets_a_pool_of_its_own():
     with Executor(1) as executor:
         pid = executor.submit(os.getpid).result(20)
@@ -566,8 +612,8 @@ import os, signal, threading, time, scoop_lite
 from scoop_lite import futures
 
 def nap(seconds):
-    print("began", flush=True)
     try:
+        print("began", flush=True)  # in here, as an interrupt may come at once
         time.sleep(seconds)
     finally:
         print("ended", flush=True)
@@ -648,6 +694,24 @@ if __name__ == "__main__":
     program.send_signal(signal.SIGINT)
     out, err = program.communicate(timeout=30)
     assert program.returncode == -signal.SIGINT and out.count(b"ended") >= 2, (out, err)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal can be blocked here")
+def test_a_program_that_blocks_signals_hears_of_deaths_and_can_give_up_tasks():
+    """As one whose main thread waits in sigwait(). The pool's processes inherit that."""
+    status, out, err = run(INTERRUPTS + """
+if __name__ == "__main__":
+    signal.pthread_sigmask(signal.SIG_BLOCK, set(signal.valid_signals()) - {signal.SIGINT})
+    with scoop_lite.Executor(2, quiet=True, retries=0) as pool:
+        print({type(pool.submit(os._exit, 3).exception()).__name__ for _ in range(10)})
+        interrupt(lambda: list(pool.map(nap, [60] * 10)))
+        print(pool.submit(abs, -1).result())
+""", launch=False)  # fmt: skip
+    assert (status, out.splitlines()[0], out.split()[-1]) == (0, "{'PoolWorkerLost'}", "1"), (out, err)
+
+
+def test_a_launcher_whose_executor_was_interrupted_at_its_start_says_nothing():
+    assert run(None, "--serve", "0", stdin="") == (1, "", "")
 
 
 def test_the_interpreter_ends_by_itself():
@@ -1015,6 +1079,36 @@ def test_a_worker_gives_back_what_another_can_begin_sooner():
         for _ in range(5):
             pids = list(pool.map(pid_later, range(8), chunksize=8))
             assert len(pids) == 8 and len(set(pids)) == 2, pids
+
+
+def test_the_summary_counts_what_goes_past_the_broker(tmp_path):
+    source = f"""
+        import os, scoop_lite
+        def die_once(path):
+            if not os.path.exists(path):
+                open(path, "w").close()
+                os._exit(1)
+        with scoop_lite.Executor(2, verbose=True) as pool:
+            assert sum(pool.map(abs, range(1000))) == 499500
+            pool.submit(die_once, {str(tmp_path / "here")!r}).result()
+        """
+    status, out, err = run(source, launch=False)
+    assert re.search(r"1,001 tasks in .* efficiency \d\d?% \(2 workers\)\n", err), err
+    batches, tasks = re.search(r"(\d+) batches of ([\d.]+) tasks, .* 1 death, 1 re-run\n", err).groups()
+    assert int(batches) >= 2 and 1001 <= int(batches) * (float(tasks) + 0.1)
+    assert re.findall(r"worker (\d):", err.rpartition("host ")[2]) == ["1", "2"]
+
+
+def test_progress_counts_what_goes_past_the_broker(launch_once):
+    program = launch_once.write("""
+        import time, scoop_lite
+        if __name__ == "__main__":
+            with scoop_lite.Executor(2, progress=True) as pool:
+                list(pool.map(time.sleep, [0.05] * 420))
+    """)
+    outcome = launch_once.run([program], env={"PYTHONPATH": str(launch_once.file.parent)}).finish(settle_s=3)
+    found = re.fullmatch(r"scoop_lite: (\d+)/420 tasks, 3\d/s, \d s left, 2/2 workers busy, 1 host\n", outcome.stderr)
+    assert found and int(found[1]) > 300, outcome
 
 
 @pytest.mark.parametrize("retries", (0, 2))

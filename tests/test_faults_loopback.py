@@ -250,6 +250,31 @@ def test_a_crowd_at_the_loopback_door_locks_nobody_out(run_loopback, limits):
     job.clean()
 
 
+#: Starts a worker where all descriptors are taken, some of them by strangers at the door.
+SHORT_OF_DESCRIPTORS = """
+import collections, os, resource, socket
+from scoop_lite import Config, LoopbackAgent, StreamLink
+resource.setrlimit(resource.RLIMIT_NOFILE, (80, 80))
+ours, theirs = socket.socketpair()
+agent = LoopbackAgent(StreamLink(theirs), Config(n=2, backend="loopback"), collections.deque())
+strangers = [socket.create_connection(agent.door.sock.getsockname()) for _ in range(20)]
+while len(agent.door.callers) < 20:
+    agent.door.answer()
+try:
+    taken = [os.dup(0) for _ in range(80)]
+except OSError:
+    agent.start_worker(1, 1, {})
+agent.children[1, 1].kill()
+print("started")
+"""
+
+
+def test_strangers_make_way_for_the_descriptors_that_a_new_worker_takes():
+    path = {**os.environ, "PYTHONPATH": os.path.dirname(scoop_lite.__file__)}
+    done = subprocess.run([sys.executable, "-c", SHORT_OF_DESCRIPTORS], env=path, stdout=subprocess.PIPE, timeout=30)
+    assert done.stdout == b"started\n"
+
+
 def test_a_crowd_at_the_loopback_door_costs_next_to_no_processor_time(run_loopback):
     job, door = running(run_loopback)
     with doors.crowd(door, 200), doors.crowd(door, 50) as slow:

@@ -8,6 +8,8 @@ import operator
 import os
 import random
 import re
+import sys
+import textwrap
 import time
 
 import pytest
@@ -1941,6 +1943,31 @@ def test_a_script_that_a_worker_cannot_import_is_named_with_host_interpreter_and
     assert f"(on {host}, by " in text and "; sys.path there: [" in text and os.path.basename(where) in text
 
 
+@pytest.mark.parametrize("n", [1, 2, None], ids=["1", "2", "serial"])
+def test_a_program_may_ask_whether_tasks_are_done_until_they_are(launch, n):
+    """Also where nobody else can run them: in a pool of one, or when every worker asks."""
+    source = """
+        import time
+        from scoop_lite import futures
+
+        def ask(tasks):
+            while not all(task.done() for task in tasks):
+                time.sleep(0.002)
+            return [task.result() for task in tasks]
+
+        def family(i):
+            return sum(ask([futures.submit(abs, -i)]))
+
+        if __name__ == "__main__":
+            print(ask([futures.submit(family, i) for i in range(4)]))
+            tasks = [futures.submit(abs, -i) for i in range(4)]
+            while futures.wait(tasks, timeout=0).not_done:
+                time.sleep(0.002)
+        """
+    outcome = launch(source, n=n) if n else launch.serial(textwrap.dedent(source), python=(sys.executable, "-Wignore"))
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[0, 1, 2, 3]\n", ""), outcome
+
+
 def test_what_is_for_each_worker_sees_what_that_worker_has(facts):
     """A function that the script defines uses the globals of each worker's own script, not copies of the caller's."""
     assert facts(
@@ -1967,19 +1994,68 @@ def test_what_is_for_each_worker_sees_what_that_worker_has(facts):
 def test_what_is_for_each_worker_may_be_known_to_the_caller_alone(launch):
     outcome = launch(
         """
-        from scoop_lite import futures
+        import functools
+        from scoop_lite import futures, shared
+
+        def call(found, x):
+            return found(x)
 
         if __name__ == "__main__":
+            class Here:
+                def __call__(self, x):
+                    return only_here(x)
+
+            @functools.lru_cache(10)
             def only_here(x):
                 return x + used_here
 
             used_here = 1
-            print(sorted(futures.run_on_all(only_here, 1).items()))
-            print(sorted(futures.run_on_all(lambda: only_here(1)).items()))
+            shared.setConst(here=Here(), both=[Here(), only_here])
+            for func, *args in (
+                (only_here, 1), (lambda: only_here(1),), (Here(), 1), (call, Here(), 1),
+                (lambda: shared.getConst("here")(1),), (lambda: shared.getConst("both")[1](1),),
+            ):
+                print(sorted(futures.run_on_all(func, *args).items()))
         """,
         n=3,
     )
-    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n" * 2, "")
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[(0, 2), (1, 2), (2, 2)]\n" * 6, "")
+
+
+def test_what_is_for_each_worker_may_use_what_cannot_travel(facts):
+    """It goes by value only in case that a worker does not find it."""
+    assert facts("""
+        LOCK = threading.Lock()
+
+        class Guarded:
+            def get(self, x=3):
+                with LOCK:
+                    return x
+
+        def guarded(x):
+            with LOCK:
+                return x
+
+        def main():
+            shared.setConst(guarded=guarded, instance=Guarded())
+            ways = [lambda: shared.getConst("guarded")(3), lambda: shared.getConst("instance").get(), Guarded().get]
+            return [sorted(futures.run_on_all(*call).values()) for call in ((guarded, 3), *((way,) for way in ways))]
+    """) == [[3, 3]] * 4
+
+
+def test_a_function_by_value_takes_big_data_along(facts):
+    """Buffers that `dumps` would keep apart are in its one frame."""
+    pytest.importorskip("numpy")
+    assert facts("""
+        import numpy
+
+        def make(array):
+            return lambda: [float(array.sum()), os.getpid()]
+
+        def main():
+            total, pid = away(make(numpy.ones(50_000))).result()
+            return total, pid != os.getpid()
+    """) == [50_000, True]
 
 
 def test_tasks_use_managers_of_multiprocessing(facts):

@@ -390,7 +390,7 @@ def test_a_cancellation_reaches_those_who_have_the_tasks_and_is_answered_if_nobo
 def test_what_watchers_are_told_is_checked(pool):
     seen = []
     pool.broker.observe = lambda kind, member, told: seen.append((kind, member.rank, told))
-    counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "sent", "received"), 1)
+    counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "rerun", "sent", "received"), 1)
     sums = {**counts, **dict.fromkeys(("idle_s", "up_s", "cpu_s"), 1.5), "idle": False, "final": True}
     pool.turn(1, "STATS", scoop_lite.facts(**sums, spent={"f": [1, 2.0, 3]}))
     assert [(kind, rank, told["spent"]) for kind, rank, told in seen] == [("STATS", 1, {"f": [1, 2.0, 3]})]
@@ -669,35 +669,20 @@ class Big(bytearray):
         return Big, (pickle.PickleBuffer(self),)
 
 
-def test_frames_that_must_not_be_split_are_joined():
-    assert scoop_lite.join([b"one"]) == b"one"
+def test_what_must_not_be_split_is_pickled_whole():
     big = Big(b"x" * 100_000)
-    frames = scoop_lite.dumps([big, len])
-    assert len(frames) == 2
-    data, func = pickle.loads(scoop_lite.join(frames))
-    assert data == big and func is len
+    assert len(scoop_lite.dumps([big, len])) == 2
+    data, func, size = pickle.loads(scoop_lite.dumps_whole([big, len, lambda: len(big)]))
+    assert data == big and func is len and size() == len(big)
 
 
 class InMain:
     def method(self):
         pass
 
-    def __call__(self):
-        pass
-
 
 def in_main():
     pass
-
-
-def test_names_of_main_that_a_function_is_pickled_by(monkeypatch):
-    monkeypatch.setattr(InMain, "__module__", "__main__")
-    monkeypatch.setattr(InMain.method, "__module__", "__main__")
-    monkeypatch.setattr(in_main, "__module__", "__mp_main__")
-    for func, wanted in ((in_main, {"in_main"}), (functools.partial(functools.partial(in_main, 1), 2), {"in_main"}),
-                         (InMain().method, {"InMain"}), (InMain(), {"InMain"}), (InMain, {"InMain"}),
-                         (len, set()), (outcomes_of, set())):  # fmt: skip
-        assert scoop_lite.main_names(func) == wanted, func
 
 
 def test_ranges_are_cut():
@@ -829,11 +814,11 @@ def test_a_function_is_pickled_once_while_its_name_means_it(scheduler, monkeypat
 
 
 def test_what_came_by_value_is_made_anew_each_time(scheduler):
-    travelling = scoop_lite.join(scoop_lite.dumps((lambda: None, None)))
+    travelling = scoop_lite.dumps_whole((lambda: None, None))
     one, two = (scheduler.unpack_function(travelling)[0] for _ in range(2))
     assert one is not two and one.__globals__ is not two.__globals__
-    assert scheduler.unpack_function(scoop_lite.join(scoop_lite.dumps((len, max)))) == (len, max)
-    assert scheduler.unpack_function(scoop_lite.join(scoop_lite.dumps((len, None)))) == (len, None)
+    assert scheduler.unpack_function(scoop_lite.dumps_whole((len, max))) == (len, max)
+    assert scheduler.unpack_function(scoop_lite.dumps_whole((len, None))) == (len, None)
 
 
 def test_results_and_hunger_travel_in_one_message(timed):
@@ -945,7 +930,7 @@ def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
 
 
 def visit(scheduler, owner=(3, 1), n=4):
-    function = scoop_lite.join(scoop_lite.dumps((len, None)))
+    function = scoop_lite.dumps_whole((len, None))
     head = (*owner, 5, 0, n, 0, 0, scoop_lite.CALLS, 0, 0, 1)
     made = scheduler.visitors(head, [b"", function, b"", *scoop_lite.dumps([[("a",)] * n])])
     assert scheduler.open(made)
@@ -970,7 +955,7 @@ def test_what_is_queued_counts_if_somebody_wants_it(scheduler):
 
 
 def test_the_tasks_of_an_owner_that_died_are_dropped_everywhere(scheduler):
-    function = scoop_lite.join(scoop_lite.dumps((len, None)))
+    function = scoop_lite.dumps_whole((len, None))
     of_dead, of_other = visit(scheduler), visit(scheduler, owner=(3, 2))
     runs, runs_on = running(scheduler, visit(scheduler)), running(scheduler, visit(scheduler, owner=(3, 2)))
     heads = [(*owner, 6, 0, 4, 0, 0, scoop_lite.CALLS, 0, 0, 1) for owner in ((3, 1), (4, 1))]
@@ -1095,7 +1080,7 @@ def test_a_worker_that_dies_when_a_task_has_just_been_spread_is_counted():
 
 def chunk_of(owner=(3, 1), chunk=5, first=0, n=4, careful=0, depth=0, payload=None):
     """A chunk of another worker's `len` tasks, as it comes in a batch."""
-    function = scoop_lite.join(scoop_lite.dumps((len, None)))
+    function = scoop_lite.dumps_whole((len, None))
     payload = scoop_lite.dumps([[("a" * i,) for i in range(n)]]) if payload is None else payload
     head = CHUNK.pack(*owner, chunk, first, n, depth, careful, scoop_lite.CALLS, 9, 20, len(payload))
     return [function, head, *payload]

@@ -12,6 +12,7 @@ import fcntl
 import functools
 import http.server
 import importlib.util
+import io
 import json
 import os
 import pty
@@ -275,6 +276,16 @@ def test_progress_elsewhere_is_a_plain_line_each_ten_seconds(launch_once):
     assert lines and all(re.fullmatch(r"scoop_lite: \d+/450 tasks, .*2/2 workers busy, 1 host", line) for line in lines)
     assert len(lines) == int(outcome.seconds // 10)
     assert "\033" not in outcome.stderr
+
+
+@pytest.mark.parametrize("words, progress", [([], ""), (["--progress"], "plain")])
+def test_an_executors_launcher_draws_no_line_as_its_session_has_no_terminal(monkeypatch, words, progress):
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"kind": "prompt"}'))
+    parser = scoop_lite.parser()
+    options = parser.parse_args(["--serve", "0", *words])
+    assert scoop_lite.configure(options, parser).progress == progress
 
 
 def test_without_a_terminal_there_is_nothing(launch_once):
