@@ -7873,7 +7873,7 @@ class Links:
     def read_peer(self, member: Member, budget: int = 1 << 20) -> None:
         """Hand a worker's messages to the broker; one whose link is broken is ended."""
         link: Any = member.link
-        if link.closed:
+        if link.fileno() < 0:
             return  # it was dropped a moment ago, with its worker
         wrong = link.take(functools.partial(self.broker.turn, member.rank), budget)
         if wrong:

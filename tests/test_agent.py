@@ -287,3 +287,19 @@ def test_who_is_tied_to_a_pipe_that_is_closed_already_ends():
     os.close(reader)
     _, status = os.waitpid(pid, 0)
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL or os.WEXITSTATUS(status) == 1
+
+
+def test_a_client_that_is_gone_when_a_straight_link_is_to_reach_it_ends_its_pool():
+    links = scoop_lite.Links(scoop_lite.Config(n=1, serve=0))
+    ours, theirs = socket.socketpair()
+    member = links.broker.join(scoop_lite.ORIGIN)
+    links.add_peer(member, ours.detach())
+    theirs.close()
+    with open(os.devnull) as file:
+        links.send(member, scoop_lite.message("NEIGHBOUR", 0, 1, scoop_lite.facts(rank=1)), file.fileno())
+    assert member.link.closed
+    for key, _ in links.selector.select(0):
+        key.data()
+    assert member.death and links.broker.said_bye and not links.selector.select(0)
+    links.selector.close()
+    links.bell.close()
