@@ -283,9 +283,8 @@ def test_an_executors_launcher_draws_no_line_as_its_session_has_no_terminal(monk
     monkeypatch.setattr(os, "isatty", lambda fd: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stdin", io.StringIO('{"kind": "prompt"}'))
-    parser = scoop_lite.parser()
-    options = parser.parse_args(["--serve", "0", *words])
-    assert scoop_lite.configure(options, parser).progress == progress
+    options = scoop_lite.parser().parse_args(["--serve", "0", *words])
+    assert scoop_lite.configure(options).progress == progress
 
 
 def test_without_a_terminal_there_is_nothing(launch_once):
