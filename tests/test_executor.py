@@ -707,8 +707,7 @@ if __name__ == "__main__":
         interrupt(lambda: list(pool.map(nap, [60] * 10)))
         print(pool.submit(abs, -1).result())
 """, launch=False)  # fmt: skip
-    told = out.splitlines()
-    assert (status, told[-1], "{'PoolWorkerLost'}" in told) == (0, "1", True), (out, err)
+    assert status == 0 and {"{'PoolWorkerLost'}", "1"} <= set(out.splitlines()), (out, err)
 
 
 def test_a_launcher_whose_executor_was_interrupted_at_its_start_says_nothing():
