@@ -1021,6 +1021,15 @@ def lost(scheduler, chunk, first, count, opened=False, **more):
     return [(b.lo, b.hi, b.deaths, b.alone) for b in scheduler.levels[0]]
 
 
+@pytest.mark.parametrize("deaths, live, given_up", [(0, 1, 0), (1, 1, 1), (1, 2, 0)])
+def test_an_origin_that_is_alone_runs_no_task_that_was_at_two_deaths(scheduler, deaths, live, given_up):
+    scheduler.retries, scheduler.live = 9, live
+    suspect = block(1, deaths=deaths)
+    scheduler.ship(suspect)
+    lost(scheduler, 0, 0, 1, True)
+    assert len(suspect.job.got) == given_up and len(scheduler.levels[0]) + len(scheduler.away) == 1 - given_up
+
+
 def test_what_a_dead_worker_had_comes_back_to_its_owner_and_is_suspected(scheduler):
     job, chunk = shipped(scheduler, n=10, lo=5)
     scheduler.runs_script = False
