@@ -1080,7 +1080,6 @@ class Member:
         self.route: Optional[bytes] = None  # of its connection by ØMQ
 
 
-
 class Orders:
     """The broker's register of all workers; who of them is hungry, who is to carve: demand and supply, by counts.
 
@@ -3502,8 +3501,6 @@ class Pickled(List[Any]):
     """Frames of a constant that nobody has asked for yet."""
 
 
-
-
 def travelled(by_value: Names, **parts: Any) -> Any:
     """Return copies of a task's parts that went through pickle (--check), or raise Unpicklable, as if it travelled."""
     try:
@@ -4553,7 +4550,6 @@ class Runtime(Calls):
         """Learn the facts of the pool (lock held; later it would undo what POOL has said since)."""
         welcome = json.loads(bytes(frames[1]))
         self.scheduler.live = welcome["live"]
-        self.scheduler.retries = welcome.get("retries", self.scheduler.retries)  # a client has it from here alone
         self.teller.set_clock(welcome)
 
     def on_const(self, frames: Frames) -> None:
@@ -9173,7 +9169,8 @@ def total(n):
     return sum(futures.map(abs, range(n)))
 
 pids = set(futures.run_on_all(os.getpid))
-assert len(pids) == SIZE, f"{len(pids)} of {SIZE} workers answered"
+if len(pids) != SIZE:
+    raise SystemExit(f"{len(pids)} of {SIZE} workers answered")
 print(sum(futures.map(total, [100] * 200)))
 """
 
