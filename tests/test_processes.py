@@ -250,9 +250,11 @@ def test_workers_that_retire_cost_no_task_for_all_and_no_life(facts):
             pids, ranks = set(), []
             for _ in range(25):
                 pids.update(futures.map(pid, range(12)))
-                ranks.append(sorted(futures.run_on_all(abs, -1)))
+                everywhere = futures.run_on_all(pid, None)  # waits for workers that are being started
+                pids.update(everywhere.values())
+                ranks.append(sorted(everywhere))
             return len(pids), ranks
         """,
         n=4, options=["--max-tasks-per-child", "1"],
     )  # fmt: skip
-    assert got[0] > 4 and got[1] == [[0, 1, 2, 3]] * 25
+    assert got[0] > 50 and got[1] == [[0, 1, 2, 3]] * 25
