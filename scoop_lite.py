@@ -1084,8 +1084,9 @@ class Orders:
     """The broker's register of all workers; who of them is hungry, who is to carve: demand and supply, by counts.
 
     What would cost n² messages, and is not done: ask all suppliers for each hungry worker (few are, then twice as
-    many …); tell all of them each time one more is hungry (orders are powers of two); withdraw orders when nobody is
-    hungry any more (one batch too many from each comes back to it, RETURNED, and that order is filled).
+    many …, unless batches come at a good pace); tell all of them how many are hungry (who filled an order last is; of
+    others, one batch will do, with which they take the first place); withdraw orders when nobody is hungry any more
+    (one batch too many from each comes back to it, RETURNED, and that order is filled).
     """
 
     def __init__(self, send: Send, send_agent: Send, report: Callable[[str], None], welcome: Dict[str, Any]) -> None:
@@ -1101,6 +1102,7 @@ class Orders:
         self.last_supplier: Optional[Member] = None  # who filled an order last
         self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
         self.widen_s = 0.0  # when to double it
+        self.n_given = 0  # batches given to hungry workers since it was last thought of
 
     def start(self, host: int, ranks: Iterable[int]) -> None:
         """Have an agent start workers of these ranks, each as a new incarnation."""
@@ -1165,16 +1167,19 @@ class Orders:
         """Place, widen or change orders; return seconds after which to do so again, or None."""
         need = self.need
         if not need:
-            self.width, self.widen_s = 2, now_s + 0.002
+            self.width, self.widen_s, self.n_given = 2, now_s + 0.002, 0
             return None
         if now_s >= self.widen_s and self.width < len(self.suppliers):
-            self.width, self.widen_s = self.width * 2, now_s + 0.004
+            if need > 8 * self.n_given:  # at that pace, some would wait for more than 32 ms
+                self.width *= 2
+            self.n_given, self.widen_s = 0, now_s + 0.004
         asked = [self.members[rank] for rank in itertools.islice(self.suppliers, self.width)]
         if not asked and self.last_supplier is not None:  # all are hungry: it has the order before it has new tasks
             asked = [self.last_supplier]
         for member in asked:
-            if not need <= member.ordered - member.filled <= 3 * need:
-                member.ordered = member.filled + (1 << (need - 1).bit_length())
+            aim = need if member is asked[0] else 1
+            if not aim <= member.ordered - member.filled <= 3 * aim:
+                member.ordered = member.filled + aim + aim // 4  # so that not each one more changes it
                 self.to(member, "ORDER", COUNT.pack(member.ordered))  # cumulative: crossing messages do no harm
         return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
 
@@ -1184,7 +1189,7 @@ class Orders:
             taker = self.members[rank]
             if taker is not sender:
                 self.count(taker, taker.wants, taker.given + 1)
-                self.last_supplier = sender
+                self.last_supplier, self.n_given = sender, self.n_given + 1
                 if sender.rank in self.suppliers:
                     self.suppliers.move_to_end(sender.rank, last=False)
                 return taker

@@ -237,7 +237,7 @@ def test_the_more_are_hungry_and_the_longer_the_more_suppliers_get_orders():
     for rank in range(3, 12):
         pool.turn(rank, "HELLO", scoop_lite.facts(pid=rank))
     have_orders = lambda: sum(member.ordered > member.filled for member in broker.members.values())  # noqa: E731
-    assert broker.end_turn(5.0) is None and have_orders() == 2  # nobody is hungry; what was ordered stays
+    assert broker.end_turn(5.0) is None and have_orders() == 1  # nobody is hungry; what was ordered stays
     pool.turn(3, "HUNGRY", HUNGER.pack(1, 1))
     steps = [(5.001, 0.001, 2), (5.002, 0.004, 4), (5.0058, 0.0005, 4), (5.006, 0.004, 8), (5.010, None, 11)]
     for at_s, again_s, n in steps:  # in time for two, four, … to have answered
@@ -247,12 +247,40 @@ def test_the_more_are_hungry_and_the_longer_the_more_suppliers_get_orders():
     assert broker.end_turn(6.0) is None and (broker.width, broker.widen_s) == (2, 6.002)
 
 
-def test_orders_are_powers_of_two_and_change_only_when_they_are_far_off(pool):
-    given = pool.broker.members[1].given
-    filled = pool.broker.members[0].filled
-    for serial, (hungry, wanted) in enumerate([(3, 4), (4, None), (2, None), (1, 1), (5, 8)], 2):
+def test_while_batches_come_at_a_good_pace_no_more_suppliers_are_asked(pool):
+    broker, chunks = pool.broker, iter(range(100, 10_000))
+    broker.start(0, range(3, 40))
+    for rank in range(3, 40):
+        pool.turn(rank, "HELLO", scoop_lite.facts(pid=rank))
+    broker.end_turn(5.0)
+
+    def hunger(rank, n):
+        member = broker.members[rank]
+        pool.turn(rank, "HUNGRY", HUNGER.pack(member.given + n, member.said_hungry + 1))
+
+    for step in range(20):
+        hunger(1, 8)
+        for _ in range(4):
+            pool.turn(0, "BATCH", b"f", CHUNK.pack(0, 1, next(chunks), 0, 1, 0, 0, 0, 0, 0, 1), b"payload")
+        broker.end_turn(5.0 + step * 0.005)
+        assert broker.need == 4 and broker.width == 2, step
+    for at_s, width in (5.2, 4), (5.3, 8):  # it has stopped
+        broker.end_turn(at_s)
+        assert broker.width == width
+
+
+def test_who_filled_an_order_last_is_asked_for_all_that_is_wanted_and_others_for_one_batch(pool):
+    given, filled = pool.broker.members[1].given, {rank: pool.broker.members[rank].filled for rank in (0, 2)}
+    first = next(iter(pool.broker.suppliers))
+    other = 2 - first
+    for rank in filled:
+        pool.broker.members[rank].ordered = filled[rank]
+    steps = [(3, 3, None), (4, 5, None), (5, None, None), (6, 7, None), (3, None, None), (2, 2, None), (1, None, None)]
+    for serial, (hungry, of_first, of_other) in enumerate(steps, 2):
         pool.turn(1, "HUNGRY", HUNGER.pack(given + hungry, serial))
-        assert ordered(news(pool, pool.broker.end_turn, 2.0)).get(0) == (wanted and filled + wanted), hungry
+        found = ordered(news(pool, pool.broker.end_turn, 2.0))
+        assert found.get(first) == (of_first and filled[first] + of_first), hungry
+        assert found.get(other) == (filled[other] + 1 if serial == 2 else None), hungry
 
 
 def test_when_all_are_hungry_who_filled_the_last_order_has_one_before_it_has_tasks(pool):
@@ -263,15 +291,6 @@ def test_when_all_are_hungry_who_filled_the_last_order_has_one_before_it_has_tas
     assert ordered(news(pool, pool.broker.end_turn, 2.1)) == {}
     die(pool, 2)
     assert ordered(news(pool, pool.broker.end_turn, 2.2)) == {}  # its successor has filled none
-
-
-def test_an_order_that_stands_is_not_repeated(pool):
-    """It is a power of two, changed only when it has become too small or more than three times too big."""
-    filled = {rank: pool.broker.members[rank].filled for rank in (0, 2)}
-    for serial, (need, n) in enumerate([(3, 4), (3, None), (4, None), (5, 8), (3, None), (2, 2), (1, None)], 2):
-        pool.turn(1, "HUNGRY", HUNGER.pack(pool.broker.members[1].given + need, serial))
-        found = ordered(news(pool, pool.broker.end_turn, 5.0))
-        assert found == ({rank: filled[rank] + n for rank in filled} if n else {}), need
 
 
 def big_batch(pool, sender, incarnation=1):
