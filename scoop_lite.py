@@ -2187,12 +2187,13 @@ class Future:
             return
         self.value = outcome
         self.state = FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED
+        self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
         if self.state == FAILED and _state["runtime"] is not None:
             outcome.unseen = _state["runtime"].unseen
-        self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
-        waiters, self.waiters = self.waiters, None
-        for waiter in waiters or ():
-            waiter(self)
+        if self.waiters is not None:
+            waiters, self.waiters = self.waiters, None
+            for waiter in waiters:
+                waiter(self)
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the task returned; run it here, now, if nobody took it yet.
@@ -2948,21 +2949,20 @@ class Carver(Taker):
 
     def gather(self, level: Level) -> Block:
         """Take futures of one function and one parent off the front of a queue, as one parcel (lock held)."""
-        head: Future = level.popleft()
-        n = self.chunk_size(len(level) + 1, head.func) if self.retries else 1
-        futures = [head]
-        while len(futures) < n and level:
-            item = level[0]
-            if type(item) is not Future or item.func is not head.func or item.at is not head.at:
+        head: Future = level[0]
+        func, scope, order, plain = head.func, head.at, head.order, head.kwargs is None
+        parcel = Parcel([], func, CALLS if plain else KWCALLS, scope.place, order, scope.depth)
+        futures, calls = parcel.futures, []
+        for _ in range(self.chunk_size(len(level), func) if self.retries else 1):
+            item = level[0] if level else None
+            if type(item) is not Future or item.func is not func or item.at is not scope or item.order != order:
                 break
-            if item.order != futures[-1].order + 1 or item.state != PENDING or bool(item.kwargs) != bool(head.kwargs):
+            if item.state != PENDING or (item.kwargs is None) is not plain:
                 break
+            order += 1
+            calls.append(item.args if plain else (item.args, item.kwargs))
             futures.append(level.popleft())
-        mode = KWCALLS if head.kwargs else CALLS
-        calls = [(f.args, f.kwargs) for f in futures] if mode == KWCALLS else [f.args for f in futures]
-        parcel = Parcel(futures, head.func, mode, head.at.place, head.order, head.at.depth)
-        for i, future in enumerate(futures):
-            future.state, future.at, future.order = SENT, parcel, i
+            item.state, item.at = SENT, parcel
         return Block(parcel, [calls], 0, 0, len(futures))
 
     def rob(self) -> Optional[Block]:
@@ -4421,7 +4421,7 @@ class Calls(Parking):
 
     def cancel_sent(self, future: Future) -> None:
         """Cancel a task that was carved. If it is not here, ask whoever has it, and wait: done, or the refusal."""
-        scheduler, parcel, index = self.scheduler, future.at, future.order
+        scheduler, parcel, index = self.scheduler, future.at, future.order - future.at.order
 
         def is_home() -> bool:
             with self.lock:
