@@ -121,8 +121,10 @@ SHORT_S = 0.002  # tasks measured shorter are prefetched, and run without the pu
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
 AHEAD_S = 0.01  # what fetching may take at most beside the shortest time seen: a busy owner's pump waits for the GIL
+PATIENCE_S = 0.002  # for a client to send what it was asked for, before others are asked: less has them return theirs
+DOZE_S = 0.05  # for slices of short tasks, until the pump looks whether they are: more holds up others, less costs CPU
 SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
-FLUSH_S = 0.02  # results wait this long for company while tasks are left: less wakes their owner for each slice
+FLUSH_S = 0.04  # results wait this long for company while tasks are left: less wakes their owner for each slice
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
 SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
@@ -250,6 +252,7 @@ CODES = {row.name: row.code for row in MESSAGES}
 NAMES = {row.code: row.name for row in MESSAGES}
 #: The OWNER that an Executor's client is by its straight links to workers: what is so addressed goes past the broker.
 STRAIGHT = OWNER.pack(ORIGIN, 0)
+CLIENT = ORIGIN, 0  # the same, unpacked
 
 
 def message(kind: str, rank: int, incarnation: int, *frames: Any) -> Frames:
@@ -2764,7 +2767,7 @@ class Queue:
         return block.part(block.lo - n, block.lo)
 
     def local_size(self, block: Block) -> int:
-        """Return how many tasks of a block to run in one go here: some milliseconds' worth.
+        """Return how many tasks of a block to run in one go here: some milliseconds' worth, twice that while much is left.
 
         A slice of a reduction is as long as a chunk: what is joined here need not travel.
         """
@@ -2772,6 +2775,8 @@ class Queue:
             return 1
         cost = self.costs.get(cost_key(block.job.func))
         budget_s = LOCAL_SLICE_S if block.job.fold is None else FOLD_CHUNK_S
+        if cost is not None and (block.hi - block.lo) * cost > 4 * LOCAL_SLICE_S:
+            budget_s = max(budget_s, 2 * LOCAL_SLICE_S)
         size = 1 if cost is None else max(1, int(budget_s / (cost + 1e-9)))
         return min(size, max(1, self.max_tasks - self.n_visits)) if self.max_tasks else size
 
@@ -2818,6 +2823,7 @@ class Taker(Queue):
         self.wanted_s, self.fetch_s = 0.0, 0.02  # when a batch was asked for; what it then takes to come, at least
         self.straight = self.asked = False  # there is a straight link to the client; it knows that a batch is wanted
         self.asked_s = 0.0
+        self.from_broker = False  # where the last batch came from
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
@@ -2830,11 +2836,10 @@ class Taker(Queue):
             to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
             to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
 
-    def flush(self, want: bool = False, ahead: bool = False) -> None:
+    def flush(self, want: bool = False) -> None:
         """Send the results that wait for company; `want` one more batch, unless that was said and not answered.
 
-        `ahead`: it has tasks yet; so the broker, who would have others return theirs, is told only if the client knows
-        already, and has not answered.
+        The broker has others return theirs for it: so the client is asked first, and gets some time to answer.
         """
         with self.lock:
             waiting, self.results = self.results, {}
@@ -2842,13 +2847,12 @@ class Taker(Queue):
             ask = want and self.straight and not self.asked
             if ask:
                 self.asked, self.asked_s = True, self.flushed_s
-            tell = want and self.wanted <= self.received and not (ask and ahead)
-            hunger = self.hunger(self.received + 1) if tell else None
+            hunger = self.hunger(self.received + 1) if want and not self.is_told() else None
         if ask:
-            to, *parts = waiting.pop((ORIGIN, 0), [STRAIGHT])
+            to, *parts = waiting.pop(CLIENT, [STRAIGHT])
             self.emit(self.message("NEXT", to, HUNGER.pack(1, 0), *parts))
         for owner, frames in waiting.items():
-            if hunger is None or owner == (ORIGIN, 0):
+            if hunger is None or owner == CLIENT:
                 self.emit(self.message("RESULT", *frames))
             else:
                 self.emit(self.message("NEXT", frames[0], hunger, *frames[1:]))
@@ -2856,9 +2860,13 @@ class Taker(Queue):
         if hunger is not None:
             self.emit(self.message("HUNGRY", hunger))
 
-    def has_asked(self) -> bool:
-        """Return True while everybody who may have batches knows that one is wanted."""
-        return (self.asked or not self.straight) and self.wanted > self.received
+    def is_told(self) -> bool:
+        """Return True while the broker knows that a batch is wanted, or need not know yet."""
+        return self.wanted > self.received or not (self.from_broker or self.is_dry())
+
+    def is_dry(self) -> bool:
+        """Return True if no client has tasks for us: there is none, or it has been asked in vain for some time."""
+        return not self.straight or self.asked and self.clock() - self.asked_s > PATIENCE_S
 
     def hunger(self, wanted: int) -> bytes:
         """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
@@ -2925,8 +2933,8 @@ class Carver(Taker):
             while level:
                 head = level[0]
                 if type(head) is Block:
-                    if head.job.owner and self.clock() < self.late_s:
-                        break  # tasks of others would only go round: they are next here, and their owner is asked too
+                    if self.keeps(head.job):
+                        break
                     if not head.job.abandoned:
                         return self.cut(level, self.block_chunk(head, len(level) - 1))
                     level.popleft()
@@ -2936,6 +2944,11 @@ class Carver(Taker):
                     level.popleft()
                     level.stale -= 1
         return self.rob()
+
+    def keeps(self, job: Job) -> bool:
+        """Say whether tasks of another worker stay: passed on, they would only go round, as they are next here."""
+        early = job.owner is not None and self.clock() < self.late_s
+        return early and not (job.owner == CLIENT and self.is_dry())
 
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
         """Return how many tasks of a block make a chunk; what waits behind it counts, for else its end makes crumbs."""
@@ -2968,6 +2981,8 @@ class Carver(Taker):
     def rob(self) -> Optional[Block]:
         """Take half of what a running slice has not begun, when that is worth it (lock held)."""
         for piece in self.slices:
+            if piece.block.job.owner == CLIENT and self.keeps(piece.block.job):
+                continue
             left = piece.it.__length_hint__()  # type: ignore[attr-defined]
             cost = self.costs.get(cost_key(piece.block.job.func), SHORT_S)
             slow = self.clock() - piece.started_s > 2 * LOCAL_SLICE_S
@@ -3027,7 +3042,7 @@ class Carver(Taker):
     def ship(self, block: Block) -> None:
         """Pickle and send what was carved; what cannot be pickled runs at home."""
         job, start_s, chunk_id = block.job, self.clock(), self.n_chunks
-        if job.owner == (ORIGIN, 0):  # it came straight from the client, which still has it, and knows who wants it
+        if job.owner == CLIENT:  # it came straight from the client, which still has it, and knows who wants it
             head = CHUNK.pack(ORIGIN, 1, job.key[2], block.lo, block.hi - block.lo, 0, 0, 0, 0, 0, 0)
             self.emit(self.message("RETURNED", b"", head))
         elif block.columns is None:
@@ -3163,9 +3178,10 @@ class Scheduler(Carver):
         self.late_s = self.late_s or self.clock() + CHUNK_S  # it came to be run here, not to be passed on
         if frames[2][: OWNER.size] == STRAIGHT:
             self.fetch_s = min(self.clock() - self.asked_s, self.fetch_s * 1.05)
-            self.asked = False
+            self.asked = self.from_broker = False
         else:
             self.fetch_s = min(self.clock() - self.wanted_s, self.fetch_s * 1.05)
+            self.from_broker = True
             self.received += 1
             self.wanted = max(self.wanted, self.received)  # it may have crossed what `sate` said
             self.is_hungry = self.wanted > self.received
@@ -3918,8 +3934,9 @@ class Runner(Baton):
                 scheduler.sate(-1.0)  # what the client sent, the broker does not know of
             pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            if not scheduler.has_asked() and (not left_s or cost + left_s < scheduler.ahead_s()):
-                scheduler.flush(want=True, ahead=True)  # prefetch: the next batch comes while this one runs
+            told = scheduler.is_told() and (scheduler.asked or not scheduler.straight)
+            if not told and (not left_s or cost + left_s < scheduler.ahead_s()):
+                scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
 
@@ -4307,6 +4324,9 @@ class Parking(Runner):
         else:
             room = self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]
             scheduler.flush(want=bool(room))
+            if scheduler.asked and room and scheduler.wanted <= scheduler.received:  # then the broker is asked, too
+                patience_s = max(0.0, scheduler.asked_s + PATIENCE_S - now())
+                timeout = patience_s if timeout is None else min(timeout, patience_s)
         self.corked = False
         with self.lock:
             self.link.flush()
@@ -4863,6 +4883,7 @@ class Pump:
         self.runtime = runtime
         self.asleep = True  # `kick` wakes it
         self.patient = True  # it waits without a time limit
+        self.dozing = False  # it waits for `kick` or a time limit, while the scheduler looks at the link often enough
         self.idling = False  # the scheduler waits on the link itself
         self.watching = False  # this thread waits on the link
         self.long_task = False  # the running task is not known to be short: orders, cancellations … may come meanwhile
@@ -4872,9 +4893,9 @@ class Pump:
 
     def kick(self, soon: bool = False) -> None:
         """Wake the pump (scheduler's thread): there is something to carve, or `soon`, unless it looks anyway."""
-        if not (self.asleep or soon and self.patient):
+        if not (self.asleep or (self.patient if soon else self.dozing)):
             return
-        self.asleep = self.patient = False
+        self.asleep = self.patient = self.dozing = False
         if self.thread is None:
             sys.setswitchinterval(SWITCH_S)
             self.thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
@@ -4912,11 +4933,16 @@ class Pump:
     def plan(self) -> Tuple[bool, Optional[float]]:
         """Decide whether to watch the link, and how long to wait at most: who submits kicks us; time does not."""
         scheduler = self.runtime.scheduler
-        self.asleep = self.patient = True  # from here on `kick` rings; only then look
+        self.asleep = self.patient = self.dozing = True  # from here on `kick` rings; only then look
+        running = not self.idling and any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:])
+        if running and not self.long_task and not self.runtime.outbox.waiting:
+            self.asleep = self.patient = False
+            return False, DOZE_S
+        self.dozing = False
         watch = self.wanted() if not self.idling else self.reads()
         queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
-        busy = not self.idling and (queued or any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:]))
-        timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should
+        busy = running or queued and not self.idling
+        timeout = DOZE_S if busy else None
         if watch and (scheduler.results or ordered and (queued or busy)):
             timeout = 0.005 if ordered else FLUSH_S  # tasks that may be given away only later; results that are to go
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
@@ -4933,7 +4959,7 @@ class Pump:
                 woken = sleep.wait((), timeout)
             elif not (link.edge and self.read()):
                 woken = self.watching_both.wait(runtime.links, timeout)
-            self.watching = self.asleep = False
+            self.watching = self.asleep = self.dozing = False
             kicked = self.bell.fd in woken
             if kicked:
                 self.bell.clear()

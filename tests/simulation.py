@@ -142,7 +142,7 @@ class SimPump(scoop_lite.Pump):
     def __init__(self, worker):
         self.worker, self.runtime = worker, worker.runtime
         self.asleep = self.patient = True
-        self.long_task = False
+        self.long_task = self.dozing = False
         self.idling = self.watching = self.running = False
         self.thread = None  # so the scheduler itself reads the link while it idles
         self.ticket = 0  # only the latest appointment counts
@@ -156,8 +156,8 @@ class SimPump(scoop_lite.Pump):
             self.worker.sim.inside(self.worker, self.iterate)
 
     def kick(self, soon=False):
-        if self.asleep or soon and self.patient:
-            self.asleep = self.patient = False
+        if self.asleep or (self.patient if soon else self.dozing):
+            self.asleep = self.patient = self.dozing = False
             self.appoint(self.worker.sim.rng.random() * 1e-3)
 
     def nudge(self):

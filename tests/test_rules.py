@@ -8,6 +8,7 @@ import fractions
 import functools
 import json
 import pickle
+import select
 import sys
 import threading
 from types import SimpleNamespace
@@ -853,16 +854,47 @@ def test_results_and_hunger_travel_in_one_message(timed):
     assert HUNGER.unpack(timed.last()[1]) == (1, 3)
 
 
+def straight_batch(scheduler, chunk=5, n=4):
+    """What a client sends to its neighbour, to whom it is rank 0 of incarnation 0."""
+    head = CHUNK.pack(*scoop_lite.CLIENT, chunk, 0, n, 0, 0, scoop_lite.CALLS, 0, 0, 1)
+    function = scoop_lite.dumps_whole((len, None))
+    return scheduler.message("BATCH", function, head, *scoop_lite.dumps([[("a",)] * n]))
+
+
 def test_the_next_batch_is_asked_of_the_client_before_the_broker_has_others_return_theirs(timed):
-    timed.straight = True
-    timed.flush(want=True, ahead=True)
+    timed.straight, timed.rank = True, 3
+    timed.flush(want=True)
     assert timed.messages() == ["NEXT"] and timed.last()[1] == scoop_lite.STRAIGHT and not timed.is_hungry
-    timed.flush(want=True, ahead=True)  # a slice later: the client has none
+    timed.at_s += scoop_lite.PATIENCE_S * 0.9
+    timed.flush(want=True)
+    assert timed.messages() == ["NEXT"]
+    timed.at_s += scoop_lite.PATIENCE_S * 0.2  # the client has none
+    timed.flush(want=True)
+    timed.flush(want=True)
     assert timed.messages() == ["NEXT", "HUNGRY"] and timed.is_hungry
-    timed.asked = False
+    timed.on_batch(straight_batch(timed))
     timed.sate(-1.0)
-    timed.flush(want=True)  # nothing is left to do here
-    assert timed.messages()[3:] == ["NEXT", "HUNGRY"] and timed.has_asked()
+    timed.flush(want=True)
+    assert timed.messages()[3:] == ["NEXT"]
+    _, *batch = straight_batch(timed)
+    batch[1] = CHUNK.pack(2, 1, *CHUNK.unpack(batch[1])[2:])
+    timed.on_batch(timed.message("BATCH", *batch))
+    timed.flush(want=True)  # another worker's tasks: whoever has such ones is asked at once
+    assert timed.messages()[4:] == ["HUNGRY"]
+
+
+def test_the_clients_tasks_stay_here_while_it_may_have_others_for_who_is_hungry(timed):
+    timed.straight, timed.rank, timed.live = True, 3, 3
+    timed.note_cost(len, 0.001)
+    timed.on_batch(straight_batch(timed, n=20))
+    timed.late_s = timed.clock() + scoop_lite.CHUNK_S
+    piece = running(timed, visit(timed, owner=scoop_lite.CLIENT, n=9))
+    assert timed.take_away() is None and piece.block.hi == 9
+    timed.flush(want=True)
+    assert timed.take_away() is None
+    timed.at_s += scoop_lite.PATIENCE_S * 1.1  # asked in vain
+    first, second = timed.take_away(), timed.take_away()
+    assert (first.lo, first.hi, second.lo, second.hi) == (0, 20, 5, 9) and piece.block.hi == 1
 
 
 def test_futures_that_travel_together_are_of_one_function_one_parent_and_in_order(scheduler):
@@ -1319,6 +1351,30 @@ def test_half_of_what_a_slice_has_not_begun_is_taken_if_that_is_worth_it(timed):
     running(timed, block(9)).block.job.abandoned = True
     timed.at_s += 1
     assert timed.rob() is None
+
+
+def test_the_pump_dozes_while_the_scheduler_looks_at_its_link_between_short_slices():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    pump = runtime.pump = scoop_lite.Pump(runtime)
+    pump.thread = threading.current_thread()  # so that `kick` rings
+    rung = lambda: bool(select.select([pump.bell.fd], [], [], 0)[0])  # noqa: E731
+    piece = running(runtime.scheduler, block(5))
+    assert pump.plan() == (False, scoop_lite.DOZE_S)
+    pump.kick(soon=True)  # another slice
+    assert not rung()
+    pump.kick()  # a task that is not known to be short
+    assert rung() and not pump.dozing
+    pump.bell.clear()
+    pump.long_task = True
+    assert pump.plan() == (True, scoop_lite.DOZE_S) and pump.watching and not pump.dozing
+    pump.long_task = False
+    runtime.outbox.waiting.append([b""])  # for credit
+    assert pump.plan()[0] is True
+    runtime.outbox.waiting.clear()
+    piece.block.hi = 1  # the rest was taken away, as it took too long
+    assert pump.plan() == (False, None) and pump.asleep
+    runtime.scheduler.sent[0] = None  # something is expected
+    assert pump.plan() == (True, None)
 
 
 def test_others_tasks_are_passed_on_only_when_what_runs_here_takes_too_long(timed):
