@@ -2767,7 +2767,7 @@ class Queue:
         return block.part(block.lo - n, block.lo)
 
     def local_size(self, block: Block) -> int:
-        """Return how many tasks of a block to run in one go here: some milliseconds' worth, twice that while much is left.
+        """Return how many tasks of a block to run in one go here: some milliseconds' worth, more while much is left.
 
         A slice of a reduction is as long as a chunk: what is joined here need not travel.
         """
