@@ -4942,7 +4942,7 @@ class Pump:
         watch = self.wanted() if not self.idling else self.reads()
         queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
         busy = running or queued and not self.idling
-        timeout = DOZE_S if busy else None
+        timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should
         if watch and (scheduler.results or ordered and (queued or busy)):
             timeout = 0.005 if ordered else FLUSH_S  # tasks that may be given away only later; results that are to go
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch

@@ -1366,7 +1366,7 @@ def test_the_pump_dozes_while_the_scheduler_looks_at_its_link_between_short_slic
     assert rung() and not pump.dozing
     pump.bell.clear()
     pump.long_task = True
-    assert pump.plan() == (True, scoop_lite.DOZE_S) and pump.watching and not pump.dozing
+    assert pump.plan() == (True, 0.05) and pump.watching and not pump.dozing
     pump.long_task = False
     runtime.outbox.waiting.append([b""])  # for credit
     assert pump.plan()[0] is True
