@@ -1086,10 +1086,10 @@ class Member:
 class Orders:
     """The broker's register of all workers; who of them is hungry, who is to carve: demand and supply, by counts.
 
-    What would cost n² messages, and is not done: ask all suppliers for each hungry worker (few are, then twice as
-    many …, unless batches come at a good pace); tell all of them how many are hungry (who filled an order last is; of
-    others, one batch will do, with which they take the first place); withdraw orders when nobody is hungry any more
-    (one batch too many from each comes back to it, RETURNED, and that order is filled).
+    Three things would cost n² messages, and are not done. To ask all suppliers for each hungry worker: two are asked,
+    then twice as many …, unless batches come at a good pace. To tell them all how many are hungry: who filled an order
+    last is told; of others one batch is wanted, with which they take the first place. To withdraw orders when nobody is
+    hungry any more: one batch too many from each comes back to it, RETURNED, and that order is filled.
     """
 
     def __init__(self, send: Send, send_agent: Send, report: Callable[[str], None], welcome: Dict[str, Any]) -> None:
