@@ -1105,7 +1105,7 @@ class Orders:
         self.last_supplier: Optional[Member] = None  # who filled an order last
         self.width = 2  # suppliers that hold an order at once; doubles while somebody is hungry
         self.widen_s = 0.0  # when to double it
-        self.n_given = 0  # batches given to hungry workers since it was last thought of
+        self.n_given = 0  # batches given to hungry workers since `width` was last looked at
 
     def start(self, host: int, ranks: Iterable[int]) -> None:
         """Have an agent start workers of these ranks, each as a new incarnation."""
@@ -2776,7 +2776,7 @@ class Queue:
         cost = self.costs.get(cost_key(block.job.func))
         budget_s = LOCAL_SLICE_S if block.job.fold is None else FOLD_CHUNK_S
         if cost is not None and (block.hi - block.lo) * cost > 4 * LOCAL_SLICE_S:
-            budget_s = max(budget_s, 2 * LOCAL_SLICE_S)
+            budget_s = max(budget_s, 2 * LOCAL_SLICE_S)  # to look at the link takes time, too
         size = 1 if cost is None else max(1, int(budget_s / (cost + 1e-9)))
         return min(size, max(1, self.max_tasks - self.n_visits)) if self.max_tasks else size
 
@@ -2823,7 +2823,7 @@ class Taker(Queue):
         self.wanted_s, self.fetch_s = 0.0, 0.02  # when a batch was asked for; what it then takes to come, at least
         self.straight = self.asked = False  # there is a straight link to the client; it knows that a batch is wanted
         self.asked_s = 0.0
-        self.from_broker = False  # where the last batch came from
+        self.from_broker = False  # the last batch was another worker's, so there may be more of these
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
@@ -2946,7 +2946,10 @@ class Carver(Taker):
         return self.rob()
 
     def keeps(self, job: Job) -> bool:
-        """Say whether tasks of another worker stay: passed on, they would only go round, as they are next here."""
+        """Say whether tasks of another worker stay: passed on, they would only go round, as they are next here.
+
+        Those of an Executor's client go back once it has no others for whoever is hungry.
+        """
         early = job.owner is not None and self.clock() < self.late_s
         return early and not (job.owner == CLIENT and self.is_dry())
 
@@ -2982,7 +2985,7 @@ class Carver(Taker):
         """Take half of what a running slice has not begun, when that is worth it (lock held)."""
         for piece in self.slices:
             if piece.block.job.owner == CLIENT and self.keeps(piece.block.job):
-                continue
+                continue  # who is hungry gets others from the client
             left = piece.it.__length_hint__()  # type: ignore[attr-defined]
             cost = self.costs.get(cost_key(piece.block.job.func), SHORT_S)
             slow = self.clock() - piece.started_s > 2 * LOCAL_SLICE_S
@@ -4876,7 +4879,9 @@ class Pump:
     """A daemon thread that serves the broker's orders while user code computes.
 
     It sleeps while there is nothing to carve, flush or expect, and while the scheduler itself waits on the link, but
-    for `reads`; else it waits on the link. It never runs user code, except what pickling calls.
+    for `reads`. It dozes while short tasks run in slices: between these the scheduler looks at the link, and to wait
+    there too would make both threads want the GIL for each message. Else it waits on the link. It never runs user code,
+    except what pickling calls.
     """
 
     def __init__(self, runtime: Runtime) -> None:
@@ -4935,7 +4940,8 @@ class Pump:
         scheduler = self.runtime.scheduler
         self.asleep = self.patient = self.dozing = True  # from here on `kick` rings; only then look
         running = not self.idling and any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:])
-        if running and not self.long_task and not self.runtime.outbox.waiting:
+        folds = any(piece.block.job.fold is not None for piece in scheduler.slices[:])  # in slices of half a second
+        if running and not (self.long_task or folds or self.runtime.outbox.waiting):
             self.asleep = self.patient = False
             return False, DOZE_S
         self.dozing = False

@@ -1371,6 +1371,9 @@ def test_the_pump_dozes_while_the_scheduler_looks_at_its_link_between_short_slic
     runtime.outbox.waiting.append([b""])  # for credit
     assert pump.plan()[0] is True
     runtime.outbox.waiting.clear()
+    piece.block.job.fold = max  # a reduction's slice is long, and nobody looks meanwhile
+    assert pump.plan() == (False, 0.05) and not pump.dozing
+    piece.block.job.fold = None
     piece.block.hi = 1  # the rest was taken away, as it took too long
     assert pump.plan() == (False, None) and pump.asleep
     runtime.scheduler.sent[0] = None  # something is expected
