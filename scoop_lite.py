@@ -451,6 +451,7 @@ class StreamLink:
         self.silent = False  # that is why; whoever is at the other end may still be there
         self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
         self.n_in = self.n_out = 0  # bytes
+        self.unread = False  # there may be more than the last `receive` has read
         read = self.sock.recv if self.sock else functools.partial(os.read, reader.fileno())
         self.read: Callable[[int], bytes] = self.read_with_descriptors if passes_descriptors else read
         self.ends = {self.reader: selectors.EVENT_READ, self.writer: selectors.EVENT_WRITE}  # what each is good for
@@ -534,7 +535,7 @@ class StreamLink:
 
         A short read means that the socket is empty: asking again would only cost a system call.
         """
-        codec = self.codec
+        codec, self.unread = self.codec, False
         try:
             while budget > 0 and not self.closed:
                 if codec.big is not None:
@@ -552,6 +553,8 @@ class StreamLink:
                 self.last_heard_s = now()
                 if n < full:
                     break
+            else:
+                self.unread = True
         except BlockingIOError:
             pass
         except OSError as error:  # a PeerError is one, too
@@ -918,6 +921,7 @@ class ZmqLink:
     closed = ""
     out = ()  # what waits to be written is libzmq's business
     n_in = n_out = 0  # bytes
+    unread = False  # `receive` reads all
 
     def __init__(self, endpoint: str, server_key: str, public: str, secret: str) -> None:
         import zmq  # an optional accelerator, imported only where it is used: it takes 40 ms
@@ -3592,7 +3596,8 @@ class Mailbox:
         if config.verbose > 0 or config.trace:
             self.recorder = self.scheduler.recorder = self.teller
         self.bell = Bell()
-        self.waits = Waits(self.bell.fd, *(found.fileno() for found in self.links))
+        fds = [found.fileno() for found in self.links]
+        self.waits = Waits(self.bell.fd, *fds, shared=config.capacity > 0 and not link.edge)
         self.waits_for_pump = Waits(self.bell.fd)
 
     def emit(self, frames: Frames) -> None:
@@ -3676,13 +3681,13 @@ class Mailbox:
         with self.lock:
             if self.link is None:
                 return 0
-            n = 0
+            n, unread = 0, False
             for link in self.links[:]:
                 if woken is None or link.edge or link.fd in woken:
                     if link.out:
                         link.flush()
                     arrived = link.receive()
-                    n += len(arrived)
+                    n, unread = n + len(arrived), unread or link.unread
                     self.take_in(arrived)
                     if link.closed and link is not self.link:
                         self.drop(link)
@@ -3694,6 +3699,8 @@ class Mailbox:
                 self.post(ready)
         if ready and self.link.edge:
             self.look_again()
+        if unread and self.pump is not None:
+            self.pump.nudge()  # whom the kernel has not told of it, if we were waiting
         while self.scheduler.answers:
             self.emit(self.scheduler.answers.popleft())
         return n
@@ -3786,8 +3793,13 @@ class Porch(Mailbox):
                 if self.link.ready():
                     return {}
         start_s = now()
-        waits = self.waits if self.pump is None or not self.pump.reads() else self.waits_for_pump
-        woken = waits.wait(self.links, timeout)
+        pump_reads = self.pump is not None and self.pump.reads() and not self.waits.shared
+        try:
+            woken = (self.waits_for_pump if pump_reads else self.waits).wait(self.links, timeout)
+        except BaseException:  # an interrupt
+            if self.pump is not None:
+                self.pump.nudge()  # what has woken us as well, it was not told of
+            raise
         if woken.pop(self.bell.fd, None) is not None:
             self.bell.clear()
         self.polled_s = now()  # whoever waited is going to read
@@ -3935,7 +3947,8 @@ class Runner(Baton):
         if pump.long_task:
             if scheduler.straight and scheduler.wanted > scheduler.received:
                 scheduler.sate(-1.0)  # what the client sent, the broker does not know of
-            pump.kick()
+            if not pump.watching:
+                pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
             told = scheduler.is_told() and (scheduler.asked or not scheduler.straight)
             if not told and (not left_s or cost + left_s < scheduler.ahead_s()):
@@ -4634,7 +4647,9 @@ class Runtime(Calls):
         if name not in self.constants:
             if self.link is None:
                 return None
-            self.wait_until(lambda: name in self.constants, timeout, self.waiting_for.setdefault(name, []).append)
+            waiters = self.waiting_for.setdefault(name, [])
+            self.wait_until(lambda: name in self.constants, timeout, waiters.append)
+            waiters[:] = [waiter for waiter in waiters if waiter.strand is not None]  # a program may ask often
         value = self.constants.get(name)
         if type(value) is Pickled:
             value = self.constants[name] = loads(value)
@@ -4835,15 +4850,22 @@ def flush_output() -> None:
             pass
 
 
-class Waits:
-    """Waits until one of some descriptors can be read, by the cheapest call that the platform has. One thread."""
+EXCLUSIVE = getattr(select, "EPOLLEXCLUSIVE", 0)
 
-    def __init__(self, *fds: int) -> None:
-        self.fds, self.poll = fds, None
-        if hasattr(select, "poll"):
-            self.poll = select.poll()
-            for fd in fds:
-                self.poll.register(fd, select.POLLIN)
+
+class Waits:
+    """Waits until one of some descriptors can be read, by the cheapest call that the platform has. One thread.
+
+    `shared`: another thread waits for them, too, and the kernel is to wake one of the two: whose Waits was made first,
+    if he is waiting. Only Linux can do that; elsewhere this attribute is False, and both are woken.
+    """
+
+    def __init__(self, *fds: int, shared: bool = False) -> None:
+        self.fds, self.shared = fds, shared and EXCLUSIVE != 0
+        make: Any = select.epoll if self.shared else getattr(select, "poll", None)
+        self.poll = make and make()
+        for fd in fds if make else ():
+            self.poll.register(fd, select.POLLIN | EXCLUSIVE * self.shared)
 
     def wait(self, links: Sequence[Any] = (), timeout: Optional[float] = None) -> Dict[int, int]:
         """Wait, at most `timeout` seconds, until one can be read, or one of the links go on writing; return which."""
@@ -4851,6 +4873,8 @@ class Waits:
         if self.poll is None:
             readable, writable, _ = select.select(self.fds, writes, [], timeout)
             return dict.fromkeys(readable + writable, 0)
+        if self.shared:
+            return Waits(*self.fds).wait(links, timeout) if writes else dict(self.poll.poll(timeout))
         for fd in writes:
             self.poll.register(fd, select.POLLOUT | (select.POLLIN if fd in self.fds else 0))
         try:
@@ -4866,7 +4890,7 @@ class Waits:
         """Wait for one more descriptor."""
         self.fds += (link.fileno(),)
         if self.poll is not None:
-            self.poll.register(link.fileno(), select.POLLIN)
+            self.poll.register(link.fileno(), select.POLLIN | EXCLUSIVE * self.shared)
 
     def forget(self, link: Any) -> None:
         """Wait for a link no more, that is about to be closed."""
@@ -4901,12 +4925,17 @@ class Pump:
         if not (self.asleep or (self.patient if soon else self.dozing)):
             return
         self.asleep = self.patient = self.dozing = False
-        if self.thread is None:
-            sys.setswitchinterval(SWITCH_S)
-            self.thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
-            self.thread.start()
-        else:
+        if self.thread is not None:
             self.bell.ring()
+            return
+        thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # we do not come here again, as nobody sets `asleep`
+            logger.warning("%s to serve others while a task runs: they wait for its end; see `ulimit -u`", error)
+        else:
+            sys.setswitchinterval(SWITCH_S)
+            self.thread = thread
 
     def nudge(self) -> None:
         """Have the pump look at the link again, if it waits on it."""
@@ -4958,7 +4987,9 @@ class Pump:
         runtime = self.runtime
         sleep = Waits(self.bell.fd)
         for link in iter(lambda: runtime.link, None):
-            self.watching_both = self.watching_both or Waits(self.bell.fd, *(each.fileno() for each in runtime.links))
+            if self.watching_both is None:
+                fds = [each.fileno() for each in runtime.links]
+                self.watching_both = Waits(self.bell.fd, *fds, shared=runtime.waits.shared)
             watch, timeout = self.plan()
             woken: Dict[int, int] = {}
             if not watch:
@@ -6876,6 +6907,13 @@ def died(rank: int, incarnation: int, pid: int, code: int, how: str) -> Frames:
     return message("DIED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid, code=code, how=how))
 
 
+def not_started(rank: int, incarnation: int, error: OSError, fds: Iterable[int]) -> Frames:
+    """Close the descriptors made for a worker that could not be started; build the message that says so."""
+    for fd in fds:
+        os.close(fd)
+    return died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`")
+
+
 class Agent:
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
 
@@ -7046,15 +7084,17 @@ class Agent:
         with contextlib.suppress(MisuseError):  # no greenlets, though they are wanted: the worker says so
             self.prepared = self.prepared or prepare(self.config)
         flush_output()
+        ends: List[Tuple[int, int]] = []
         try:
             ours, theirs = socket.socketpair()
             straight = socket.socketpair() if self.config.is_straight else ()
-            life_out, life_in = os.pipe()
-            pipes = [] if rank == ORIGIN and self.local else [os.pipe(), os.pipe()]
+            for _ in range(1 if rank == ORIGIN and self.local else 3):
+                ends.append(os.pipe())
             pid = os.fork()
         except OSError as error:
-            self.link.send(died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`"))
+            self.link.send(not_started(rank, incarnation, error, itertools.chain(*ends)))
             return
+        (life_out, life_in), *pipes = ends
         if pid == 0:
             os.close(life_in)
             for sock in (ours, *straight[:1]):
@@ -7155,7 +7195,11 @@ class LoopbackAgent(Agent):
         python, *words = compiled_command()
         if rank != ORIGIN:
             how.update(stdin=subprocess.DEVNULL, start_new_session=True, creationflags=NEW_GROUP)
-        process = subprocess.Popen([self.config.python or python, *words, WORKER, str(number)], **how)
+        try:
+            process = subprocess.Popen([self.config.python or python, *words, WORKER, str(number)], **how)
+        except OSError as error:
+            self.link.send(not_started(rank, incarnation, error, (life_out, life_in)))
+            return
         os.close(life_out)
         child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
@@ -7788,8 +7832,13 @@ class Writer:
             return
         self.lines.append((stream, data))
         if self.thread is None:
-            self.thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
-            self.thread.start()
+            thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the user may have no more threads: then that is what is to be said
+                self.write()
+                return
+            self.thread = thread
         self.work.release()
 
     def drain(self, timeout_s: float) -> None:
@@ -7802,21 +7851,25 @@ class Writer:
         """Write, in the thread that may block when a terminal is stopped or a reader is slow."""
         while True:
             self.work.acquire()
-            stream, data = self.lines[0]
-            done = 0
-            while done < len(data) and stream not in self.broken:
-                # The origin writes to the user's pipe, too: only what is so short goes in as a whole, in whole lines.
-                end = stream <= 2 and data.rfind(b"\n", done, done + PIPE_BUF) + 1 or len(data)
-                try:
-                    done += os.write(stream, memoryview(data)[done:end])
-                except BlockingIOError:
-                    select.select([], [stream], [])
-                except OSError as error:
-                    self.broken.add(stream)  # whoever read it has gone, as `script | head` does; or else
-                    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                        self.lost = str(error)
-            self.lines.popleft()
-            self.wake()
+            self.write()
+
+    def write(self) -> None:
+        """Write what is next."""
+        stream, data = self.lines[0]
+        done = 0
+        while done < len(data) and stream not in self.broken:
+            # The origin writes to the user's pipe, too: only what is so short goes in as a whole, in whole lines.
+            end = stream <= 2 and data.rfind(b"\n", done, done + PIPE_BUF) + 1 or len(data)
+            try:
+                done += os.write(stream, memoryview(data)[done:end])
+            except BlockingIOError:
+                select.select([], [stream], [])
+            except OSError as error:
+                self.broken.add(stream)  # whoever read it has gone, as `script | head` does; or else
+                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                    self.lost = str(error)
+        self.lines.popleft()
+        self.wake()
 
 
 class Links:
@@ -8053,7 +8106,10 @@ class Launcher(Links):
         else:
             life_out, life_in = os.pipe()
             flush_output()
-            site.pid = os.fork()
+            try:
+                site.pid = os.fork()
+            except OSError as error:
+                sys.exit(f"scoop_lite: the agent of this host cannot be started: {error.strerror}; see `ulimit -a`")
             if site.pid == 0:
                 ours.close()
                 os.close(life_in)

@@ -102,7 +102,7 @@ class SimLock:
 class SimLink:
     """A worker's end of its link; what the broker sends arrives in `arrived` when its delay is over."""
 
-    edge = False
+    edge = unread = False
     out = ()
 
     def __init__(self, worker):

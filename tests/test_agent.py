@@ -6,6 +6,7 @@ With processes and faults it is tried in `test_cleanliness.py`, `test_faults.py`
 from __future__ import annotations
 
 import builtins
+import errno
 import functools
 import io
 import json
@@ -13,7 +14,9 @@ import math
 import os
 import signal
 import socket
+import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -212,6 +215,59 @@ def test_a_death_is_told_after_all_that_the_worker_had_to_say(held):
     death = json.loads(bytes(found[-1][1][0]))
     assert (death["rank"], death["incarnation"], death["code"]) == (1, 1, -9) and "SIGKILL" in death["how"]
     assert not held.agent.children and theirs.fileno() == -1
+
+
+def n_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_a_worker_that_cannot_be_started_leaves_no_descriptor_behind(held, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(os, "fork", refuse)
+    held.agent.config = Config(n=1, threads=1)
+    before = n_descriptors()
+    for incarnation in range(1, 4):
+        held.agent.start_worker(3, incarnation, {})
+    assert n_descriptors() == before and not held.agent.children
+    told = [json.loads(bytes(frames[0])) for kind, frames in held.told() if kind == "DIED"]
+    assert [(death["rank"], death["incarnation"], death["pid"]) for death in told] == [(3, 1, 0), (3, 2, 0), (3, 3, 0)]
+    assert {death["how"] for death in told} == {
+        "could not be started: Resource temporarily unavailable; see `ulimit -a`"
+    }
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_an_interpreter_that_cannot_be_started_leaves_its_agent_alive(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    ours, theirs = map(scoop_lite.StreamLink, socket.socketpair())
+    agent = scoop_lite.LoopbackAgent(theirs, Config(n=2, threads=1), [])
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    before = n_descriptors()
+    agent.start_worker(1, 1, {})
+    assert n_descriptors() == before and not agent.children
+    ours.flush()
+    (death,) = [json.loads(bytes(frames[1])) for frames in ours.receive()]
+    assert death["how"] == "could not be started: Cannot allocate memory; see `ulimit -a`"
+    agent.door.close()
+
+
+def test_without_a_thread_for_them_lines_are_written_all_the_same(monkeypatch):
+    def refuse(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    reader, pipe = os.pipe()
+    writer = scoop_lite.Writer(lambda: None)
+    writer.put(pipe, b"one\n")
+    writer.put(pipe, b"two\n")
+    assert os.read(reader, 100) == b"one\ntwo\n" and not writer.lines
+    os.close(reader)
+    os.close(pipe)
 
 
 @pytest.mark.parametrize("code, how", [

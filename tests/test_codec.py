@@ -231,6 +231,47 @@ def collect(link, n, limit_s=20.0):
     return plain(found)
 
 
+@pytest.mark.skipif(not scoop_lite.EXCLUSIVE, reason="this system always wakes both")
+@pytest.mark.parametrize("first_waits", (True, False))
+def test_of_two_threads_that_wait_for_a_link_one_is_woken_and_rather_the_first(first_waits):
+    ours, theirs = socket.socketpair()
+    order = [scoop_lite.Waits(ours.fileno(), shared=True) for _ in range(2)]
+    woken = [None, None]
+
+    def wait(i):
+        woken[i] = order[i].wait((), 0.5)
+
+    threads = [threading.Thread(target=wait, args=(i,)) for i in ((1, 0) if first_waits else (1,))]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.25)  # they wait
+    theirs.send(b"!")
+    for thread in threads:
+        thread.join()
+    assert woken == ([{ours.fileno(): 1}, {}] if first_waits else [None, {ours.fileno(): 1}])
+    assert order[0].wait((), 0) == {ours.fileno(): 1}  # it has not been read
+    assert order[1].wait((), 0) == ({} if first_waits else {ours.fileno(): 1})  # nobody tells the other one later
+    ours.close()
+    theirs.close()
+
+
+@pytest.mark.parametrize("shared", (True, False))
+def test_who_has_something_to_write_waits_for_that_too(shared):
+    ours, theirs = socket.socketpair()
+    link = StreamLink(ours)
+    waits = scoop_lite.Waits(link.fileno(), shared=shared)
+    assert waits.wait([link], 0) == {link.fileno(): select.POLLOUT}
+    link.flush()
+    assert waits.wait([link], 0) == {}
+    waits.forget(link)
+    theirs.send(b"!")
+    assert waits.wait([link], 0) == {}
+    waits.add(link)
+    assert waits.wait([link], 0) == {link.fileno(): select.POLLIN}
+    link.close()
+    theirs.close()
+
+
 @pytest.mark.parametrize("family", ("unix", "tcp", "pipes"))
 def test_two_links_talk(family):
     make = {"unix": socket.socketpair, "tcp": tcp_pair}.get(family)

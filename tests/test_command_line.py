@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 from pathlib import Path
@@ -558,6 +559,37 @@ def test_what_a_full_disk_does_not_take_is_told_and_no_success(launch_once):
     outcome = launch_once.run(small, python=["sh"]).finish()
     text = "scoop_lite: --log or --trace could not all be written: [Errno 27] File too large\n"
     assert (outcome.returncode, outcome.stderr) == (1, text)
+
+
+@pytest.mark.parametrize("n_processes, status, told", [
+    (1, 1, "scoop_lite: the agent of this host cannot be started: Resource temporarily unavailable; see `ulimit -a`"),
+    (2, 1, "scoop_lite: the origin (pid 0) could not be started: Resource temporarily unavailable; see `ulimit -a`"),
+    (4, 0, "can't start new thread to serve others while a task runs: they wait for its end; see `ulimit -u`"),
+])  # fmt: skip
+def test_a_user_who_may_have_few_processes_is_told_so_and_gets_what_is_possible(n_processes, status, told):
+    """Two workers need four; their threads, and that which writes for the launcher, can be missed."""
+    if getattr(os, "geteuid", lambda: 1)() != 0:
+        pytest.skip("needs root, to become a user who has no processes yet")
+    pytest.importorskip("greenlet")
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        shutil.copy(CHECKOUT / "scoop_lite.py", place)
+
+        def become_another():
+            os.setgid(54321 + n_processes)  # each a user of its own
+            os.setuid(54321 + n_processes)
+            resource.setrlimit(resource.RLIMIT_NPROC, (n_processes, n_processes))
+
+        how = {"preexec_fn": become_another, "cwd": place, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        try:
+            subprocess.run([sys.executable, "-c", "import greenlet"], check=True, timeout=60, **how)
+        except (OSError, subprocess.SubprocessError):
+            pytest.skip("another user cannot run this Python")
+        code = "from scoop_lite import futures; print(sum(futures.map(abs, range(100_000))))"
+        words = ["scoop_lite.py", "-n", "2", "--strands", "greenlet", "-c", code]
+        done = subprocess.run([sys.executable, *words], universal_newlines=True, timeout=60, **how)
+    assert done.returncode == status and told in done.stderr and "Traceback" not in done.stderr, done
+    assert done.stdout == ("" if status else "4999950000\n")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

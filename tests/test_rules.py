@@ -9,6 +9,7 @@ import functools
 import json
 import pickle
 import select
+import socket
 import sys
 import threading
 from types import SimpleNamespace
@@ -1588,3 +1589,73 @@ def test_the_pump_tells_an_idle_scheduler_what_came_and_that_the_link_has_ended(
     pump = scoop_lite.Pump(SimpleNamespace(receive=lambda: n, inbox=inbox, wake=lambda: woken.append(1)))
     pump.idling = idling
     assert pump.read() == n and len(woken) == wakes
+
+
+@pytest.fixture
+def linked():
+    """A runtime with a link to the other end of a socket, and a pump whose bell can be heard."""
+    ours, theirs = socket.socketpair()
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=2))
+    runtime.connect(runtime.config, 1, 1, scoop_lite.StreamLink(ours))
+    runtime.peer = scoop_lite.StreamLink(theirs)
+    runtime.peer.flush()
+    runtime.receive()
+    runtime.pump.thread = threading.current_thread()  # which `kick` need not start
+    runtime.rung = lambda: bool(select.select([runtime.pump.bell.fd], [], [], 0)[0])
+    yield runtime
+    runtime.link.close()
+    runtime.peer.close()
+
+
+def test_a_pump_that_watches_the_link_is_left_alone_when_a_long_task_begins(linked):
+    linked.pump.asleep = True  # for `submit`: there is an order, and nothing to fill it with
+    linked.pump.watching = True
+    linked.prepare(identity, 1)
+    assert linked.pump.long_task and not linked.rung()
+    linked.pump.watching = False
+    linked.prepare(identity, 1)
+    assert linked.rung()
+
+
+def test_what_the_scheduler_leaves_in_the_link_is_for_the_pump_to_read(linked, monkeypatch):
+    """The kernel has told only one of the two that something came."""
+    linked.pump.watching, linked.pump.thread = True, None
+    monkeypatch.setattr(linked.link, "receive", functools.partial(linked.link.receive, 1 << 16))
+    linked.peer.send([bytes(30_000)] * 3)
+    linked.receive()
+    assert linked.link.unread and linked.rung()
+    linked.pump.bell.clear()
+    linked.receive()
+    assert not linked.link.unread and not linked.rung()
+    assert [list(map(len, frames)) for frames in linked.inbox] == [[30_000] * 3]
+
+
+def test_a_wait_that_is_interrupted_passes_on_what_may_have_ended_it(linked, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    linked.pump.watching, linked.pump.thread = True, None
+    monkeypatch.setattr(linked.waits, "wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        linked.wait_link(None)
+    assert linked.rung()
+
+
+def test_without_a_thread_for_the_pump_tasks_go_on_and_the_user_is_told_once(linked, monkeypatch, caplog):
+    def no_thread(_):
+        raise RuntimeError("can't start new thread")
+
+    linked.pump.thread = None
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    for _ in range(3):
+        linked.prepare(identity, 1)
+    assert [r.getMessage() for r in caplog.records] == [
+        "can't start new thread to serve others while a task runs: they wait for its end; see `ulimit -u`"
+    ]
+    assert not linked.pump.reads()
+
+
+def test_who_asks_in_vain_for_a_constant_leaves_nothing_behind(linked):
+    for _ in range(3):
+        assert linked.get_constant("nobody sets this", 0.0) is None
+    assert not linked.waiting_for["nobody sets this"]
