@@ -4928,6 +4928,8 @@ class Pump:
         if self.thread is not None:
             self.bell.ring()
             return
+        fds = [link.fileno() for link in self.runtime.links]
+        self.watching_both = Waits(self.bell.fd, *fds, shared=self.runtime.waits.shared)
         thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
         try:
             thread.start()
@@ -4987,15 +4989,12 @@ class Pump:
         runtime = self.runtime
         sleep = Waits(self.bell.fd)
         for link in iter(lambda: runtime.link, None):
-            if self.watching_both is None:
-                fds = [each.fileno() for each in runtime.links]
-                self.watching_both = Waits(self.bell.fd, *fds, shared=runtime.waits.shared)
             watch, timeout = self.plan()
             woken: Dict[int, int] = {}
             if not watch:
                 woken = sleep.wait((), timeout)
             elif not (link.edge and self.read()):
-                woken = self.watching_both.wait(runtime.links, timeout)
+                woken = self.watching_both.wait(runtime.links, timeout)  # type: ignore[union-attr]
             self.watching = self.asleep = self.dozing = False
             kicked = self.bell.fd in woken
             if kicked:
