@@ -93,16 +93,29 @@ import warnings
 import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
-from typing import AbstractSet, Any, Callable, Deque, Dict, ForwardRef, FrozenSet, Iterable, Iterator, List, Mapping
-
-# isort: split
-from typing import NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 try:
     import fcntl
     import resource
 except ImportError:  # not on Windows
     fcntl = resource = None  # type: ignore[assignment]
+
+if __name__ != "__main__":  # a program reads no annotations, and to import this would take its start 5 ms
+    from typing import AbstractSet, Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping
+
+    # isort: split
+    from typing import Optional, Sequence, Set, Tuple, Union
+
+    Frames = List[Any]  # a message: bytes, bytearray or memoryview each
+    Send = Callable[..., None]  # to a Member, or the agent of the host with a number: frames
+    ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
+    Ranges = List[Tuple[int, int]]  # [first, end) each
+    Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
+    Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
+    Watched = Tuple[Callable[[], bool], "Waiter"]  # a condition, and who is to be woken when it holds
+    # Tasks of one function that a strand is running one after another: function, arguments and keyword arguments of the
+    # first; when it began, and was made (or None); the Visit that they belong to, or None for this worker's own.
+    Run = Tuple[Any, Any, Any, float, Optional[float], Optional["Visit"]]
 
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
@@ -200,9 +213,6 @@ CHUNK = struct.Struct("!IIQIIIBBQQH")  # owner, inc., chunk id, first, count, de
 PART = struct.Struct("!QIIQBI")  # chunk id, first, count, nanoseconds they took, form, frames
 REF = struct.Struct("!QII")  # chunk id, first, count
 LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surely begun
-
-Frames = List[Any]  # bytes, bytearray or memoryview each
-Send = Callable[..., None]  # to a Member, or the agent of the host with a number: frames
 
 Kind = collections.namedtuple("Kind", "code name direction frames when answer")  # a row of the message table
 MESSAGES = [Kind(code, *row) for code, row in enumerate([
@@ -1053,8 +1063,6 @@ class ZmqRouter:
 # ======================================================================================================================
 
 MALFORMED = (struct.error, IndexError, KeyError, ValueError)  # what handlers raise at frames that cannot be
-ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
-Ranges = List[Tuple[int, int]]  # [first, end) each
 
 
 def subtract(ranges: Ranges, first: int, end: int) -> Tuple[Ranges, int]:
@@ -1475,7 +1483,7 @@ class Broker(Accounts):
             self.to(member, "CONST", *constant)
         if member.capacity or not self.is_straight:  # else its tasks go past us
             self.suppliers[member.rank] = None
-        if self.status is not None:  # it was started just before the job ended
+        if self.is_over():  # it was started just before the job ended
             self.to(member, "STOP")
 
     def on_broken(self, member: Member, frames: Frames) -> None:
@@ -1523,12 +1531,15 @@ class Broker(Accounts):
         self.observe("LOG", member, record)
 
     def on_bye(self, member: Member, frames: Frames) -> None:
-        if member.rank == ORIGIN:
-            self.said_bye = True
-        else:
+        if member.rank != ORIGIN:
             member.retires = True
             self.dismiss(member)
             self.to(member, "STOP")
+            return
+        self.said_bye = True
+        for other in self.members.values():
+            if other.up and other is not member:  # it needs a moment to take its interpreter apart; they need not wait
+                self.to(other, "STOP")
 
     def on_started(self, host: int, frames: Frames) -> Optional[Member]:
         started = read_facts(frames[1], rank=int, incarnation=int, pid=int)
@@ -1570,7 +1581,7 @@ class Broker(Accounts):
             self.to(self.members[holder], "PURGE", member.address)
         if rank == ORIGIN:
             self.end(death["code"] if self.said_bye else death["code"] or 1, death)
-        elif self.status is None:
+        elif not self.is_over():
             self.mourn(member, death, lost)
 
     def mourn(self, member: Member, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
@@ -1606,6 +1617,10 @@ class Broker(Accounts):
         for member in [m for m in self.members.values() if m.host == host]:
             death = {"rank": member.rank, "incarnation": member.incarnation, "pid": member.pid, "code": 1}
             self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}", cut_off=True))
+
+    def is_over(self) -> bool:
+        """Return True once the script has ended, so that nobody has anything to do any more."""
+        return self.said_bye or self.status is not None
 
     def end(self, status: int, death: Optional[Dict[str, Any]] = None) -> None:
         """End the job with this exit status (negative: the signal that killed the origin)."""
@@ -1734,9 +1749,6 @@ _LruCache = type(functools.lru_cache(maxsize=None)(len))
 _class_tokens: Any = weakref.WeakKeyDictionary()
 _classes_by_token: Any = weakref.WeakValueDictionary()
 
-Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
-Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
-
 
 def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> Frames:
     """Pickle a value, whatever is in it; return frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
@@ -1815,6 +1827,8 @@ class _Pickler(pickle.Pickler):
                 return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
             return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
                                      covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
+        if kind.__name__ == "ForwardRef" and kind.__module__ in ("typing", "annotationlib"):
+            return kind, (obj.__forward_arg__,)
         managers: Any = sys.modules.get("multiprocessing.managers")
         if managers is not None and issubclass(kind, managers.BaseProxy):
             return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
@@ -1890,7 +1904,6 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     types.CellType: lambda _, cell: (types.CellType, ()) if cell == types.CellType() else NotImplemented,  # a shell
     functools.cached_property: lambda _, prop: (functools.cached_property, (prop.func,), {"attrname": prop.attrname}),
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
-    ForwardRef: lambda _, reference: (ForwardRef, (reference.__forward_arg__,)),
     weakref.WeakKeyDictionary: lambda _, d: (weakref.WeakKeyDictionary, (), None, None, d.items()),
 }
 
@@ -2521,7 +2534,7 @@ class Block:
 # -> RESULT -> broker -> RESULT -> future. The lock guards levels, slices, sent and the counters; pickling is outside.
 
 
-class Level(Deque[Any]):
+class Level(collections.deque):  # type: ignore[type-arg]
     """The queue of one nesting depth: futures and blocks; first in, first out."""
 
     __slots__ = ("stale",)
@@ -3521,11 +3534,7 @@ class Waiter:
             self.runtime.ready.append(self.strand)
 
 
-#: A condition, and who is to be woken when it holds.
-Watched = Tuple[Callable[[], bool], Waiter]
-
-
-class Pickled(List[Any]):
+class Pickled(list):  # type: ignore[type-arg]
     """Frames of a constant that nobody has asked for yet."""
 
 
@@ -4857,15 +4866,24 @@ class Waits:
     """Waits until one of some descriptors can be read, by the cheapest call that the platform has. One thread.
 
     `shared`: another thread waits for them, too, and the kernel is to wake one of the two: whose Waits was made first,
-    if he is waiting. Only Linux can do that; elsewhere this attribute is False, and both are woken.
+    if he is waiting. Only Linux can do that; elsewhere this attribute becomes False, and both are woken.
     """
 
     def __init__(self, *fds: int, shared: bool = False) -> None:
         self.fds, self.shared = fds, shared and EXCLUSIVE != 0
+        try:
+            self.poll = self.open()
+        except OSError:  # this kernel only imitates Linux
+            self.shared = False
+            self.poll = self.open()
+
+    def open(self) -> Any:
+        """Make what waits; None where there is only `select`."""
         make: Any = select.epoll if self.shared else getattr(select, "poll", None)
-        self.poll = make and make()
-        for fd in fds if make else ():
-            self.poll.register(fd, select.POLLIN | EXCLUSIVE * self.shared)
+        poll = make and make()
+        for fd in self.fds if make else ():
+            poll.register(fd, select.POLLIN | EXCLUSIVE * self.shared)
+        return poll
 
     def wait(self, links: Sequence[Any] = (), timeout: Optional[float] = None) -> Dict[int, int]:
         """Wait, at most `timeout` seconds, until one can be read, or one of the links go on writing; return which."""
@@ -5662,12 +5680,8 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             raise
 
 
-class Neighbour(NamedTuple):
-    """A worker on the client's own host, which it has a straight link to: tasks and results go past the broker."""
-
-    rank: int
-    incarnation: int
-    link: StreamLink
+#: A worker on the client's own host, which it has a straight link to: tasks and results go past the broker.
+Neighbour = collections.namedtuple("Neighbour", "rank incarnation link")
 
 
 class ClientScheduler(Scheduler):
@@ -6017,8 +6031,8 @@ class Client(Neighbourhood):
     def on_welcome(self, frames: Frames) -> None:
         """Learn from the launcher what its options, which it alone has read, say of our tasks, and who watches them."""
         super().on_welcome(frames)
-        told = {name: value for name, value in json.loads(bytes(frames[1])).items() if name in Config._fields}
-        self.config = self.teller.config = self.config._replace(**told)
+        told = {name: value for name, value in json.loads(bytes(frames[1])).items() if name in Config.__annotations__}
+        self.config = self.teller.config = self.config.but(**told)
         self.scheduler.retries, self.teller.tell_s = self.config.retries, now()
 
     def on_pool(self, frames: Frames) -> None:
@@ -6396,8 +6410,15 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
 # ======================================================================================================================
 
 
-class Config(NamedTuple):
+class Config:
     """What the command line decided; made once, passed down, never changed. Plain values only: it travels as JSON."""
+
+    def __init__(self, **values: Any) -> None:
+        vars(self).update(values)
+
+    def but(self, **values: Any) -> Config:
+        """Return a copy with other values."""
+        return Config(**{**vars(self), **values})
 
     n: int = 1  # workers, the origin included
     kind: str = "script"  # of program: script, archive (or directory), module, code, prompt
@@ -6696,13 +6717,6 @@ def show_exception(error: BaseException) -> None:
         sys.excepthook(type(error), error, tb)
 
 
-def prepare(config: Config) -> Runtime:
-    """Make what the workers of a host have in common; made before they are forked, it is memory that they share."""
-    for name in THREAD_VARIABLES:  # each worker's share of the CPUs for libraries that start threads
-        os.environ.setdefault(name, str(config.threads))  # the user's setting wins
-    return Runtime(config)
-
-
 def work(
     found: Runtime, config: Config, rank: int, incarnation: int, pipe: StreamLink,
     invitation: Optional[List[str]] = None, straight: Optional[StreamLink] = None,
@@ -6813,7 +6827,9 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
 
 
 def apply_limits(config: Config) -> None:
-    """Apply --nice; have children that user code forks be no workers."""
+    """Apply --nice and --threads-per-worker; have children that user code forks be no workers."""
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(config.threads))  # the user's setting wins
     if config.nice and hasattr(os, "nice"):
         os.nice(config.nice)
     if CAN_FORK:
@@ -6934,7 +6950,7 @@ class Agent:
         self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
         self.stop_s = math.inf  # when to kill who has not left
-        self.prepared: Optional[Runtime] = None  # what workers begin with
+        self.prepared: Optional[Runtime] = None  # what workers begin with: made before the fork, they share its memory
 
     def read_worker(self, child: Child) -> None:
         """Relay a worker's messages to the broker, untouched."""
@@ -7074,14 +7090,14 @@ class Agent:
         """Start workers, each with its share of the CPUs for libraries that make threads."""
         order = read_facts(frames[1], workers=list, size=int)
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
-        self.config = self.config._replace(n=order["size"], threads=threads)
+        self.config = self.config.but(n=order["size"], threads=threads)
         for rank, incarnation in order["workers"]:
             self.start_worker(rank, incarnation, order)
 
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Fork one worker; in the child, this does not return."""
         with contextlib.suppress(MisuseError):  # no greenlets, though they are wanted: the worker says so
-            self.prepared = self.prepared or prepare(self.config)
+            self.prepared = self.prepared or Runtime(self.config)
         flush_output()
         ends: List[Tuple[int, int]] = []
         try:
@@ -7105,7 +7121,7 @@ class Agent:
             link = StreamLink(theirs)
             invitation = order.get("invitations", {}).get(str(rank))
             own = straight_link(straight[1]) if straight else None
-            sys.exit(work(self.prepared or prepare(self.config), self.config, rank, incarnation, link, invitation, own))
+            sys.exit(work(self.prepared or Runtime(self.config), self.config, rank, incarnation, link, invitation, own))
         theirs.close()
         os.close(life_out)
         child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
@@ -7202,7 +7218,7 @@ class LoopbackAgent(Agent):
         os.close(life_out)
         child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
-        orders = facts(config=self.config._asdict(), door=self.door.invite(rank, incarnation)) + b"\n"
+        orders = facts(config=vars(self.config), door=self.door.invite(rank, incarnation)) + b"\n"
         threading.Thread(target=self.attend, args=(child, orders), daemon=True).start()
 
     def attend(self, child: Child, orders: bytes) -> None:
@@ -7265,7 +7281,7 @@ def serve_worker(number: int) -> None:
     order = json.loads(life.readline())
     config, door = Config(**order["config"]), order["door"]
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
-    sys.exit(work(prepare(config), config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
+    sys.exit(work(Runtime(config), config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
 
 
 def obey(life: Any) -> None:
@@ -7359,10 +7375,9 @@ class HostsError(MisuseError):
         return "{}: {}; {}".format(*self.args)
 
 
-class Host(NamedTuple):
-    """A host of the plan."""
-    name: str  #: as the user wrote it (alias, user@host), but [::1] without brackets: ssh cannot resolve them
-    n: Optional[int]  #: workers, None for as many as the host's agent finds that it really offers
+#: A host of the plan. Its name is as the user wrote it (alias, user@host), but [::1] without brackets: ssh cannot
+#: resolve them; n are its workers, None for as many as the host's agent finds that it really offers.
+Host = collections.namedtuple("Host", "name n")
 
 
 def check_host_name(name: str, where: str = "host") -> str:
@@ -7690,7 +7705,7 @@ class Site:
 
     def start(self) -> None:
         """Start the command (OSError: there is none), and prepare all that its agent needs."""
-        header: Dict[str, Any] = {"config": self.config._asdict(), "here": self.here}
+        header: Dict[str, Any] = {"config": vars(self.config), "here": self.here}
         header["environment"] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
         if self.here:
             ours, theirs = socket.socketpair()
@@ -7788,7 +7803,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
     order = json.loads(header)
     config = Config(**order["config"])
-    config = config._replace(ship=config.ship and not order["here"])
+    config = config.but(ship=config.ship and not order["here"])
     for name, value in order["environment"].items():
         os.environ.setdefault(name, value)
     with contextlib.suppress(OSError):  # JOIN tells where we are instead
@@ -7968,7 +7983,7 @@ class Links:
             if member.rank == ORIGIN and self.config.serve >= 0:
                 self.broker.said_bye = True  # it has nobody left to tell otherwise
                 self.broker.bury(member, {"code": 0})
-            elif self.broker.status is None and not (member.rank == ORIGIN and self.broker.said_bye):
+            elif not self.broker.is_over():
                 self.kill_worker(member)
 
     def read_agent(self, site: Site) -> None:
@@ -8098,7 +8113,7 @@ class Launcher(Links):
         """Fork this host's agent, where it does not return; with --backend loopback it is a thread."""
         ours, theirs = socket.socketpair()
         site.link = self.agents[site.number] = StreamLink(ours, passes_descriptors=not loopback)
-        config = self.config._replace(ship=False)
+        config = self.config.but(ship=False)
         if loopback:
             agent: Agent = LoopbackAgent(StreamLink(theirs), config, site.link.descriptors)
             threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
@@ -8119,6 +8134,8 @@ class Launcher(Links):
                 gc.freeze()
                 agent = Agent(StreamLink(theirs), config, local=True)
                 agent.old_handlers = self.old_handlers
+                with contextlib.suppress(MisuseError):  # now, while we get ready to say what is to be started
+                    agent.prepared = Runtime(config)
                 agent.run()
                 os._exit(0)
             theirs.close()
@@ -8230,6 +8247,7 @@ class Launcher(Links):
         for number, n in shares:
             self.broker.start(number, range(first, first + n))
             first += n
+        self.flush()
         self.view.begin()
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
@@ -8315,11 +8333,6 @@ NESTED_S = 0.002  # tasks run inside of others, and shorter than this, are count
 NESTED_DEPTH = 6  # and so are those further inside
 WAIT_S = 0.001  # shorter waits are not recorded: the gap between two tasks shows them
 ALL_DRAWN = 1000  # chunks of each worker whose carving and arrows are in the trace; of later ones each 16th
-
-
-#: Tasks of one function that a strand is running one after another: function, arguments and keyword arguments of the
-#: first; when it began, and was made (or None); the Visit that they belong to, or None for this worker's own.
-Run = Tuple[Any, Any, Any, float, Optional[float], Optional[Visit]]
 
 
 class Recorder:
@@ -8899,6 +8912,8 @@ def option(*names: str, **about: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
 # Every option there is, by group, as --help shows them. A value whose `dest` is a field of Config goes there as it is.
 OPTIONS = {
     "the program": [
+        option("script", nargs="?", help="the program, run as `python script.py args…` would"),
+        option("args", nargs=argparse.REMAINDER, help="its arguments"),
         option("-m", dest="module", nargs=argparse.REMAINDER, help="run a module as the program"),
         option("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program"),
         option("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program"),
@@ -8954,6 +8969,7 @@ OPTIONS = {
         option("--profile", nargs="?", const=".", default="", metavar="DIR", help="cProfile each worker into DIR"),
     ],
     "instead of a run": [
+        option("-h", "--help", action="help", help="print this, and stop"),
         option("--dry-run", action="store_true", help="print the plan and the commands, and stop"),
         option("--self-check", action="store_true",
                help="try what a run needs, with a small job for each engine and kind of strand"),
@@ -8970,9 +8986,8 @@ def parser() -> Parser:
         usage="python scoop_lite.py [options] script.py [args…] | -m module [args…] | -c code [args…]",
         description="Run a Python program whose futures.map(f, xs) spreads over all cores.",
         allow_abbrev=False,
+        add_help=False,  # with it, or an argument outside of a group, each start would import shutil, for 4 ms
     )
-    p.add_argument("script", nargs="?", help="the program, run as `python script.py args…` would")
-    p.add_argument("args", nargs=argparse.REMAINDER, help="its arguments")
     for title, rows in OPTIONS.items():
         group = p.add_argument_group(title)
         for names, about in rows:
@@ -9037,7 +9052,7 @@ def configure(options: argparse.Namespace) -> Config:
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
     terminal = terminal and options.serve < 0  # else we are in a session without one
     progress = not options.quiet if options.progress is None else options.progress
-    config = Config(**{name: value for name, value in vars(options).items() if name in Config._fields})._replace(
+    config = Config(**{name: value for name, value in vars(options).items() if name in Config.__annotations__}).but(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler),
         backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
         progress="line" if progress and terminal else "plain" if options.progress else "", n=options.n or usable_cpus(),
@@ -9049,7 +9064,7 @@ def configure(options: argparse.Namespace) -> Config:
     if not words:  # an interrupt came before our Executor could say anything
         sys.exit(1)
     told = json.loads(words)
-    return config._replace(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
+    return config.but(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
 
 
 def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any, str]]:

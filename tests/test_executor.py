@@ -1015,6 +1015,14 @@ def test_importing_takes_no_module_that_few_runs_need():
     assert run(source, launch=False)[1] == "[]\n"
 
 
+def test_a_start_takes_no_module_that_few_runs_need():
+    """What launcher and agent have imported, the origin has as well: it is forked from them."""
+    rare = {"hashlib", "hmac", "random", "shutil", "bz2", "lzma", "typing", "zmq"}
+    bare = subprocess.check_output([sys.executable, "-c", "import sys; print(*sys.modules)"]).decode().split()
+    status, out, err = run("import sys; print(*sys.modules)", "--strands", "thread")
+    assert status == 0 and not (rare & set(out.split())) - set(bare), err
+
+
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_a_task_prints_is_there_while_it_runs(launch_once, tmp_path, workers):
     go = tmp_path / "go"

@@ -108,6 +108,17 @@ def test_the_origins_end_is_the_jobs_and_without_bye_no_success(pool, said_bye, 
     assert pool.said == [words] * (not said_bye)
 
 
+def test_when_the_script_has_ended_others_leave_at_once_unmourned_and_who_comes_late_too(pool):
+    found = news(pool, pool.turn, ORIGIN, "BYE", scoop_lite.facts(code="0"))
+    assert kinds(found) == [(1, "STOP"), (2, "STOP")] and pool.broker.status is None
+    assert not {"START", "LOST", "POOL"} & {kind for _, kind in kinds(die(pool, 1, code=0))} and pool.said == []
+    pool.broker.start(0, [1])
+    hello = news(pool, pool.broker.turn, 1, scoop_lite.message("HELLO", 1, 2, scoop_lite.facts(pid=7)))
+    assert (1, "STOP") in kinds(hello)
+    die(pool, ORIGIN, code=5)
+    assert pool.broker.status == 5
+
+
 @pytest.mark.parametrize("restarts", (0, 1, 100))
 def test_a_broken_initializer_is_told_once_and_ends_all_restarts(pool, restarts):
     pool.broker.restarts = restarts

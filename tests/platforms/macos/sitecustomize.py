@@ -57,7 +57,7 @@ without(os, OS_NAMES)
 without(socket, SOCKET_NAMES)
 without(fcntl, FCNTL_NAMES)
 without(signal, SIGNAL_NAMES)
-without(select, ["epoll"])
+without(select, [name for name in dir(select) if name.lower().startswith("epoll")])
 selectors.DefaultSelector = selectors.PollSelector
 builtins.open = io.open = not_below_proc(open)
 os.open, os.listdir, os.scandir = not_below_proc(os.open), not_below_proc(os.listdir), not_below_proc(os.scandir)

@@ -29,7 +29,7 @@ OS_NAMES = """fork forkpty fork1 register_at_fork set_blocking get_blocking read
     WEXITSTATUS WIFSIGNALED WTERMSIG WCOREDUMP sysconf confstr getloadavg pidfd_open eventfd sendfile
     splice posix_spawn O_NONBLOCK O_ASYNC O_CLOEXEC ctermid fchmod fchown lockf""".split()
 SOCKET_NAMES = "AF_UNIX SCM_RIGHTS SO_PEERCRED MSG_NOSIGNAL MSG_DONTWAIT send_fds recv_fds AF_NETLINK".split()
-SELECT_NAMES = "poll epoll kqueue devpoll".split()
+SELECT_NAMES = ["poll", "kqueue", "devpoll", *(name for name in dir(select) if name.lower().startswith("epoll"))]
 SIGNALS = {"SIGABRT", "SIGFPE", "SIGILL", "SIGINT", "SIGSEGV", "SIGTERM"}
 SIGNAL_NAMES = """pthread_sigmask pthread_kill sigwait sigwaitinfo sigtimedwait sigpending setitimer getitimer alarm
     pause siginterrupt ITIMER_REAL""".split()
