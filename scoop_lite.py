@@ -127,7 +127,8 @@ __all__ = ["futures", "shared", "Executor", "main", "ScoopError", "MisuseError",
 
 # Durations are seconds and end in _s. Every constant says what it costs to change it.
 LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less is slow
-CHUNK_S = 0.03  # measured work carved into one chunk: more is lost with a worker, less costs messages
+MAX_SLICE_S = 0.016  # the same while more than twice as much is left: others can have of that what they need
+CHUNK_S = 0.05  # measured work carved into one chunk: more is lost with a worker, less costs messages
 FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
 MIN_CHUNK_S = 0.001  # a chunk of less work than this costs more to move than others gain by it
 SHORT_S = 0.002  # tasks measured shorter are prefetched, and run without the pump beside them
@@ -137,7 +138,7 @@ AHEAD_S = 0.01  # what fetching may take at most beside the shortest time seen: 
 PATIENCE_S = 0.002  # for a client to send what it was asked for, before others are asked: less has them return theirs
 DOZE_S = 0.015  # for slices of short tasks, until the pump looks whether they are: more holds up others, less costs CPU
 SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
-FLUSH_S = 0.04  # results wait this long for company while tasks are left: less wakes their owner for each slice
+FLUSH_S = 0.05  # results wait this long for company while tasks are left: less wakes their owner for each slice
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
 SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
@@ -2784,7 +2785,7 @@ class Queue:
         return block.part(block.lo - n, block.lo)
 
     def local_size(self, block: Block) -> int:
-        """Return how many tasks of a block to run in one go here: some milliseconds' worth, more while much is left.
+        """Return how many tasks of a block to run in one go here: half of them, within bounds of measured time.
 
         A slice of a reduction is as long as a chunk: what is joined here need not travel.
         """
@@ -2792,8 +2793,8 @@ class Queue:
             return 1
         cost = self.costs.get(cost_key(block.job.func))
         budget_s = LOCAL_SLICE_S if block.job.fold is None else FOLD_CHUNK_S
-        if cost is not None and (block.hi - block.lo) * cost > 4 * LOCAL_SLICE_S:
-            budget_s = max(budget_s, 2 * LOCAL_SLICE_S)  # to look at the link takes time, too
+        if cost is not None:
+            budget_s = max(budget_s, min(MAX_SLICE_S, (block.hi - block.lo) * cost / 2))
         size = 1 if cost is None else max(1, int(budget_s / (cost + 1e-9)))
         return min(size, max(1, self.max_tasks - self.n_visits)) if self.max_tasks else size
 
@@ -2950,7 +2951,7 @@ class Carver(Taker):
             while level:
                 head = level[0]
                 if type(head) is Block:
-                    if self.keeps(head.job):
+                    if self.keeps(head):
                         break
                     if not head.job.abandoned:
                         return self.cut(level, self.block_chunk(head, len(level) - 1))
@@ -2962,13 +2963,15 @@ class Carver(Taker):
                     level.stale -= 1
         return self.rob()
 
-    def keeps(self, job: Job) -> bool:
+    def keeps(self, block: Block) -> bool:
         """Say whether tasks of another worker stay: passed on, they would only go round, as they are next here.
 
-        Those of an Executor's client go back once it has no others for whoever is hungry.
+        Not so if they are far more work than they were thought to be. Those of an Executor's client go back once it has
+        no others for whoever is hungry.
         """
-        early = job.owner is not None and self.clock() < self.late_s
-        return early and not (job.owner == CLIENT and self.is_dry())
+        owner, known_s = block.job.owner, self.costs.get(cost_key(block.job.func), 0.0) * (block.hi - block.lo)
+        early = owner is not None and self.clock() < self.late_s and known_s < 2 * CHUNK_S
+        return early and not (owner == CLIENT and self.is_dry())
 
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
         """Return how many tasks of a block make a chunk; what waits behind it counts, for else its end makes crumbs."""
@@ -3001,11 +3004,11 @@ class Carver(Taker):
     def rob(self) -> Optional[Block]:
         """Take half of what a running slice has not begun, when that is worth it (lock held)."""
         for piece in self.slices:
-            if piece.block.job.owner == CLIENT and self.keeps(piece.block.job):
+            if piece.block.job.owner == CLIENT and self.keeps(piece.block):
                 continue  # who is hungry gets others from the client
             left = piece.it.__length_hint__()  # type: ignore[attr-defined]
             cost = self.costs.get(cost_key(piece.block.job.func), SHORT_S)
-            slow = self.clock() - piece.started_s > 2 * LOCAL_SLICE_S
+            slow = self.clock() - piece.started_s > MAX_SLICE_S
             if left and (slow or left * cost > 2 * MIN_CHUNK_S) and not piece.block.job.abandoned:
                 rest = piece.rob()
                 if rest is not None:
@@ -5042,7 +5045,7 @@ class Pump:
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
             scheduler.flush()
         for piece in scheduler.slices[:]:
-            if piece.block.job.fold is None and now() - piece.started_s > 4 * LOCAL_SLICE_S:
+            if piece.block.job.fold is None and now() - piece.started_s > 2 * MAX_SLICE_S:
                 with runtime.lock:
                     scheduler.break_off(piece)
                 if piece.out and type(piece.block.job) is Visit:

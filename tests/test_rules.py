@@ -981,7 +981,8 @@ def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
     assert scheduler.local_size(block()) == 1  # unknown
     scheduler.note_cost(len, scoop_lite.LOCAL_SLICE_S / 8)
     assert scheduler.local_size(block()) in (7, 8)
-    assert scheduler.local_size(block(fold=max)) in (999, 1000)
+    assert scheduler.local_size(block(1000)) in (31, 32) and scheduler.local_size(block(40)) == 19
+    assert scheduler.local_size(block(1000, fold=max)) in (999, 1000)
     assert scheduler.local_size(block(deaths=1)) == 1
     scheduler.note_cost(len, 1.0)
     assert scheduler.local_size(block()) == 1
@@ -1347,7 +1348,7 @@ def test_half_of_what_a_slice_has_not_begun_is_taken_if_that_is_worth_it(timed):
     long = running(timed, block(11))
     timed.note_cost(len, 1e-6)
     assert timed.rob() is None  # ten tasks of a microsecond
-    timed.at_s += 1.01 * 2 * scoop_lite.LOCAL_SLICE_S  # but they take longer than was thought
+    timed.at_s += 1.01 * scoop_lite.MAX_SLICE_S  # but they take longer than was thought
     taken = timed.rob()
     assert (taken.lo, taken.hi) == (6, 11) and [(b.lo, b.hi) for b in timed.levels[0]] == [(1, 6)]
     assert long.block.hi == 1 and timed.rob() is None
@@ -1398,6 +1399,17 @@ def test_others_tasks_are_passed_on_only_when_what_runs_here_takes_too_long(time
     assert timed.late_s == pytest.approx(10.0 + scoop_lite.CHUNK_S) and timed.take_away() is None
     timed.at_s = timed.late_s
     assert timed.take_away().job.key == (3, 1, 5) and not timed.levels[0]
+
+
+@pytest.mark.parametrize("chunks_of_work, n_given", [(1.9, 0), (2.1, 1)])
+def test_others_tasks_that_are_far_more_work_than_was_thought_are_passed_on_at_once(timed, chunks_of_work, n_given):
+    visit = received(timed)
+    assert timed.open(visit)
+    timed.take()
+    timed.put_back(visit)
+    timed.note_cost(visit.job.func, chunks_of_work * scoop_lite.CHUNK_S / 4)  # each of its four
+    given = timed.take_away()
+    assert (given.hi - given.lo if given else 0) == n_given
 
 
 def test_what_waits_for_others_goes_first_and_one_by_one_and_home_when_nobody_is_left(scheduler):
@@ -1479,7 +1491,7 @@ def test_chunks_are_a_guided_share_within_bounds_of_measured_time(scheduler):
     scheduler.costs.clear()
     scheduler.note_cost(len, scoop_lite.CHUNK_S / 10)
     assert scheduler.block_chunk(block(1000)) in (9, 10)
-    assert 150 < scheduler.block_chunk(block(1000, fold=max)) <= 10 * scoop_lite.FOLD_CHUNK_S / scoop_lite.CHUNK_S
+    assert 90 < scheduler.block_chunk(block(1000, fold=max)) <= 10 * scoop_lite.FOLD_CHUNK_S / scoop_lite.CHUNK_S
     assert scheduler.block_chunk(block(1000, deaths=1)) == 1
 
 
