@@ -4107,6 +4107,8 @@ class Runner(Baton):
                 self.recorder.end(now(), n_more=len(piece.out) + piece.n_handed)
             with self.lock:
                 self.scheduler.slices.remove(piece)
+            if type(self.current.error) is Stopped and job.abandoned and job.owner is not None:
+                self.current.error = None  # it has ended before it had to wait
             self.scope, self.slice, self.task = saved
         seconds = now() - piece.started_s if epoch == self.epoch else 0.0
         self.finish_slice(piece, seconds)
@@ -4174,8 +4176,13 @@ class Parking(Runner):
     dismissed = False  # the broker has answered the BYE of this worker, which retires
 
     def check_thread(self) -> None:
-        """Raise MisuseError unless called from where tasks run (the script's or a task's own thread)."""
-        if threading.get_ident() != self.current.ident and not (self.left and self.rejoin()):
+        """Raise MisuseError unless called from where tasks run (the script's or a task's own thread).
+
+        Else raise what is to end this strand, if anything is.
+        """
+        if threading.get_ident() == self.current.ident:
+            self.raise_error()
+        elif not (self.left and self.rejoin()):
             refuse_green_threads()
             raise MisuseError(
                 f"futures were used from the thread {threading.current_thread().name!r}; only the script's own thread "
@@ -4192,7 +4199,7 @@ class Parking(Runner):
             tell: called with the Waiter that is to be called when the condition may hold.
             watched: `resting` or `awaited`, if no message tells of it.
         """
-        if threading.get_ident() != self.current.ident:
+        if threading.get_ident() != self.current.ident or self.current.error is not None:
             self.check_thread()
         waiter = Waiter(self, self.current)
         if tell is not None:
@@ -4216,6 +4223,7 @@ class Parking(Runner):
 
     def park(self) -> None:
         """Leave this strand until its Waiter is called; other strands go on. What its slice had not begun goes back."""
+        self.raise_error()
         me = self.current
         for piece in self.scheduler.slices:
             if piece.strand is me:
@@ -4227,8 +4235,12 @@ class Parking(Runner):
             self.switch(self.next_strand())
         finally:
             self.n_parked -= 1
-        if me.error is not None:
-            error, me.error = me.error, None
+        self.raise_error()
+
+    def raise_error(self) -> None:
+        """Raise what is to end the current strand, if anything is."""
+        error, self.current.error = self.current.error, None
+        if error is not None:
             raise error
 
     def hand_in(self, piece: Slice) -> None:
@@ -4447,7 +4459,7 @@ class Calls(Parking):
     def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
         """Return when `future` is done, or raise TimeoutError; a task that waits here is run on the spot."""
         if timeout is None and future.state == PENDING and self.inline < MAX_INLINE:
-            if threading.get_ident() != self.current.ident:
+            if threading.get_ident() != self.current.ident or self.current.error is not None:
                 self.check_thread()
             if self.scheduler.claim(future):
                 self.inline += 1
@@ -4540,6 +4552,7 @@ class Calls(Parking):
         if job.fixed:
             self.feed(job)  # only now: what the consumer has taken is all that he has been handed
         while not job.has_run():
+            self.check_thread()
             if job.length is not None and job.done >= job.length:
                 return False
             if deadline is None and self.run_next_here(job):
@@ -4683,13 +4696,14 @@ class Runtime(Calls):
         self.interrupt_script(MisuseError(f"the initializer failed:\n{json.loads(bytes(frames[1]))['why']}"))
 
     def on_purge(self, frames: Frames) -> None:
-        """Drop the tasks of an owner that died, and end the strands that are parked in one of them."""
+        """Drop the tasks of an owner that died; end strands that are parked in one, and ours when it waits next."""
         with self.lock:
             self.scheduler.on_purge(frames)
         for piece in list(self.scheduler.slices):
-            if piece.block.job.abandoned and piece.strand is not self.current:
+            if piece.block.job.abandoned and piece.block.job.owner is not None:
                 piece.strand.error = Stopped("the owner of this task is gone")
-                Waiter(self, piece.strand)()
+                if piece.strand is not self.current:
+                    Waiter(self, piece.strand)()
 
     def is_busy(self) -> bool:
         """Return True while tasks of this worker's own, or strands, are not finished."""

@@ -12,6 +12,7 @@ import select
 import socket
 import sys
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -1682,3 +1683,45 @@ def test_who_asks_in_vain_for_a_constant_leaves_nothing_behind(linked):
     for _ in range(3):
         assert linked.get_constant("nobody sets this", 0.0) is None
     assert not linked.waiting_for["nobody sets this"]
+
+
+def visit_of(runtime, func):
+    """One task of another worker, to be run here."""
+    visit = scoop_lite.Visit((3, 1, 5, 0, 1, 0, 0, scoop_lite.CALLS, 0, 0, 1), b"", [], runtime.scheduler)
+    visit.func, visit.columns = func, [[(0,)]]
+    return scoop_lite.Block(visit, visit.columns, 0, 0, 1)
+
+
+@pytest.mark.parametrize("way", ["map", "submit", "wait"])
+def test_a_running_task_whose_owner_has_died_ends_where_it_waits_next(linked, monkeypatch, way):
+    """It is not parked: it runs its own tasks itself, one after another."""
+    ran = []
+
+    def child(i):
+        time.sleep(2 * scoop_lite.LOCAL_SLICE_S)
+        ran.append(i)
+        if i == 2:
+            linked.inbox.append(scoop_lite.message("PURGE", 1, 1, OWNER.pack(3, 1)))
+        return i
+
+    def parent(_):
+        if way == "map":
+            return sum(scoop_lite.futures.map(child, range(10)))
+        tasks = [scoop_lite.futures.submit(child, i) for i in range(10)]
+        if way == "wait":
+            assert tasks[2].result() == 2
+            scoop_lite.futures.wait(tasks[:1], return_when=scoop_lite.FIRST_COMPLETED)
+        return sum(task.result() for task in tasks)
+
+    monkeypatch.setitem(scoop_lite._state, "runtime", linked)
+    linked.run_block(visit_of(linked, parent))
+    assert ran == ([2] if way == "wait" else [0, 1, 2])
+    assert linked.current.error is None and not linked.scheduler.slices and not linked.scheduler.results
+
+
+def test_a_running_task_whose_owner_has_died_and_that_does_not_wait_ends_nobody_else(linked, monkeypatch):
+    monkeypatch.setitem(scoop_lite._state, "runtime", linked)
+    purge = scoop_lite.message("PURGE", 1, 1, OWNER.pack(3, 1))
+    linked.run_block(visit_of(linked, lambda _: linked.on_purge(purge)))
+    assert linked.current.error is None
+    assert scoop_lite.futures.submit(identity, 5).result() == 5
