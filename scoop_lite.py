@@ -2640,6 +2640,11 @@ def cost_key(func: Any) -> Any:
             return own_name(func) or type(func)
 
 
+def chunk_s(job: Job) -> float:
+    """Return how much measured work of a job makes a chunk."""
+    return CHUNK_S if job.fold is None else FOLD_CHUNK_S
+
+
 def own_name(func: Any) -> str:
     """Return the name that a function or class has, "" for other callables: their `__getattr__` may do anything."""
     try:
@@ -2970,7 +2975,7 @@ class Carver(Taker):
         no others for whoever is hungry.
         """
         owner, known_s = block.job.owner, self.costs.get(cost_key(block.job.func), 0.0) * (block.hi - block.lo)
-        early = owner is not None and self.clock() < self.late_s and known_s < 2 * CHUNK_S
+        early = owner is not None and self.clock() < self.late_s and known_s < 2 * chunk_s(block.job)
         return early and not (owner == CLIENT and self.is_dry())
 
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
@@ -2979,9 +2984,8 @@ class Carver(Taker):
             return block.hi - block.lo  # it goes on as it came
         if block.alone or not self.retries:
             return 1
-        budget_s = CHUNK_S if block.job.fold is None else FOLD_CHUNK_S
         n = block.hi - block.lo + n_behind
-        return getattr(block.job, "chunk", None) or self.chunk_size(n, block.job.func, budget_s)
+        return getattr(block.job, "chunk", None) or self.chunk_size(n, block.job.func, chunk_s(block.job))
 
     def gather(self, level: Level) -> Block:
         """Take futures of one function and one parent off the front of a queue, as one parcel (lock held)."""

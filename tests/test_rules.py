@@ -1402,13 +1402,17 @@ def test_others_tasks_are_passed_on_only_when_what_runs_here_takes_too_long(time
     assert timed.take_away().job.key == (3, 1, 5) and not timed.levels[0]
 
 
+@pytest.mark.parametrize("fold", (None, max))
 @pytest.mark.parametrize("chunks_of_work, n_given", [(1.9, 0), (2.1, 1)])
-def test_others_tasks_that_are_far_more_work_than_was_thought_are_passed_on_at_once(timed, chunks_of_work, n_given):
+def test_others_tasks_that_are_far_more_work_than_was_thought_are_passed_on_at_once(
+    timed, chunks_of_work, n_given, fold
+):
     visit = received(timed)
     assert timed.open(visit)
+    visit.job.fold = fold
     timed.take()
     timed.put_back(visit)
-    timed.note_cost(visit.job.func, chunks_of_work * scoop_lite.CHUNK_S / 4)  # each of its four
+    timed.note_cost(visit.job.func, chunks_of_work * scoop_lite.chunk_s(visit.job) / 4)  # each of its four
     given = timed.take_away()
     assert (given.hi - given.lo if given else 0) == n_given
 
