@@ -589,8 +589,8 @@ class Sleepers(Workload):
 
 def all_up(system, n, nap_s=0.1):
     """Return the time at which the last of `n` workers began its first task."""
-    first = {}
-    for _ in range(30):
+    first, limit_s = {}, time.monotonic() + 60
+    while time.monotonic() < limit_s:
         for pid, start in system.results([system.submit(tasks.nap, nap_s) for _ in range(n)]):
             first[pid] = min(start, first.get(pid, start))
         if len(first) >= n:
