@@ -257,7 +257,8 @@ def test_of_two_threads_that_wait_for_a_link_one_is_woken_and_rather_the_first(f
 
 @pytest.mark.skipif(not scoop_lite.EXCLUSIVE, reason="this system always wakes both")
 def test_where_a_kernel_only_imitates_linux_both_are_woken(monkeypatch):
-    monkeypatch.setattr(scoop_lite, "EXCLUSIVE", scoop_lite.EXCLUSIVE | select.EPOLLONESHOT)  # no kernel takes these two
+    # No kernel takes these two together.
+    monkeypatch.setattr(scoop_lite, "EXCLUSIVE", scoop_lite.EXCLUSIVE | select.EPOLLONESHOT)
     ours, theirs = socket.socketpair()
     two = [scoop_lite.Waits(ours.fileno(), shared=True) for _ in range(2)]
     assert not any(waits.shared for waits in two)
