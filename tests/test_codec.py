@@ -114,6 +114,8 @@ def test_pings_are_answered_with_their_context():
     codec = Codec()
     codec.feed(HELLO + scoop_lite.command(b"PING", b"\0\x0acontext 16 bytes") + scoop_lite.command(b"PING", b"\0\x0a"))
     assert codec.replies == [scoop_lite.command(b"PONG", b"context 16 bytes"), scoop_lite.command(b"PONG")]
+    codec.feed(scoop_lite.command(b"PING", b"\0\x0acontext 16 bytes and more"))  # RFC 37 allows no more
+    assert codec.replies[2:] == [scoop_lite.command(b"PONG", b"context 16 bytes")]
     assert not codec.messages
 
 

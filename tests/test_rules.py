@@ -1224,6 +1224,67 @@ def test_batches_are_counted_and_the_shortest_wait_is_what_fetching_takes(timed)
     assert (timed.wanted, timed.received, timed.is_hungry) == (3, 3, False)
 
 
+def test_the_way_from_a_client_is_measured_from_when_it_was_asked_and_followed_slowly(timed):
+    straight = scoop_lite.OWNER.unpack(scoop_lite.STRAIGHT)
+    timed.take_part(1, 1, 2, True)
+    for taken_s, expected_s in ((0.005, 0.005), (50.0, 0.00525)):
+        timed.flush(want=True)
+        assert timed.asked and timed.last()[1] == scoop_lite.STRAIGHT
+        timed.at_s += taken_s
+        timed.on_batch([b"", *chunk_of(owner=straight)])
+        assert timed.fetch_s == pytest.approx(expected_s) and not timed.asked and timed.received == 0
+
+
+def test_a_clients_tasks_that_others_are_to_have_go_back_by_the_broker_by_name_alone(timed):
+    timed.take_part(1, 1, 2, True)
+    visit = received(timed, owner=scoop_lite.OWNER.unpack(scoop_lite.STRAIGHT), chunk=7, first=3, n=2)
+    timed.ship(visit)
+    kind, function, head = timed.last()
+    assert NAMES[kind[0]] == "RETURNED" and function == b""
+    assert CHUNK.unpack(head)[:5] == (ORIGIN, 1, 7, 3, 2)
+
+
+def test_tasks_that_neighbours_have_are_called_back_by_their_own_links(scheduler):
+    told = []
+    neighbour = scoop_lite.Neighbour(4, 6, SimpleNamespace(send=told.append))
+    job, chunk_id = shipped(scheduler)
+    scheduler.sent[chunk_id].holder = neighbour
+    n_messages = len(scheduler.messages())
+    assert scheduler.recall("CANCEL", job, 2, 5) == [(chunk_id, 2)] and len(scheduler.messages()) == n_messages
+    assert told == [scoop_lite.message("CANCEL", 4, 6, scoop_lite.STRAIGHT, REF.pack(chunk_id, 2, 3))]
+
+
+@pytest.mark.parametrize("outcomes, failed", [([1, 2], False), ([ValueError(), 2], True), ([1, ValueError()], True)])
+def test_a_job_knows_whether_an_outcome_may_be_a_failure(scheduler, outcomes, failed):
+    job, chunk_id = shipped(scheduler, n=2)
+    packed = [Failure(outcome) if isinstance(outcome, Exception) else outcome for outcome in outcomes]
+    form, frames = scoop_lite.pack_outcomes(packed)
+    scheduler.on_result([b"", OWNER.pack(0, 1), PART.pack(chunk_id, 0, 2, 0, form, len(frames)), *frames])
+    assert job.failed is failed and len(job.got) == 1
+
+
+def test_results_that_cannot_be_unpickled_are_failures_and_the_job_knows(scheduler):
+    job, chunk_id = shipped(scheduler, n=2)
+    scheduler.on_result([b"", OWNER.pack(0, 1), PART.pack(chunk_id, 0, 2, 0, scoop_lite.LIST, 1), b"no pickle"])
+    assert job.failed and [type(outcome) for outcome in job.got[0][2]] == [Failure] * 2
+
+
+def test_what_is_under_way_or_must_be_run_here_or_elsewhere_keeps_a_worker_busy(scheduler):
+    for place in (scheduler.home, scheduler.away):
+        assert scheduler.is_busy() is False
+        place.append(block())
+        assert scheduler.is_busy() is True
+        place.clear()
+    shipped(scheduler)
+    assert scheduler.is_busy() is True
+
+
+def test_a_worker_that_has_started_is_found_for_the_launcher(pool):
+    told = scoop_lite.facts(rank=1, incarnation=1, pid=4711)
+    member = pool.broker.on_started(0, scoop_lite.message("STARTED", scoop_lite.AGENT, 0, told))
+    assert member is pool.broker.members[1] and member.pid == 4711
+
+
 def test_more_is_asked_for_before_all_is_done_but_where_the_script_runs(timed):
     """As much earlier as a batch may need to come; what was asked for so is not taken back for what is left."""
     timed.costs[scoop_lite.cost_key(len)], timed.fetch_s, timed.runs_script = 0.001, 0.002, False
