@@ -49,6 +49,7 @@ UNSEEN = re.compile(r"recorder|report\(|logger|\.mark\(|__repr__|n_died")
 EQUAL = {  # a part of a mutant's line: why no test can notice
     "1e-09  ->": "keeps a cost of 0 from being divided by; its size is nobody's business",
     "self.clock() < self.late_s": "at the very moment, either will do",
+    "known_s < 2 * chunk_s": "likewise",
     "recent[0] < self.now_s - 60": "likewise",
     "start_s, chunk_id =": "what only the recorder of traces reads",
     "self.big_flags = 0": "a declaration; who begins a big frame sets it",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import copyreg
 import datetime
 import fractions
 import functools
@@ -1241,7 +1242,7 @@ def test_a_clients_tasks_that_others_are_to_have_go_back_by_the_broker_by_name_a
     timed.ship(visit)
     kind, function, head = timed.last()
     assert NAMES[kind[0]] == "RETURNED" and function == b""
-    assert CHUNK.unpack(head)[:5] == (ORIGIN, 1, 7, 3, 2)
+    assert CHUNK.unpack(head) == (ORIGIN, 1, 7, 3, 2, 0, 0, 0, 0, 0, 0)
 
 
 def test_tasks_that_neighbours_have_are_called_back_by_their_own_links(scheduler):
@@ -1277,6 +1278,32 @@ def test_what_is_under_way_or_must_be_run_here_or_elsewhere_keeps_a_worker_busy(
         place.clear()
     shipped(scheduler)
     assert scheduler.is_busy() is True
+
+
+def test_what_came_to_be_run_here_stays_for_as_long_as_a_chunk_should_take(timed):
+    timed.on_batch([b"", *chunk_of()])
+    assert timed.late_s == pytest.approx(10.0 + scoop_lite.CHUNK_S)
+    timed.at_s += 0.001
+    timed.on_batch([b"", *chunk_of(chunk=6)])
+    assert timed.late_s == pytest.approx(10.0 + scoop_lite.CHUNK_S)  # since something runs
+
+
+def test_a_cancellation_is_answered_without_a_time_that_could_be_learnt_from(scheduler):
+    scheduler.level(0).append(received(scheduler))
+    for first, answer in ((1, (5, 1, 2, 0, scoop_lite.EACH, 1)), (1, (5, 1, 0, 0, scoop_lite.EACH, 0))):
+        scheduler.on_cancel([b"", OWNER.pack(3, 1), REF.pack(5, first, 2)])
+        assert PART.unpack(scheduler.answers.popleft()[2]) == answer
+
+
+def test_instances_of_a_class_with_a_reducer_of_its_own_are_not_plain(monkeypatch):
+    class Plain:
+        pass
+
+    class Reduced:
+        pass
+
+    monkeypatch.setitem(copyreg.dispatch_table, Reduced, lambda found: (Reduced, ()))
+    assert scoop_lite.is_plain_class(Plain) and not scoop_lite.is_plain_class(Reduced)
 
 
 def test_a_worker_that_has_started_is_found_for_the_launcher(pool):
@@ -1790,3 +1817,13 @@ def test_a_running_task_whose_owner_has_died_and_that_does_not_wait_ends_nobody_
     linked.run_block(visit_of(linked, lambda _: linked.on_purge(purge)))
     assert linked.current.error is None
     assert scoop_lite.futures.submit(identity, 5).result() == 5
+
+
+def test_a_task_that_runs_alone_keeps_what_its_own_stop_iteration_says():
+    def stop(_):
+        raise StopIteration(5)
+
+    piece = scoop_lite.Slice(block(1), iter([1]), 0.0)
+    with pytest.raises(StopIteration) as caught:
+        scoop_lite.run_calls(piece, map(stop, piece.it))
+    assert caught.value.value == 5 and not piece.out
