@@ -127,7 +127,7 @@ __all__ = ["futures", "shared", "Executor", "main", "ScoopError", "MisuseError",
 
 # Durations are seconds and end in _s. Every constant says what it costs to change it.
 LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less is slow
-MAX_SLICE_S = 0.016  # the same while more than twice as much is left: others can have of that what they need
+MAX_SLICE_S = 0.016  # the same at most, for half of what is left: more delays cancellations, less looks there in vain
 CHUNK_S = 0.05  # measured work carved into one chunk: more is lost with a worker, less costs messages
 FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
 MIN_CHUNK_S = 0.001  # a chunk of less work than this costs more to move than others gain by it
@@ -564,7 +564,7 @@ class StreamLink:
                 self.last_heard_s = now()
                 if n < full:
                     break
-            else:
+            else:  # the budget is used up
                 self.unread = True
         except BlockingIOError:
             pass
@@ -1538,8 +1538,8 @@ class Broker(Accounts):
             self.to(member, "STOP")
             return
         self.said_bye = True
-        for other in self.members.values():
-            if other.up and other is not member:  # it needs a moment to take its interpreter apart; they need not wait
+        for other in self.members.values():  # need not wait until the origin's interpreter has been taken apart
+            if other.up and other is not member:
                 self.to(other, "STOP")
 
     def on_started(self, host: int, frames: Frames) -> Optional[Member]:
@@ -2627,6 +2627,11 @@ def absorb(op: Any, nodes: List[Tuple[int, int, Any]], index: int, size: int, va
     nodes.append((index, size, value))
 
 
+def chunk_s(job: Job) -> float:
+    """Return how much measured work of a job makes a chunk."""
+    return CHUNK_S if job.fold is None else FOLD_CHUNK_S
+
+
 def cost_key(func: Any) -> Any:
     """Return what a function's measured cost is filed under."""
     while True:
@@ -2638,11 +2643,6 @@ def cost_key(func: Any) -> Any:
             func = func.func
         else:
             return own_name(func) or type(func)
-
-
-def chunk_s(job: Job) -> float:
-    """Return how much measured work of a job makes a chunk."""
-    return CHUNK_S if job.fold is None else FOLD_CHUNK_S
 
 
 def own_name(func: Any) -> str:
@@ -3963,7 +3963,7 @@ class Runner(Baton):
         if pump.long_task:
             if scheduler.straight and scheduler.wanted > scheduler.received:
                 scheduler.sate(-1.0)  # what the client sent, the broker does not know of
-            if not pump.watching:
+            if not pump.watching:  # else it waits on the link already, and that is all that it is to do
                 pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
             told = scheduler.is_told() and (scheduler.asked or not scheduler.straight)
@@ -4182,7 +4182,7 @@ class Parking(Runner):
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread).
 
-        Else raise what is to end this strand, if anything is.
+        There, raise what is to end this strand, if anything is.
         """
         if threading.get_ident() == self.current.ident:
             self.raise_error()
@@ -4880,7 +4880,7 @@ def flush_output() -> None:
             pass
 
 
-EXCLUSIVE = getattr(select, "EPOLLEXCLUSIVE", 0)
+EXCLUSIVE = getattr(select, "EPOLLEXCLUSIVE", 0)  # of those who wait for a descriptor, the kernel is to wake one
 
 
 class Waits:
@@ -4991,10 +4991,10 @@ class Pump:
             self.bell.ring()
 
     def reads(self) -> bool:
-        """Return True while this thread reads the link even while the scheduler idles.
+        """Return True while this thread waits on the link even while the scheduler idles.
 
-        Between long tasks it does: to wake it when each begins, and to send it to sleep again, costs more than the
-        moment longer that a message takes to reach the scheduler.
+        Between long tasks it does: to wake it when each begins, and to send it to sleep again, costs more. The kernel
+        wakes the scheduler then, if it can choose (see `Waits`); else a message reaches that a moment later, by us.
         """
         return self.long_task and self.thread is not None
 
@@ -6053,7 +6053,7 @@ class Client(Neighbourhood):
         """Learn from the launcher what its options, which it alone has read, say of our tasks, and who watches them."""
         super().on_welcome(frames)
         told = {name: value for name, value in json.loads(bytes(frames[1])).items() if name in Config.__annotations__}
-        self.config = self.teller.config = self.config.but(**told)
+        self.config = self.teller.config = self.config.replace(**told)
         self.scheduler.retries, self.teller.tell_s = self.config.retries, now()
 
     def on_pool(self, frames: Frames) -> None:
@@ -6434,13 +6434,6 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
 class Config:
     """What the command line decided; made once, passed down, never changed. Plain values only: it travels as JSON."""
 
-    def __init__(self, **values: Any) -> None:
-        vars(self).update(values)
-
-    def but(self, **values: Any) -> Config:
-        """Return a copy with other values."""
-        return Config(**{**vars(self), **values})
-
     n: int = 1  # workers, the origin included
     kind: str = "script"  # of program: script, archive (or directory), module, code, prompt
     program: str = ""
@@ -6478,6 +6471,19 @@ class Config:
     wiretap: bool = False
     trace: str = ""  # files
     log: str = ""
+
+    def __init__(self, **values: Any) -> None:
+        unknown = values.keys() - Config.__annotations__.keys()
+        if unknown:
+            raise TypeError(f"a Config has no {', '.join(sorted(unknown))}")
+        vars(self).update(values)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{name} = {value!r}: a Config is never changed, use `replace`")
+
+    def replace(self, **values: Any) -> Config:
+        """Return a copy with other values."""
+        return Config(**{**vars(self), **values})
 
     @property
     def main_name(self) -> str:
@@ -7111,7 +7117,7 @@ class Agent:
         """Start workers, each with its share of the CPUs for libraries that make threads."""
         order = read_facts(frames[1], workers=list, size=int)
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
-        self.config = self.config.but(n=order["size"], threads=threads)
+        self.config = self.config.replace(n=order["size"], threads=threads)
         for rank, incarnation in order["workers"]:
             self.start_worker(rank, incarnation, order)
 
@@ -7824,7 +7830,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
     order = json.loads(header)
     config = Config(**order["config"])
-    config = config.but(ship=config.ship and not order["here"])
+    config = config.replace(ship=config.ship and not order["here"])
     for name, value in order["environment"].items():
         os.environ.setdefault(name, value)
     with contextlib.suppress(OSError):  # JOIN tells where we are instead
@@ -7870,7 +7876,7 @@ class Writer:
             thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the user may have no more threads: then that is what is to be said
+            except RuntimeError:  # this user may have no more threads, and what is to be said may be just that
                 self.write()
                 return
             self.thread = thread
@@ -8134,7 +8140,7 @@ class Launcher(Links):
         """Fork this host's agent, where it does not return; with --backend loopback it is a thread."""
         ours, theirs = socket.socketpair()
         site.link = self.agents[site.number] = StreamLink(ours, passes_descriptors=not loopback)
-        config = self.config.but(ship=False)
+        config = self.config.replace(ship=False)
         if loopback:
             agent: Agent = LoopbackAgent(StreamLink(theirs), config, site.link.descriptors)
             threading.Thread(target=agent.run, name="scoop_lite agent", daemon=True).start()
@@ -9073,7 +9079,7 @@ def configure(options: argparse.Namespace) -> Config:
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
     terminal = terminal and options.serve < 0  # else we are in a session without one
     progress = not options.quiet if options.progress is None else options.progress
-    config = Config(**{name: value for name, value in vars(options).items() if name in Config.__annotations__}).but(
+    config = Config(**{name: value for name, value in vars(options).items() if name in Config.__annotations__}).replace(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler),
         backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
         progress="line" if progress and terminal else "plain" if options.progress else "", n=options.n or usable_cpus(),
@@ -9085,7 +9091,7 @@ def configure(options: argparse.Namespace) -> Config:
     if not words:  # an interrupt came before our Executor could say anything
         sys.exit(1)
     told = json.loads(words)
-    return config.but(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
+    return config.replace(serve=knock(**told.pop("door")).detach() if "door" in told else options.serve, **told)
 
 
 def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any, str]]:

@@ -219,7 +219,7 @@ class SimRuntime(scoop_lite.Runtime):
 
     def __init__(self, worker, config):
         self.worker = worker
-        super().__init__(config.but(strands="thread"))
+        super().__init__(config.replace(strands="thread"))
         self.rank, self.incarnation = worker.rank, worker.incarnation
         self.outbox.source = scoop_lite.OWNER.pack(worker.rank, worker.incarnation)
         self.scheduler.take_part(worker.rank, worker.incarnation, config.n, False)

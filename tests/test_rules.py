@@ -1827,3 +1827,13 @@ def test_a_task_that_runs_alone_keeps_what_its_own_stop_iteration_says():
     with pytest.raises(StopIteration) as caught:
         scoop_lite.run_calls(piece, map(stop, piece.it))
     assert caught.value.value == 5 and not piece.out
+
+
+def test_a_configuration_is_never_changed_and_has_no_other_names():
+    config = scoop_lite.Config(n=3)
+    assert (config.n, config.retries, config.replace(n=4, seed=7).n, config.n) == (3, 2, 4, 3)
+    with pytest.raises(AttributeError, match="never changed"):
+        config.n = 4
+    for wrong in (lambda: scoop_lite.Config(retrys=1), lambda: config.replace(retrys=1)):
+        with pytest.raises(TypeError, match="no retrys"):
+            wrong()
