@@ -6491,6 +6491,11 @@ class Config:
         return os.path.basename(self.program) if self.kind in ("script", "archive") else self.program
 
     @property
+    def script(self) -> str:
+        """The path of a script, not normalized, as python does it."""
+        return os.path.join(self.directory, self.program)
+
+    @property
     def is_straight(self) -> bool:
         """True if an Executor's client and all workers are on one host, and linked by inherited descriptors."""
         return self.serve >= 0 and self.backend == "own" and all(is_here(name) for name, _ in self.hosts)
@@ -6579,17 +6584,24 @@ def run_program(config: Config, module: types.ModuleType) -> None:
             sys.argv[0] = spec.origin
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:
-        path = os.path.join(config.directory, config.program)  # not normalized, as python does it
+        path = config.script
         found = ShippedLoader if "shipper" in _state else importlib.machinery.SourceFileLoader
         namespace.update(__file__=path, __loader__=found(module.__name__, path), __cached__=None)
         try:
-            source = importlib.util.decode_source(namespace["__loader__"].get_data(path))
-            code = compile(source, path, "exec", dont_inherit=True)
+            code = compile_script(found, path)
         except (SyntaxError, ValueError):
             if found is ShippedLoader or module.__name__ != "__main__":
                 raise
             sys.exit(subprocess.call([*own_command()[:-1], path]))  # Python has words of its own for some files
     exec(code, namespace)
+
+
+@functools.lru_cache(maxsize=1)
+def compile_script(loader: Any, path: str) -> types.CodeType:
+    """Read and compile the script, once in an agent and the workers that it forks."""
+    source = importlib.util.decode_source(loader("__main__", path).get_data(path))
+    code: types.CodeType = compile(source, path, "exec", dont_inherit=True)
+    return code
 
 
 def set_up_path(config: Config) -> None:
@@ -6742,6 +6754,19 @@ def show_exception(error: BaseException) -> None:
         traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
     else:
         sys.excepthook(type(error), error, tb)
+
+
+def prepare(config: Config) -> Optional[Runtime]:
+    """Do before an agent's first fork what each worker would do: they share its memory until they change it.
+
+    What fails here does so again in a worker, which says why.
+    """
+    if config.kind == "script" and not config.ship and os.path.isfile(config.script):
+        with contextlib.suppress(Exception):
+            compile_script(importlib.machinery.SourceFileLoader, config.script)
+    with contextlib.suppress(MisuseError):  # no greenlets, though they are wanted
+        return Runtime(config)
+    return None
 
 
 def work(
@@ -6956,35 +6981,14 @@ def not_started(rank: int, incarnation: int, error: OSError, fds: Iterable[int])
     return died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`")
 
 
-class Agent:
-    """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
+class Listener:
+    """Passes on what workers print, while the user's terminal keeps up."""
 
-    Args:
-        link: to the broker. config: for the workers.
-        local: the origin inherits our standard input, output and error, which are the user's.
-    """
-
-    def __init__(self, link: StreamLink, config: Config, local: bool) -> None:
-        self.link, self.config, self.local = link, config, local
-        self.direct = local and config.backend == "own"  # workers' links are handed to the broker, not relayed
-        self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
+    def __init__(self, link: StreamLink) -> None:
+        self.link = link
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
         self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
-        self.oom_kills = count_oom_kills()
-        self.signals: Set[int] = set()  # that came to us (and so to our whole foreground group)
-        self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
-        self.bell = Bell()
-        self.handlers = handlers_of((self,), "> agent", ", agent")
-        self.stop_s = math.inf  # when to kill who has not left
-        self.prepared: Optional[Runtime] = None  # what workers begin with: made before the fork, they share its memory
-
-    def read_worker(self, child: Child) -> None:
-        """Relay a worker's messages to the broker, untouched."""
-        assert child.link is not None
-        child.link.take(self.link.queue)
-        if child.link.closed:
-            child.link.unwatch(self.selector)
 
     def read_output(self, child: Child, fd: int, dead: bool = False) -> bool:
         """Pass on whole lines that a worker printed, and the rest at its end; False when there is no more."""
@@ -7019,6 +7023,36 @@ class Agent:
             paused, self.paused = self.paused, {}
             for fd, child in paused.items():
                 self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
+
+
+class Agent(Listener):
+    """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
+
+    Args:
+        link: to the broker. config: for the workers.
+        local: the origin inherits our standard input, output and error, which are the user's.
+    """
+
+    def __init__(self, link: StreamLink, config: Config, local: bool) -> None:
+        super().__init__(link)
+        self.config, self.local = config, local
+        self.direct = local and config.backend == "own"  # workers' links are handed to the broker, not relayed
+        self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
+        self.oom_kills = count_oom_kills()
+        self.signals: Set[int] = set()  # that came to us (and so to our whole foreground group)
+        self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
+        self.bell = Bell()
+        self.handlers = handlers_of((self,), "> agent", ", agent")
+        self.stop_s = math.inf  # when to kill who has not left
+        self.prepared: Optional[Runtime] = None  # what workers begin with
+        self.held = bytearray()  # by number: 1 for a descriptor that workers to come have to close
+
+    def read_worker(self, child: Child) -> None:
+        """Relay a worker's messages to the broker, untouched."""
+        assert child.link is not None
+        child.link.take(self.link.queue)
+        if child.link.closed:
+            child.link.unwatch(self.selector)
 
     def reap(self) -> None:
         """Report workers that have ended, with all they had printed."""
@@ -7118,13 +7152,25 @@ class Agent:
         order = read_facts(frames[1], workers=list, size=int)
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
         self.config = self.config.replace(n=order["size"], threads=threads)
+        self.held = bytearray()
+        for child in self.children.values():
+            self.hold((child.lifeline, *child.outputs))
         for rank, incarnation in order["workers"]:
             self.start_worker(rank, incarnation, order)
 
+    def hold(self, fds: Iterable[int]) -> None:
+        """Note descriptors that workers to come have to close.
+
+        They do that by ranges, without a look at what they belong to, which would copy the memory that holds it: else
+        the last of a thousand workers needs 3 ms for it.
+        """
+        for fd in fds:
+            self.held.extend(bytes(max(0, fd + 1 - len(self.held))))
+            self.held[fd] = 1
+
     def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
         """Fork one worker; in the child, this does not return."""
-        with contextlib.suppress(MisuseError):  # no greenlets, though they are wanted: the worker says so
-            self.prepared = self.prepared or Runtime(self.config)
+        self.prepared = self.prepared or prepare(self.config)
         flush_output()
         ends: List[Tuple[int, int]] = []
         try:
@@ -7158,6 +7204,7 @@ class Agent:
             os.set_blocking(r, False)
             child.outputs[r] = stream, bytearray()
             self.selector.register(r, selectors.EVENT_READ, functools.partial(self.read_output, child, r))
+        self.hold((life_in, *child.outputs))
         started = message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid))
         if self.direct:
             self.link.send_with_descriptors(started, *(sock.fileno() for sock in (ours, *straight[:1])))
@@ -7176,11 +7223,17 @@ class Agent:
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
-        self.selector.close()
+        if rank == ORIGIN or not hasattr(self.selector, "fileno"):
+            self.selector.close()  # else its deletion, at the origin's end, would close whatever has this number then
+        else:
+            self.hold((self.selector.fileno(),))
         self.bell.close()
         self.link.close()
-        for child in self.children.values():
-            child.close()
+        for run in re.finditer(b"\1+", self.held):
+            os.closerange(*run.span())
+        for child in () if self.direct else self.children.values():
+            assert child.link is not None
+            child.link.close()
 
     def on_kill(self, frames: Frames) -> None:
         order = read_facts(frames[1], rank=int, incarnation=int)
@@ -8161,8 +8214,7 @@ class Launcher(Links):
                 gc.freeze()
                 agent = Agent(StreamLink(theirs), config, local=True)
                 agent.old_handlers = self.old_handlers
-                with contextlib.suppress(MisuseError):  # now, while we get ready to say what is to be started
-                    agent.prepared = Runtime(config)
+                agent.prepared = prepare(config)  # now, while we get ready to say what is to be started
                 agent.run()
                 os._exit(0)
             theirs.close()

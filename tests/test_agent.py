@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import textwrap
 import threading
 
 import pytest
@@ -361,3 +362,56 @@ def test_a_client_that_is_gone_when_a_straight_link_is_to_reach_it_ends_its_pool
     assert member.death and links.broker.said_bye and not links.selector.select(0)
     links.selector.close()
     links.bell.close()
+
+
+REPLACED = """
+    import os, signal, time
+    import scoop_lite
+    from scoop_lite import futures
+
+    def fact():
+        return os.getpid(), %s
+
+    def replace(first, *ranks):
+        for rank in ranks:
+            os.kill(first[rank][0], signal.SIGKILL)
+        while True:
+            try:
+                later = futures.run_on_all(fact)
+            except scoop_lite.WorkerLost:  # he had not died yet
+                continue
+            if len(later) == len(first) and all(later[rank][0] != first[rank][0] for rank in ranks):
+                return later
+
+    if __name__ == "__main__":
+"""
+
+
+def test_a_script_that_changes_while_it_runs_is_the_one_that_was_started(launch):
+    """It is read once a host: it is the same for workers that need it later, and for those that replace a dead one."""
+    outcome = launch(
+        textwrap.dedent(REPLACED % "'as it was'")
+        + """
+    with open(__file__, "w") as file:
+        file.write("this is (no more Python")
+    first = futures.run_on_all(fact)
+    print({what for _, what in [*first.values(), *replace(first, 1).values()]})
+""",
+        n=3,
+    )
+    assert (outcome.returncode, outcome.stdout) == (0, "{'as it was'}\n")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_a_worker_holds_none_of_the_descriptors_that_lead_to_others(launch):
+    """The last one as few as the first, and those that take the place of dead ones, too."""
+    outcome = launch(
+        textwrap.dedent(REPLACED % "len(os.listdir('/proc/self/fd'))")
+        + """
+    first = futures.run_on_all(fact)
+    later = replace(first, 2, 5)
+    print([n - first[1][1] for rank, (_, n) in [*first.items(), *later.items()] if rank])
+""",
+        n=7,
+    )
+    assert (outcome.returncode, outcome.stdout) == (0, f"{[0] * 12}\n")
