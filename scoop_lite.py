@@ -3717,6 +3717,8 @@ class Mailbox:
             self.look_again()
         if unread and self.pump is not None:
             self.pump.nudge()  # whom the kernel has not told of it, if we were waiting
+        if self.scheduler.ordered > self.scheduler.filled and self.pump is not None:
+            self.pump.asleep = True  # nor of an order: who submits tells it
         while self.scheduler.answers:
             self.emit(self.scheduler.answers.popleft())
         return n

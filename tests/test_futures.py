@@ -229,6 +229,35 @@ def test_tasks_that_hold_the_gil_give_way_to_the_pump(facts):
     assert got == [0.005, 1, 0.0005]  # what needs no pump runs as it ever did
 
 
+def test_no_batch_of_long_tasks_is_left_to_one_worker(facts):
+    """Whatever came before it, and however long its owner paused: who idles gets tasks while another one runs."""
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    got = facts(f"""
+        chance = random.Random({seed})
+
+        def nap():
+            time.sleep(0.01)
+            return os.getpid()
+
+        def naps(n):
+            tasks = [futures.submit(nap) for _ in range(n)]
+            return [task.result() for task in tasks]
+
+        def main():
+            alone = collections.Counter()
+            for _ in range(40):
+                alone["script"] += len(set(naps(6))) == 1
+                time.sleep(chance.choice([0, 0.002, 0.008]))
+                alone["task"] += len(set(futures.submit(naps, 8).result())) == 1
+                alone["map"] += len(set(futures.map(lambda _: nap(), range(6)))) == 1
+                if chance.random() < 0.3:
+                    list(futures.map(abs, range(1000)))
+            return alone
+    """, n=4)
+    assert max(got.values()) < 4, got  # a busy machine may start others late, but not time after time
+
+
 def test_pools_that_tasks_fork_can_be_terminated_just_when_they_begin(facts):
     """`Pool.terminate` sends SIGTERM; a handler inherited from the script's process would miss it now and then."""
     assert facts("""

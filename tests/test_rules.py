@@ -1746,6 +1746,16 @@ def test_what_the_scheduler_leaves_in_the_link_is_for_the_pump_to_read(linked, m
     assert [list(map(len, frames)) for frames in linked.inbox] == [[30_000] * 3]
 
 
+def test_an_order_that_the_pump_has_not_seen_is_told_it_by_who_submits(linked):
+    """It waits on the link without a limit, as there was nothing to give and nobody to give it to; nor does it wake."""
+    linked.pump.asleep, linked.pump.patient, linked.pump.watching = False, True, True
+    linked.peer.send(scoop_lite.message("ORDER", 1, 1, scoop_lite.COUNT.pack(1)))
+    linked.receive()
+    assert not linked.rung()
+    linked.submit(identity, (1,), {})
+    assert linked.rung()
+
+
 def test_a_wait_that_is_interrupted_passes_on_what_may_have_ended_it(linked, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
