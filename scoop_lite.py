@@ -3717,7 +3717,7 @@ class Mailbox:
             self.look_again()
         if unread and self.pump is not None:
             self.pump.nudge()  # whom the kernel has not told of it, if we were waiting
-        if self.scheduler.ordered > self.scheduler.filled and self.pump is not None:
+        if self.scheduler.ordered > self.scheduler.filled and self.pump is not None and self.pump.thread is not None:
             self.pump.asleep = True  # nor of an order: who submits tells it
         while self.scheduler.answers:
             self.emit(self.scheduler.answers.popleft())
@@ -5024,6 +5024,8 @@ class Pump:
         if watch and (scheduler.results or ordered and (queued or busy)):
             timeout = 0.005 if ordered else FLUSH_S  # tasks that may be given away only later; results that are to go
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
+        if not ordered and scheduler.ordered > scheduler.filled:
+            return self.plan()  # the scheduler's thread has just read an order, which changes what was decided
         return watch, timeout
 
     def run(self) -> None:

@@ -1756,6 +1756,19 @@ def test_an_order_that_the_pump_has_not_seen_is_told_it_by_who_submits(linked):
     assert linked.rung()
 
 
+def test_an_order_that_comes_while_the_pump_makes_its_plan_changes_it(linked):
+    """Its thread may be interrupted anywhere: here, after it has looked for orders."""
+
+    class Results(dict):
+        def __len__(self):
+            linked.scheduler.ordered = 1
+            return 0
+
+    linked.pump.long_task, linked.scheduler.results = True, Results()
+    assert linked.pump.plan() == (True, None) and linked.pump.watching
+    assert linked.scheduler.ordered == 1 and linked.pump.asleep  # who submits wakes it
+
+
 def test_a_wait_that_is_interrupted_passes_on_what_may_have_ended_it(linked, monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
@@ -1775,6 +1788,9 @@ def test_without_a_thread_for_the_pump_tasks_go_on_and_the_user_is_told_once(lin
     monkeypatch.setattr(threading.Thread, "start", no_thread)
     for _ in range(3):
         linked.prepare(identity, 1)
+        linked.peer.send(scoop_lite.message("ORDER", 1, 1, scoop_lite.COUNT.pack(1)))
+        linked.receive()
+        linked.submit(identity, (1,), {})
     assert [r.getMessage() for r in caplog.records] == [
         "can't start new thread to serve others while a task runs: they wait for its end; see `ulimit -u`"
     ]
