@@ -4387,6 +4387,7 @@ class Parking(Runner):
         if any(scheduler.levels):
             self.pump.kick()  # what a time limit keeps from running here is still for others to have
         self.receive(woken)
+        scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
 
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""

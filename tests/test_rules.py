@@ -1756,6 +1756,14 @@ def test_an_order_that_the_pump_has_not_seen_is_told_it_by_who_submits(linked):
     assert linked.rung()
 
 
+def test_an_order_that_ends_a_wait_is_filled_before_user_code_goes_on(linked):
+    """It may compute for long then, and the kernel has told the pump of nothing."""
+    linked.submit(identity, (1,), {})
+    linked.peer.send(scoop_lite.message("ORDER", 1, 1, scoop_lite.COUNT.pack(1)))
+    linked.idle(linked.n_received)
+    assert "BATCH" in [scoop_lite.NAMES[frames[0][0]] for frames in linked.peer.receive()]
+
+
 def test_an_order_that_comes_while_the_pump_makes_its_plan_changes_it(linked):
     """Its thread may be interrupted anywhere: here, after it has looked for orders."""
 
