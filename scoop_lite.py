@@ -6569,13 +6569,21 @@ def import_script(main: types.ModuleType) -> bool:
     return True
 
 
+@functools.lru_cache(maxsize=1)
+def compile_script(loader: Any, path: str) -> types.CodeType:
+    """Read and compile the script, once in an agent and the workers that it forks."""
+    source = importlib.util.decode_source(loader("__main__", path).get_data(path))
+    code: types.CodeType = compile(source, path, "exec", dont_inherit=True)  # else our `from __future__` would hold
+    return code
+
+
 def run_program(config: Config, module: types.ModuleType) -> None:
     """Run the user's program in a module, as `python` would."""
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
     if config.kind in ("code", "prompt"):
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
-        code = compile(config.program, "<string>", "exec", dont_inherit=True)  # else our `from __future__` would hold
+        code = compile(config.program, "<string>", "exec", dont_inherit=True)  # as there
     elif config.kind in ("module", "archive"):
         import runpy
 
@@ -6599,14 +6607,6 @@ def run_program(config: Config, module: types.ModuleType) -> None:
                 raise
             sys.exit(subprocess.call([*own_command()[:-1], path]))  # Python has words of its own for some files
     exec(code, namespace)
-
-
-@functools.lru_cache(maxsize=1)
-def compile_script(loader: Any, path: str) -> types.CodeType:
-    """Read and compile the script, once in an agent and the workers that it forks."""
-    source = importlib.util.decode_source(loader("__main__", path).get_data(path))
-    code: types.CodeType = compile(source, path, "exec", dont_inherit=True)
-    return code
 
 
 def set_up_path(config: Config) -> None:
@@ -6986,7 +6986,7 @@ def not_started(rank: int, incarnation: int, error: OSError, fds: Iterable[int])
     return died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`")
 
 
-class Listener:
+class OutputRelay:
     """Passes on what workers print, while the user's terminal keeps up."""
 
     def __init__(self, link: StreamLink) -> None:
@@ -7030,7 +7030,7 @@ class Listener:
                 self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
 
 
-class Agent(Listener):
+class Agent(OutputRelay):
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
 
     Args:
@@ -7228,8 +7228,8 @@ class Agent(Listener):
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
-        if rank == ORIGIN or not hasattr(self.selector, "fileno"):
-            self.selector.close()  # else its deletion, at the origin's end, would close whatever has this number then
+        if rank == ORIGIN or not hasattr(self.selector, "fileno"):  # `select` and `poll` have no descriptor
+            self.selector.close()  # properly: at the origin's end its deletion would close what has its number then
         else:
             self.hold((self.selector.fileno(),))
         self.bell.close()
@@ -8376,9 +8376,11 @@ class Launcher(Links):
         self.kill_s = now() + 2
         for member in self.broker.members.values():
             self.kill_worker(member)
-        if self.broker.status is not None:  # an agent that does not answer costs us its starter
+        if self.broker.status is not None:  # an agent that does not answer ends with its starter, or by itself
             for site in self.sites:
                 site.kill()
+                if site.pid and site.number in self.agents:  # its link is open: so this is still its number
+                    os.kill(site.pid, signal.SIGKILL)
         self.broker.end(128 + (self.signalled or signal.SIGTERM))
 
     def end(self) -> int:

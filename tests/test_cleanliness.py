@@ -231,6 +231,28 @@ def test_interrupt(launch_once, whom, what):
     assert "KeyboardInterrupt" in outcome.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_agent_that_does_not_answer_holds_up_no_end(launch_once, number):
+    """It may compile a big script, or read it from a disk that is gone; here it is stopped."""
+    run = launch_once.start(
+        program("""
+        def main():
+            os.kill(os.getppid(), signal.SIGSTOP)
+            print("ready", flush=True)
+            time.sleep(60)
+        """),
+        n=3,
+    )
+    run.wait_for("ready")
+    start = time.monotonic()
+    for _ in range(2):
+        run.signal(number)
+        time.sleep(0.2)
+    outcome = run.finish(settle_s=2)
+    assert time.monotonic() - start < 5
+    assert outcome.returncode == 128 + number, outcome
+
+
 @pytest.mark.parametrize("whom", ["group", "launcher"])
 def test_interrupt_in_each_combination(launch, whom):
     run = launch.start(
