@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import functools
 import importlib.util
+import mmap
 import os
 import random
+import re
 import select
 import selectors
 import socket
@@ -17,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import scoop_lite
-from scoop_lite import Codec, PeerError, StreamLink, encode
+from scoop_lite import BIG_FRAME, Codec, PeerError, StreamLink, encode
 
 SIZES = [0, 1, 2, 127, 254, 255, 256, 257, 32767, 32768, 32769, 65535, 65536, 65537, 1 << 20]
 HELLO = scoop_lite.GREETING + scoop_lite.ready(b"DEALER")
@@ -134,7 +138,7 @@ def test_encode_joins_small_frames_and_leaves_big_ones_alone():
 
 def buffered(codec):
     """Count the bytes that a codec keeps in its own buffers."""
-    return len(codec.rest) + (len(codec.big.obj) if codec.big is not None else 0)
+    return len(codec.rest) + (len(codec.buffer) if codec.buffer is not None else 0)
 
 
 def survive(codec, data):
@@ -200,6 +204,56 @@ def test_an_announced_big_frame_costs_no_memory_before_it_comes():
         assert time.perf_counter() - started < 1
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize("size", [0, BIG_FRAME, scoop_lite.HUGE_BUFFER - 1, scoop_lite.HUGE_BUFFER, 3 << 20])
+def test_a_buffer_to_receive_into_is_writable_and_zero(size):
+    view = memoryview(scoop_lite.room_for(size))
+    assert len(view) == size and not view.readonly and bytes(view) == bytes(size)
+    view[-1:] = view[:1]
+
+
+def test_a_big_frame_is_of_huge_pages():
+    """Where the kernel has them: then it takes one page fault for 512."""
+    try:
+        with open("/sys/kernel/mm/transparent_hugepage/enabled") as file:
+            if "[never]" in file.read():
+                pytest.skip("no huge pages: they are turned off here")
+    except FileNotFoundError:
+        pytest.skip("no huge pages: not Linux, or a kernel without")
+    codec, size = Codec(), 32 << 20
+    codec.feed(HELLO + b"\2" + size.to_bytes(8, "big") + b"x")
+    room = codec.buffer
+    start = ctypes.addressof(ctypes.c_char.from_buffer(room))
+    with open("/proc/self/smaps") as file:
+        found = re.search(r"^%x-.*?^VmFlags:(.*?)$" % start, file.read(), re.MULTILINE | re.DOTALL)
+    assert found and "hg" in found.group(1).split(), found and found.group()
+
+
+def test_without_huge_pages_a_buffer_is_an_ordinary_one(monkeypatch):
+    def refuse(*args):
+        raise OSError(errno.EINVAL, "a kernel without them")
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    assert type(scoop_lite.room_for(scoop_lite.HUGE_BUFFER)) is bytearray
+
+
+@pytest.mark.parametrize("step", [1000, BIG_FRAME, BIG_FRAME + 9, 1 << 20])
+def test_a_frame_without_room_is_passed_over_where_nothing_is_relayed(step, monkeypatch):
+    def refuse(size):
+        raise MemoryError
+
+    codec, size = Codec(), 5 * BIG_FRAME + 7
+    codec.spares = True
+    data = HELLO + flat(encode([b"before"], [])) + flat(encode([b"a", bytes(size), b"b"], []))
+    data += flat(encode([b"after"], []))
+    monkeypatch.setattr(scoop_lite, "room_for", refuse)
+    for at in range(0, len(data), step):
+        feed_like_a_link(codec, data[at : at + step])
+    assert list(codec.messages) == [[b"before"], [b"a", scoop_lite.NO_ROOM, b"b"], [b"after"]]
+    assert codec.messages[1][1] is scoop_lite.NO_ROOM
+    with pytest.raises(MemoryError):
+        Codec().feed(HELLO + b"\2" + size.to_bytes(8, "big"))
 
 
 def test_a_command_may_not_be_big():

@@ -595,6 +595,31 @@ def test_a_pool_that_is_short_of_descriptors_says_so_and_nobody_waits(whole, n, 
     assert err.count("could not be started: Too many open files; see `ulimit -a`; ") == 8 * whole, err
 
 
+SHORT_OF_MEMORY = """
+    import resource, scoop_lite
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (400 << 20, -1))
+
+    if __name__ == "__main__":
+        if {big_result}:
+            pool, work = scoop_lite.Executor(2), (bytes, 500_000_000)
+            pool.submit(abs, -1).result()
+            limit()
+        else:
+            pool, work = scoop_lite.Executor(2, initializer=limit), (len, bytes(500_000_000))
+        print(pool.submit(*work).exception(60))
+        print(pool.submit(abs, -7).result(60))
+    """
+
+
+@pytest.mark.parametrize("big_result", [True, False], ids=["result", "argument"])
+def test_what_has_no_room_where_it_arrives_fails_alone(big_result):
+    status, out, err = run(SHORT_OF_MEMORY.format(big_result=big_result), launch=False)
+    assert status == 0 and "not enough memory here for what came" in out, (out, err)
+    assert out.splitlines()[-1] == "7" and "starting another" not in err, (out, err)
+
+
 def test_a_forked_child_gets_a_pool_of_its_own():
     with Executor(1) as executor:
         pid = executor.submit(os.getpid).result(20)

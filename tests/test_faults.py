@@ -384,6 +384,45 @@ def test_a_task_that_meets_a_memory_limit_fails_with_memory_error(run):
     job.clean()
 
 
+@pytest.mark.parametrize("where", ["result", "argument"])
+def test_what_has_no_room_where_it_arrives_fails_alone(run, where):
+    job = run("""
+        import resource
+
+        def limit(everywhere):
+            if everywhere or not scoop_lite.IS_ORIGIN:
+                resource.setrlimit(resource.RLIMIT_AS, (400 << 20, -1))
+
+        def big():
+            return b"" if scoop_lite.IS_ORIGIN else bytes(500_000_000)
+
+        def length(data):
+            return len(data)
+
+        def report(func, *args):
+            try:
+                print("right", futures.run_on_all(func, *args))
+            except Exception as error:
+                print(str(error).replace("\\n", " "))
+
+        if __name__ == "__main__":
+            if sys.argv[1] == "result":
+                limit(True)
+                report(big)
+            else:
+                data = bytes(500_000_000)
+                futures.run_on_all(limit, False)
+                report(length, data)
+            report(length, "four")
+    """, "-n", "2", arguments=[where])
+    outcome = job.finish()
+    assert outcome.status == 0, str(job)
+    wrong, right = outcome.out.splitlines()
+    assert "cannot be unpickled here: MemoryError" in wrong or "could not unpickle" in wrong, str(job)
+    assert "not enough memory here" in wrong and right == "right {0: 4, 1: 4}", str(job)
+    job.clean()
+
+
 @root
 def test_a_full_disk_stops_no_job_that_needs_none(run, tmp_path):
     disk = tmp_path / "disk"

@@ -6,6 +6,7 @@ What happens to transfers when somebody dies is tried in `test_simulation.py`, w
 from __future__ import annotations
 
 import itertools
+import pickle
 
 import pytest
 
@@ -119,6 +120,45 @@ def test_half_a_frame_is_refused():
     inbox.on_piece(SOURCE, piece)
     with pytest.raises(scoop_lite.PeerError, match="of a heap"):
         inbox.mend(message)
+
+
+def test_no_more_comes_than_was_said():
+    inbox, heap = Inbox(), scoop_lite.HEAP.pack(1, PIECE + 1)
+    inbox.on_piece(SOURCE, scoop_lite.message("PIECE", 1, 1, OWNED, heap, bytes(PIECE)))
+    with pytest.raises(scoop_lite.PeerError, match="for a heap of"):
+        inbox.on_piece(SOURCE, scoop_lite.message("PIECE", 1, 1, OWNED, heap, bytes(2)))
+
+
+@pytest.mark.parametrize("size", [1 << 55, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+def test_for_what_has_no_room_all_pieces_are_taken_and_what_is_unpickled_of_it_is_a_memory_error(size):
+    inbox = Inbox()
+    for _ in range(3):
+        piece = scoop_lite.message("PIECE", 1, 1, OWNED, scoop_lite.HEAP.pack(1, size), bytes(PIECE))
+        assert inbox.on_piece(SOURCE, piece)
+    reference = scoop_lite.REFERENCE.pack(scoop_lite.REFERENCE_MARK, SOURCE, 1, size, size)
+    (frame,) = inbox.mend([reference])
+    assert not inbox.heaps
+    for frames in [frame], [pickle.dumps(1), frame]:
+        with pytest.raises(MemoryError):
+            scoop_lite.loads(frames)
+
+
+def test_what_arrives_is_writable_and_one_piece_is_not_copied():
+    inbox, piece = Inbox(), bytearray(PIECE)
+    inbox.on_piece(SOURCE, scoop_lite.message("PIECE", 1, 1, OWNED, scoop_lite.HEAP.pack(1, PIECE), piece))
+    reference = scoop_lite.REFERENCE.pack(scoop_lite.REFERENCE_MARK, SOURCE, 1, PIECE, PIECE)
+    assert inbox.mend([reference])[0] is piece and not inbox.heaps
+    for size in (PIECE, PIECE + 1, 5 * PIECE):
+        outbox, inbox, found = Outbox(SOURCE), Inbox(), []
+        ready = list(outbox.put(big(size=size)))
+        while ready:
+            for sent in ready:
+                if sent[0][0] == scoop_lite.CODES["PIECE"]:
+                    outbox.credit += inbox.on_piece(SOURCE, sent)
+                else:
+                    found = inbox.mend(sent)
+            ready = list(outbox.take())
+        assert not memoryview(found[-1]).readonly and len(found[-1]) == size
 
 
 def test_a_worker_cannot_take_more_pieces_than_came():

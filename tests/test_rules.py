@@ -310,8 +310,8 @@ def test_when_all_are_hungry_who_filled_the_last_order_has_one_before_it_has_tas
 
 def big_batch(pool, sender, incarnation=1):
     """The frames of a batch that one has sent ahead in pieces, so that its taker is chosen already."""
-    number = scoop_lite.COUNT.pack(1)
-    piece = [scoop_lite.ANYBODY, number, b"x" * 10]
+    heap = scoop_lite.HEAP.pack(1, 1)
+    piece = [scoop_lite.ANYBODY, heap, b"x" * 10]
     found = news(pool, pool.turn, sender, "PIECE", *piece)
     return found, [b"f", CHUNK.pack(0, incarnation, 7, 2, 3, 0, 0, 0, 0, 0, 1), b"payload"]
 
@@ -360,29 +360,29 @@ def test_a_taker_that_has_found_tasks_meanwhile_needs_no_other_batch(pool):
 def test_pieces_go_to_one_taker_until_the_end_of_their_transfer(pool):
     for rank in (1, 2):
         pool.turn(rank, "HUNGRY", HUNGER.pack(pool.broker.members[rank].given + 1, 9))
-    number = scoop_lite.COUNT.pack(1)
+    heap = scoop_lite.HEAP.pack(1, 1)
     source = OWNER.pack(0, 1)
     for _ in range(2):
-        found = news(pool, pool.turn, 0, "PIECE", scoop_lite.ANYBODY, number, b"x")
-        assert found == [(1, "PIECE", [source, number, b"x"])]
+        found = news(pool, pool.turn, 0, "PIECE", scoop_lite.ANYBODY, heap, b"x")
+        assert found == [(1, "PIECE", [source, heap, b"x"])]
     assert pool.broker.members[1].unread == {pool.broker.members[0]: 2}
     assert kinds(news(pool, pool.turn, 1, "CREDIT", source, scoop_lite.COUNT.pack(2))) == [(0, "CREDIT")]
-    assert kinds(news(pool, pool.turn, 0, "PIECE", scoop_lite.ANYBODY, number, b"")) == [(1, "PIECE")]
+    assert kinds(news(pool, pool.turn, 0, "PIECE", scoop_lite.ANYBODY, heap, b"")) == [(1, "PIECE")]
     assert pool.broker.members[0].target is None
-    assert kinds(news(pool, pool.turn, 0, "PIECE", OWNER.pack(2, 1), number, b"x")) == [(2, "PIECE")]  # of a result
+    assert kinds(news(pool, pool.turn, 0, "PIECE", OWNER.pack(2, 1), heap, b"x")) == [(2, "PIECE")]  # of a result
 
 
 def test_pieces_for_nobody_are_taken_by_the_broker_so_that_their_sender_goes_on(pool):
     for to in (OWNER.pack(1, 9), scoop_lite.TO_BROKER):
-        found = news(pool, pool.turn, 0, "PIECE", to, scoop_lite.COUNT.pack(1), b"x")
+        found = news(pool, pool.turn, 0, "PIECE", to, scoop_lite.HEAP.pack(1, 1), b"x")
         assert found == [(0, "CREDIT", [scoop_lite.TO_BROKER, scoop_lite.COUNT.pack(1)])]
-        assert news(pool, pool.turn, 0, "PIECE", to, scoop_lite.COUNT.pack(1), b"") == []
+        assert news(pool, pool.turn, 0, "PIECE", to, scoop_lite.HEAP.pack(1, 0), b"") == []
 
 
 @pytest.mark.parametrize("n_sent, n_credits, right", [(0, 1, False), (2, 3, False), (2, 2, True)])
 def test_nobody_answers_more_pieces_than_came(pool, n_sent, n_credits, right):
     for _ in range(n_sent):
-        pool.turn(0, "PIECE", OWNER.pack(1, 1), scoop_lite.COUNT.pack(1), b"x")
+        pool.turn(0, "PIECE", OWNER.pack(1, 1), scoop_lite.HEAP.pack(1, 1), b"x")
     credit = OWNER.pack(0, 1), scoop_lite.COUNT.pack(n_credits)
     if right:
         assert news(pool, pool.turn, 1, "CREDIT", *credit) == [(0, "CREDIT", list(credit))]
@@ -400,12 +400,12 @@ def test_who_joins_is_the_first_of_its_rank_and_may_run_no_tasks(pool):
 
 
 def test_a_death_ends_transfers_on_both_sides(pool):
-    number = scoop_lite.COUNT.pack(1)
-    pool.turn(1, "PIECE", OWNER.pack(2, 1), number, b"x")  # the dead one was sending to 2
+    heap = scoop_lite.HEAP.pack(1, 1)
+    pool.turn(1, "PIECE", OWNER.pack(2, 1), heap, b"x")  # the dead one was sending to 2
     for _ in range(3):
-        pool.turn(0, "PIECE", OWNER.pack(1, 1), number, b"x")  # and 0 to it
+        pool.turn(0, "PIECE", OWNER.pack(1, 1), heap, b"x")  # and 0 to it
     found = die(pool, 1)
-    assert (2, "PIECE", [OWNER.pack(1, 1), scoop_lite.ALL_FRAMES, b""]) in found
+    assert (2, "PIECE", [OWNER.pack(1, 1), scoop_lite.ALL_HEAPS, b""]) in found
     assert (0, "CREDIT", [scoop_lite.TO_BROKER, scoop_lite.COUNT.pack(3)]) in found
     assert not any(member.unread for member in pool.broker.members.values())
 
