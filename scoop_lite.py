@@ -2542,7 +2542,8 @@ class MapJob(Job):
         if self.drawn - self.done < self.window - self.window // 4:
             return False
         level = scheduler.level(self.depth)
-        return not any(type(item) is Block and item.job is self for item in itertools.islice(level, 4))
+        with scheduler.lock:  # the pump may be carving
+            return not any(type(item) is Block and item.job is self for item in itertools.islice(level, 4))
 
     def useful_window(self, scheduler: Scheduler) -> int:
         """Return how many items are worth some chunks for each worker, as far as measured."""
@@ -4360,7 +4361,20 @@ class Parking(Runner):
                 self.spares.append(self.current)
                 self.switch(strand)
             else:
-                self.step()
+                try:
+                    self.step()
+                except Exception as error:
+                    if self.current is self.strands.main:
+                        raise
+                    self.fail(error)
+
+    def fail(self, error: BaseException) -> None:
+        """Have an error that no task is to blame for, such as a lack of memory, end the script, or this worker."""
+        if self.rank == ORIGIN:
+            self.interrupt_script(error)
+        else:
+            traceback.print_exception(type(error), error, error.__traceback__)
+            self.leave(1)
 
     def step(self) -> None:
         """Run something, or else wait for a message or a deadline."""
@@ -5092,6 +5106,13 @@ class Pump:
         return watch, timeout
 
     def run(self) -> None:
+        try:
+            self.serve()
+        except Exception as error:  # such as a lack of memory: nobody would serve others now
+            self.runtime.later.append(functools.partial(self.runtime.fail, error))
+            self.runtime.wake()
+
+    def serve(self) -> None:
         runtime = self.runtime
         sleep = Waits(self.bell.fd)
         for link in iter(lambda: runtime.link, None):

@@ -88,6 +88,8 @@ def pytest_addoption(parser):
                      help=f"'all', 'quick' ({', '.join(QUICK)}), or some of {', '.join(COMBOS)} with commas between")
     parser.addoption("--limit", type=float, default=30, help="hard limit of most runs of a program, seconds")
     parser.addoption("--file", default=str(CHECKOUT / "scoop_lite.py"), help="the scoop_lite.py to test")
+    parser.addoption("--as-module", action="store_true",
+                     help="most runs are of `python -m scoop_lite`, which Python compiles once, not of the file")
 
 
 def missing_package(combo):
@@ -297,8 +299,8 @@ class Run:
 class Launch:
     """Runs programs with `scoop_lite.py`; called, it waits for the end and returns an `Outcome`."""
 
-    def __init__(self, file, directory, options, limit_s=30.0):
-        self.file = Path(file)
+    def __init__(self, file, directory, options, limit_s=30.0, as_module=False):
+        self.file, self.as_module = Path(file), as_module
         self.directory = directory
         self.options = list(options)
         self.limit_s = limit_s
@@ -336,7 +338,10 @@ class Launch:
             program = self.write(program)
         words = list(program) if isinstance(program, (list, tuple)) else [program]
         count = [] if n is None else ["-n", str(n)]
-        return self.run([self.file, *count, *self.options, *options, *words, *args], timeout, **more)
+        ours = [self.file]
+        if self.as_module and "python" not in more:  # which may ignore the environment
+            ours, more["env"] = ["-m", "scoop_lite"], {"PYTHONPATH": str(self.file.parent), **dict(more.get("env", {}))}
+        return self.run([*ours, *count, *self.options, *options, *words, *args], timeout, **more)
 
     def run(self, words, timeout=None, python=(sys.executable,), env=(), cwd=None, **more):
         """Start a Python with these words; `more` goes to `Run` and `subprocess.Popen`."""
@@ -368,7 +373,7 @@ class Launch:
 
 def launcher_for(request, directory, options):
     option = request.config.getoption
-    launch = Launch(option("--file"), directory, options, option("--limit"))
+    launch = Launch(option("--file"), directory, options, option("--limit"), option("--as-module"))
     yield launch
     for run in launch.runs:
         run.kill()

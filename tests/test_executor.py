@@ -599,15 +599,17 @@ SHORT_OF_MEMORY = """
     import resource, scoop_lite
 
     def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (400 << 20, -1))
+        with open("/proc/self/statm") as file:
+            used = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), -1))
 
     if __name__ == "__main__":
         if {big_result}:
-            pool, work = scoop_lite.Executor(2), (bytes, 500_000_000)
+            pool, work = scoop_lite.Executor(2), (bytes, 150 << 20)
             pool.submit(abs, -1).result()
             limit()
         else:
-            pool, work = scoop_lite.Executor(2, initializer=limit), (len, bytes(500_000_000))
+            pool, work = scoop_lite.Executor(2, initializer=limit), (len, bytes(150 << 20))
         print(pool.submit(*work).exception(60))
         print(pool.submit(abs, -7).result(60))
     """

@@ -384,6 +384,50 @@ def test_a_task_that_meets_a_memory_limit_fails_with_memory_error(run):
     job.clean()
 
 
+@pytest.mark.parametrize("strands", ["greenlet", "thread"])
+@pytest.mark.parametrize("who", ["origin", "other"])
+@pytest.mark.parametrize("method", ["Queue.take", "Pump.work"])
+def test_an_error_outside_of_tasks_ends_the_script_or_the_worker_and_hangs_nobody(run, method, who, strands):
+    """Such as a lack of memory, in whichever thread or strand it is noticed."""
+    job = run("""
+        import contextlib
+
+        armed = []
+
+        def arm(owner, name, who):
+            if (who == "origin") == scoop_lite.IS_ORIGIN:
+                real = getattr(getattr(scoop_lite, owner), name)
+
+                def fails_once(self, *args):
+                    if armed:
+                        raise MemoryError("planted" + armed.pop())
+                    return real(self, *args)
+
+                setattr(getattr(scoop_lite, owner), name, fails_once)
+                armed.append("!")
+
+        def leaf(i):
+            time.sleep(0.02)
+            return i
+
+        def node(i):
+            return sum(futures.map(leaf, range(4)))
+
+        if __name__ == "__main__":
+            try:
+                with contextlib.suppress(scoop_lite.WorkerLost):  # of who had it to run
+                    futures.run_on_all(arm, *sys.argv[1].split("."), sys.argv[2])
+                for _ in range(5):
+                    assert sum(futures.map(node, range(8))) == 48
+            finally:
+                print("cleaned up")
+    """, "-n", "2", "--strands", strands, arguments=[method, who])
+    outcome = job.finish()
+    assert outcome.status == (who == "origin") and outcome.out == "cleaned up\n", str(job)
+    assert outcome.err.count("MemoryError: planted!") == 1, str(job)
+    job.clean()
+
+
 @pytest.mark.parametrize("where", ["result", "argument"])
 def test_what_has_no_room_where_it_arrives_fails_alone(run, where):
     job = run("""
@@ -391,10 +435,12 @@ def test_what_has_no_room_where_it_arrives_fails_alone(run, where):
 
         def limit(everywhere):
             if everywhere or not scoop_lite.IS_ORIGIN:
-                resource.setrlimit(resource.RLIMIT_AS, (400 << 20, -1))
+                with open("/proc/self/statm") as file:
+                    used = int(file.read().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), -1))
 
         def big():
-            return b"" if scoop_lite.IS_ORIGIN else bytes(500_000_000)
+            return b"" if scoop_lite.IS_ORIGIN else bytes(150 << 20)
 
         def length(data):
             return len(data)
@@ -410,7 +456,7 @@ def test_what_has_no_room_where_it_arrives_fails_alone(run, where):
                 limit(True)
                 report(big)
             else:
-                data = bytes(500_000_000)
+                data = bytes(150 << 20)
                 futures.run_on_all(limit, False)
                 report(length, data)
             report(length, "four")

@@ -528,6 +528,35 @@ def test_a_map_draws_what_keeps_the_pool_busy_by_measurement_and_fills_an_order_
         assert fixed.drawn == fixed.window <= scoop_lite.WINDOW  # as asked for; no more of a generator than is needed
 
 
+def test_a_map_looks_at_its_queue_while_the_pump_takes_from_it():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=2))
+    runtime.scheduler.live = 8
+    runtime.scheduler.note_cost(abs, 1e-6)
+    job = scoop_lite.MapJob(abs, [iter(range(10**6))], runtime.root, None, None)
+    job.drawn = job.window
+    level = runtime.scheduler.level(job.depth)
+    stop, before = threading.Event(), sys.getswitchinterval()
+
+    other = scoop_lite.Block(scoop_lite.MapJob(abs, ["a"], runtime.root, None, None), [[1]], 0, 0, 1)
+    level.extend([other] * 4)
+
+    def turn_over():
+        while not stop.is_set():
+            with runtime.scheduler.lock:
+                level.append(other)
+                level.popleft()
+
+    pump = threading.Thread(target=turn_over)
+    sys.setswitchinterval(1e-6)
+    try:
+        pump.start()
+        assert all(job.can_widen(runtime.scheduler) for _ in range(20_000))
+    finally:
+        stop.set()
+        pump.join()
+        sys.setswitchinterval(before)
+
+
 def test_a_wait_that_is_over_limits_no_task_any_more():
     runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
     runtime.scheduler.live = 2
