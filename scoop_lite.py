@@ -3188,6 +3188,8 @@ class Carver(Taker):
     def unpack_function(self, packed: Any) -> Tuple[Any, Any]:
         """Undo `pack_function`, with the same economy."""
         func, known = self.packed
+        if type(packed) is memoryview:  # it would be compared, and searched, byte by byte
+            packed = bytes(packed)
         if packed == known and finds_by_name(func, self.by_value):
             return func, None
         func, fold = loads([packed])
@@ -5157,8 +5159,8 @@ class Pump:
                 if piece.out and type(piece.block.job) is Visit:
                     runtime.hand_in(piece)  # its owner may wait for just these
                     scheduler.flush()
-        if self.idling and runtime.resting:
-            runtime.wake()  # what was carved may be what it waits for
+        if self.idling and (runtime.resting or any(link.out for link in runtime.links)):
+            runtime.wake()  # what was carved may be what it waits for; or it is to wait until all is written
 
 
 # ======================================================================================================================

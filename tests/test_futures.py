@@ -1642,6 +1642,23 @@ def test_big_arguments_and_results(facts):
     assert got["list"] == sum(range(300_000))
 
 
+def test_big_functions(facts):
+    """One is sent by the pump when the scheduler begins to wait, and the kernel does not take all of it at once."""
+    got = facts("""
+        def make(n):
+            data = bytes(n)
+
+            def add(i):
+                return len(data) + i
+
+            return add
+
+        def main():
+            return [sum(futures.map(make(4_000_000), range(8))) for _ in range(6)]
+    """, n=3)  # fmt: skip
+    assert got == [8 * 4_000_000 + 28] * 6
+
+
 def test_a_hundred_thousand_futures(facts):
     start = time.monotonic()
     got = facts("""

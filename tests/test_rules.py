@@ -1793,6 +1793,26 @@ def test_an_order_that_ends_a_wait_is_filled_before_user_code_goes_on(linked):
     assert "BATCH" in [scoop_lite.NAMES[frames[0][0]] for frames in linked.peer.receive()]
 
 
+@pytest.mark.parametrize("size", [10, 900_000])
+def test_what_the_pump_cannot_write_at_once_is_the_schedulers_to_write_on_if_it_waits(linked, size):
+    """It watches the link, but for writing only if something was to be written when it began to wait."""
+    linked.submit(len, (bytes(size),), {})
+    linked.scheduler.ordered = 1
+    linked.pump.idling = True
+    linked.pump.work()
+    assert bool(linked.link.out) is (size > 10)
+    assert bool(select.select([linked.bell.fd], [], [], 0)[0]) is bool(linked.link.out)
+
+
+def test_a_function_in_a_view_of_memory_is_told_by_its_bytes(linked):
+    scheduler = linked.scheduler
+    by_name, by_value = (scheduler.pack_function(SimpleNamespace(func=func, fold=None)) for func in (len, lambda: 1))
+    scheduler.packed = None, b""
+    assert scheduler.unpack_function(memoryview(by_name)) == (len, None) and scheduler.packed == (len, by_name)
+    assert scheduler.unpack_function(memoryview(by_value))[0]() == 1
+    assert scheduler.packed == (len, by_name)  # what comes by value is another object each time
+
+
 def test_an_order_that_comes_while_the_pump_makes_its_plan_changes_it(linked):
     """Its thread may be interrupted anywhere: here, after it has looked for orders."""
 
