@@ -74,6 +74,7 @@ import json
 import logging
 import marshal
 import math
+import mmap
 import os
 import pickle
 import re
@@ -353,8 +354,6 @@ def room_for(size: int) -> Any:
     a virtual machine that took 1 s a GB, and with huge pages 0.3 s.
     """
     if size >= HUGE_BUFFER and sys.platform == "linux":
-        import mmap  # only where it is used: many runs move no big buffer
-
         with contextlib.suppress(OSError, OverflowError):  # no huge pages here, or no memory: the next line will tell
             found = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
             found.madvise(mmap.MADV_HUGEPAGE)
@@ -664,7 +663,7 @@ class StreamLink:
     def drain(self, timeout_s: float = 5.0) -> None:
         """Wait until everything is written, the link is closed, or `timeout_s` is over."""
         deadline = now() + timeout_s
-        while not self.flush() and now() < deadline:
+        while not self.flush() and not self.closed and now() < deadline:
             select.select([], [self.writer], [], deadline - now())
 
     def finish(self, timeout_s: float = 5.0) -> None:

@@ -341,6 +341,23 @@ def test_who_has_something_to_write_waits_for_that_too(shared):
     theirs.close()
 
 
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_nobody_will_read_is_not_waited_for(ended):
+    """Such as by an agent whose launcher was killed, behind a starter that still holds the pipe open."""
+    (reader, to_us), (from_us, writer) = os.pipe(), os.pipe()
+    link = StreamLink(open(reader, "rb", 0), open(writer, "wb", 0))
+    link.send([bytes(3_000_000)])
+    if ended:
+        os.close(to_us)
+        link.receive()
+    started = time.perf_counter()
+    link.drain(0.5)
+    assert (time.perf_counter() - started < 0.4) is ended and link.out
+    link.close()
+    for fd in (from_us,) if ended else (from_us, to_us):
+        os.close(fd)
+
+
 @pytest.mark.parametrize("family", ("unix", "tcp", "pipes"))
 def test_two_links_talk(family):
     make = {"unix": socket.socketpair, "tcp": tcp_pair}.get(family)

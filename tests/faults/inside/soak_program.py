@@ -18,22 +18,25 @@ import scoop_lite
 from scoop_lite import futures, shared
 
 LEAVES = ("quick",) * 6 + ("sleep", "sleep", "burn", "gil", "bulk", "raises", "sealed", "constant", "dies once")
-WAYS = ("submit", "map", "map", "map_as_completed", "as_completed", "reduce")
+WAYS = ("submit", "map", "map", "map_as_completed", "as_completed", "reduce", "closure")
+BULK = 70_000, 500_000, 2_000_000  # bytes: one message, what a socket does not take at once, several pieces
 SEALED_VALUE, CONSTANT = 5, 1000
 
 
 class Node:
-    """One task: its number, what it does, its children."""
+    """One task: its number, what it does, its children; some carry luggage, so that they are big arguments."""
 
-    def __init__(self, key, kind, children=(), seconds=0.0):
+    def __init__(self, key, kind, children=(), seconds=0.0, luggage=0):
         self.key, self.kind, self.children, self.seconds = key, kind, list(children), seconds
+        self.luggage = bytes([key % 256]) * luggage
 
 
 def make(rng, size, keys):
     """Return a random tree of about so many nodes."""
     key = next(keys)
     if size <= 1:
-        return Node(key, rng.choice(LEAVES), seconds=rng.choice([0.001, 0.01, 0.03]))
+        luggage = rng.choice(BULK) if rng.random() < 0.03 else 0
+        return Node(key, rng.choice(LEAVES), (), rng.choice([0.001, 0.01, 0.03]), luggage)
     count = min(size - 1, rng.choice([1, 2, 3, 8, 30]))
     shares = [max(1, (size - 1) // count)] * count
     return Node(key, rng.choice(WAYS), [make(rng, share, keys) for share in shares])
@@ -49,6 +52,7 @@ def value_at_home(node):
 def evaluate(node):
     """Run a tree: the task of this program."""
     note("run", node.key)
+    assert node.luggage.count(node.key % 256) == len(node.luggage)
     return inner(node) if node.children else leaf(node)
 
 
@@ -64,7 +68,7 @@ def untangled(node, value):
     """Return the number that stands for a value."""
     if node.kind == "sealed":
         return SEALED_VALUE
-    return len(value) - 500000 + node.key if node.kind == "bulk" else value
+    return node.key + len(value) - BULK[node.key % 3] if node.kind == "bulk" else value
 
 
 def expected_error(node, error):
@@ -79,7 +83,7 @@ def leaf(node):
     if node.kind in ("sleep", "burn", "gil"):
         {"sleep": time.sleep, "burn": burn, "gil": hold_gil}[node.kind](node.seconds)
     elif node.kind == "bulk":
-        return b"x" * 500000
+        return b"x" * BULK[node.key % 3]
     elif node.kind == "raises":
         raise ValueError("leaf %d" % node.key)
     elif node.kind == "sealed":
@@ -113,6 +117,9 @@ def inner(node):
         return node.key + sum(settle(future, of[future]) for future in futures.as_completed(of))
     if node.kind == "reduce":
         return node.key + futures.mapReduce(evaluate_tame, operator.add, children)
+    if node.kind == "closure":  # a function that is big itself
+        data = bytes(BULK[node.key % 3])
+        return node.key + sum(futures.map(lambda child: evaluate_tame(child) + data[-1], children))
     way = futures.map if node.kind == "map" else futures.map_as_completed
     return node.key + functools.reduce(operator.add, way(evaluate_tame, children))
 
