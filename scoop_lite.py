@@ -3282,7 +3282,8 @@ class Scheduler(Carver):
         """Queue a chunk; or take back tasks of our own, unless they have been accounted for meanwhile."""
         head = CHUNK.unpack(frames[2])
         if head[:2] != (self.rank, self.incarnation):
-            self.level(head[5]).append(self.visitors(head, frames))
+            whole = all(frame is not NO_ROOM for frame in frames)  # else it must not be passed on, as not all is here
+            (self.level(head[5]) if whole else self.home).append(self.visitors(head, frames))
         elif head[2] in self.sent:
             self.put_back(self.take_home(*head[2:5]))
 

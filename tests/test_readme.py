@@ -132,6 +132,13 @@ def test_calls_of_the_interface_exist():
     assert named and not missing
 
 
+def test_an_engine_has_what_the_text_says():
+    text = re.search(r"^\*\*An engine:\*\*(.*?)as `ZmqLink` has them", readme(), re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`(\w+)`", text.group(1)))
+    public = {name for name in vars(scoop_lite.ZmqLink) if not name.startswith("_")}
+    assert named == public
+
+
 def test_contents_lead_somewhere():
     titles = re.findall(r"^##+ (.+)$", readme(), re.MULTILINE)
     anchors = {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}

@@ -1208,6 +1208,20 @@ def test_a_chunk_of_suspected_tasks_is_told_of_before_it_is_opened(scheduler):
     assert (opened.job.place, opened.job.order, opened.job.depth) == (9, 20, 0)
 
 
+@pytest.mark.parametrize("lacking", [False, True])
+def test_a_chunk_that_had_no_room_here_is_not_passed_on(scheduler, lacking):
+    head = CHUNK.pack(3, 1, 5, 0, 1, 0, 0, scoop_lite.CALLS, 0, 0, 2)
+    payload = [b"head", scoop_lite.NO_ROOM if lacking else b"a buffer"]
+    scheduler.on_returned(scheduler.message("BATCH", scoop_lite.dumps_whole((len, None)), head, *payload))
+    scheduler.live, scheduler.ordered = 8, 1
+    scheduler.carve()
+    assert scheduler.messages() == ([] if lacking else ["BATCH"])
+    if lacking:
+        assert not scheduler.open(scheduler.take())
+        assert scheduler.last()[2] == PART.pack(5, 0, 1, 0, scoop_lite.UNREADABLE, 1)
+        assert b"not enough memory here" in scheduler.last()[3]
+
+
 def test_a_chunk_that_cannot_be_unpickled_is_asked_for_one_by_one(scheduler):
     assert not scheduler.open(received(scheduler, payload=[b"garbage"]))
     assert scheduler.messages() == ["RESULT"]
