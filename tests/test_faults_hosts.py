@@ -192,6 +192,27 @@ def test_an_agent_and_its_workers_behind_a_stuck_link_hold_little_of_what_they_h
     assert len([line for line in log.read_text().splitlines() if "xxxx" in line]) == 1500
 
 
+def test_big_arguments_results_and_functions_pass_to_other_hosts(run):
+    """Where an import asks the launcher for the module: none may be necessary just when they arrive."""
+    job = run("""
+        def make(n):
+            data = bytes(n)
+
+            def add(argument):
+                time.sleep(0.05)
+                return len(data) + len(argument), bytes(n), os.getpid()
+
+            return add
+
+        if __name__ == "__main__":
+            found = list(futures.map(make(5_000_000), [bytes(4_000_000)] * 8))
+            print({row[0] for row in found}, {len(row[1]) for row in found}, len({row[2] for row in found}) > 1)
+    """, "-n", "4", hosts=("alpha", "beta"))
+    outcome = job.finish()
+    assert (outcome.status, outcome.out) == (0, "{9000000} {5000000} True\n"), str(job)
+    job.clean()
+
+
 def test_a_link_with_delay_is_no_fault(run):
     job = hang_there(run, *QUICK)
     order_link(job, "beta", "delay 0.1")
