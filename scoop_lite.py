@@ -7756,7 +7756,7 @@ STARTERS = {
 }
 #: The starters that processes must come from to belong to a scheduler's job, and so to be counted and ended with it.
 SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch"}
-JOIN_S = 10  # for a host to answer, and again for its agent to come through
+JOIN_S = 10  # for a host to answer, or for its agent to come through, since the last one did: they may share processors
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at once
 ALL_BYTES = bytes(range(256))
@@ -8202,6 +8202,7 @@ class Links:
         there = read_facts(frames[1], cpus=int, facing=str, python=str, directory=str)
         site = self.sites[host]
         self.joining.discard(site)
+        self.join_s = max(self.join_s, now() + JOIN_S)
         site.cpus, site.facing = there["cpus"], there["facing"]
         self.broker.host_names[host] = site.name
         if self.config.verbose > 0:
