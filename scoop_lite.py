@@ -351,7 +351,7 @@ def room_for(size: int) -> Any:
     """Return a writable buffer of so many bytes; of huge pages where Linux has them. MemoryError if there are none.
 
     Pages are the price of a big buffer: else the kernel clears and maps 4 KiB at a time, when each is first touched. On
-    a virtual machine that took 1 s a GB, and with huge pages 0.3 s.
+    a virtual machine that takes longer than to send and to receive what is in them.
     """
     if size >= HUGE_BUFFER and sys.platform == "linux":
         with contextlib.suppress(OSError, OverflowError):  # no huge pages here, or no memory: the next line will tell
