@@ -8077,6 +8077,7 @@ class Links:
         self.router: Any = None  # a ZmqRouter, with --backend zmq
         self.signalled: Optional[int] = None  # the first signal that asked us to end
         self.joining: Set[Site] = set()  # that have neither joined nor failed
+        self.join_s = 0.0  # when to give them up
         self.printing: Set[Site] = set()  # whose workers have printed something
         self.begun = False  # workers have been started
 
