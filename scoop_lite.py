@@ -142,7 +142,7 @@ SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, ot
 FLUSH_S = 0.05  # results wait this long for company while tasks are left: less wakes their owner for each slice
 BIG_FRAME = 32 * 1024  # frames from here on are received straight into a buffer of their own
 BIG_BUFFER = 64 * 1024  # pickle-5 buffers from here on are frames of their own; smaller ones cost less as a copy
-HUGE_BUFFER = 1 << 21  # bytes, from which a buffer that is received into is of huge pages: such have so many
+HUGE_BUFFER = 1 << 21  # bytes of a huge page: smaller buffers could not have one
 SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
 MAX_FRAME = 1 << 26  # bytes; a length above it is a broken or hostile peer: what is big of ours travels in pieces
 MAX_FRAMES = 1 << 21  # of one message; likewise
@@ -216,6 +216,7 @@ CHUNK = struct.Struct("!IIQIIIBBQQH")  # owner, inc., chunk id, first, count, de
 PART = struct.Struct("!QIIQBI")  # chunk id, first, count, nanoseconds they took, form, frames
 REF = struct.Struct("!QII")  # chunk id, first, count
 LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surely begun
+HEAP = struct.Struct("!QQ")  # number and bytes of what a sender cuts into pieces, as a whole (see `Outbox`)
 
 Kind = collections.namedtuple("Kind", "code name direction frames when answer")  # a row of the message table
 MESSAGES = [Kind(code, *row) for code, row in enumerate([
@@ -429,17 +430,15 @@ class Codec:
 
     def begin_big(self, flags: int, size: int, start: bytes) -> None:
         """Begin a big frame, in a buffer of its own: the link reads the rest straight into it."""
+        self.big_flags, self.left = flags, size - len(start)
         try:
             self.buffer = room_for(size)
+            self.buffer[: len(start)] = start
+            self.big = memoryview(self.buffer)[len(start) :]
         except MemoryError:
             if not self.spares:
                 raise
-            self.buffer = NO_ROOM
-        self.big_flags, self.left = flags, size - len(start)
-        self.big = memoryview(bytearray(BIG_FRAME) if self.buffer is NO_ROOM else self.buffer)
-        if self.buffer is not NO_ROOM:
-            self.big[: len(start)] = start
-            self.big = self.big[len(start) :]
+            self.buffer, self.big = NO_ROOM, memoryview(bytearray(min(self.left, BIG_FRAME)))
 
     def filled(self, n: int) -> None:
         """Note that `n` bytes were written to the start of `big`."""
@@ -449,7 +448,7 @@ class Codec:
             whole, self.big, self.buffer = self.buffer, None, None
             self.end_frame(self.big_flags, whole)
         elif self.buffer is NO_ROOM:
-            self.big = self.big[: self.left]  # over and over
+            self.big = self.big[: self.left]  # filled over and over, and never with what follows this frame
         else:
             self.big = self.big[n:]
 
@@ -911,7 +910,6 @@ class Outbox:
             yield piece(HEAP.pack(self.n_heaps, 0), b"")
 
 
-HEAP = struct.Struct("!QQ")  # its number among those of its source, and its bytes
 # A mark, the source of the pieces, the number of the heap there, bytes from here to its end, bytes of the frame.
 REFERENCE = struct.Struct("!7s8sQQQ")
 REFERENCE_MARK = b"\xffpieces"
@@ -1840,7 +1838,7 @@ def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = 
 
 
 def loads(frames: Frames) -> Any:
-    """Rebuild what `dumps` took apart. Arrays lie on the frames after the first, so give writable ones (bytearray)."""
+    """Rebuild what `dumps` took apart. Arrays lie on the frames after the first, so give writable ones."""
     if frames[0] is NO_ROOM or len(frames) > 1 and any(frame is NO_ROOM for frame in frames):
         raise MemoryError("not enough memory here for what came")
     try:

@@ -238,12 +238,13 @@ def test_without_huge_pages_a_buffer_is_an_ordinary_one(monkeypatch):
     assert type(scoop_lite.room_for(scoop_lite.HUGE_BUFFER)) is bytearray
 
 
+@pytest.mark.parametrize("size", [2 * BIG_FRAME, 3 * BIG_FRAME, 5 * BIG_FRAME + 7])
 @pytest.mark.parametrize("step", [1000, BIG_FRAME, BIG_FRAME + 9, 1 << 20])
-def test_a_frame_without_room_is_passed_over_where_nothing_is_relayed(step, monkeypatch):
+def test_a_frame_without_room_is_passed_over_where_nothing_is_relayed(step, size, monkeypatch):
     def refuse(size):
         raise MemoryError
 
-    codec, size = Codec(), 5 * BIG_FRAME + 7
+    codec = Codec()
     codec.spares = True
     data = HELLO + flat(encode([b"before"], [])) + flat(encode([b"a", bytes(size), b"b"], []))
     data += flat(encode([b"after"], []))
