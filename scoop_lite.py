@@ -3921,9 +3921,10 @@ class Porch(Mailbox):
 
 
 class Baton(Porch):
-    """Which strand runs, and what. One at a time, but for a task in a thread when the script is interrupted."""
+    """Which strand runs, what, and how long: one at a time, but for a task that an interrupt leaves in its thread."""
 
     n_parked = 0  # strands that wait
+    progress = -1, 0.0  # tasks run, carved and returned; and when that last changed
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -3931,7 +3932,7 @@ class Baton(Porch):
         self.strands = new_strands(self.config.strands)
         self.current: Strand = self.strands.main
         self.spares: List[Strand] = []  # scheduler strands without work
-        self.deadlines: List[Tuple[float, int, Waiter]] = []  # of timed waits, the nearest first
+        self.deadlines: List[Tuple[float, int, Waiter, float]] = []  # and limits of timed waits, the nearest first
         self.left: Dict[int, Tuple[Strand, Any]] = {}  # by thread: strands left behind; the recorder's stacks
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
@@ -3940,6 +3941,36 @@ class Baton(Porch):
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
         self.epoch = 0  # number of switches: a measurement across one is void
+
+    def is_due(self) -> bool:
+        """Return True when a timed wait is to end now."""
+        return bool(self.deadlines) and self.deadlines[0][0] <= now()
+
+    def time_limit(self) -> Optional[float]:
+        """Return how long the next task may take at most: the time left of the nearest timed wait.
+
+        A pool of one must run tasks of unknown length, and so must who `is_stuck`; else a program that polls with short
+        timeouts could wait for ever.
+        """
+        while self.deadlines and self.deadlines[0][2].strand is None:
+            heapq.heappop(self.deadlines)  # that wait is over
+        if not self.deadlines or self.scheduler.live <= 1 or self.is_stuck(self.deadlines[0][3]):
+            return None
+        return self.deadlines[0][0] - now()
+
+    def is_stuck(self, timeout: float) -> bool:
+        """Return True when a wait of so many seconds is one of many in vain: no task is run, taken or answered here.
+
+        A script that only looks (0) leaves the work to others for longer; a task may be what they wait for.
+        """
+        scheduler, t = self.scheduler, now()
+        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
+        if progress != self.progress[0]:
+            self.progress = progress, t
+        patience_s = min(5.0, 0.1 + 10 * timeout)
+        if timeout <= 0 and self.slice is None and self.task is None:
+            patience_s = 5.0 if scheduler.sent else 1.0
+        return t - self.progress[1] > (patience_s if scheduler.live > 1 else 0.001)
 
     def leave_behind(self) -> bool:
         """Have the script go on at once while a task runs on in its thread, which nobody can interrupt; see `rejoin`.
@@ -3995,7 +4026,6 @@ class Runner(Baton):
     n_here = 0  # tasks run where they were waited for
     n_failures = 0
     interrupting = False  # a KeyboardInterrupt is on its way to the script
-    progress = -1, 0.0  # tasks run, carved and returned; and when that last changed
 
     def execute(self, item: Any) -> None:
         """Run what `take` returned."""
@@ -4036,22 +4066,6 @@ class Runner(Baton):
                 scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
-
-    def time_limit(self) -> Optional[float]:
-        """Return how long the next task may take at most: the time left of the nearest timed wait.
-
-        A pool of one must run tasks of unknown length, and so must a worker that has seen no progress for a while;
-        else a program that polls with short timeouts could wait for ever.
-        """
-        while self.deadlines and self.deadlines[0][2].strand is None:
-            heapq.heappop(self.deadlines)  # that wait is over
-        if not self.deadlines or self.scheduler.live <= 1:
-            return None
-        scheduler, t = self.scheduler, now()
-        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
-        if progress != self.progress[0]:
-            self.progress = progress, t
-        return None if t - self.progress[1] > 5 else self.deadlines[0][0] - t
 
     def run_burst(self, future: Future) -> None:
         """Run a future's task, and those queued behind it while known to be short, with one time measurement."""
@@ -4277,12 +4291,14 @@ class Parking(Runner):
             watched.append((condition, waiter))
         try:
             self.glance(force=timeout is not None)
+            if timeout is not None and timeout <= 0 and self.is_stuck(timeout):
+                timeout = 0.001  # for something to be run
             deadline = math.inf if timeout is None else now() + timeout
             while not condition():
                 if timeout is not None:
                     if now() >= deadline:
                         return False
-                    heapq.heappush(self.deadlines, (deadline, id(waiter), waiter))
+                    heapq.heappush(self.deadlines, (deadline, id(waiter), waiter, timeout))
                 self.park()
             return True
         finally:
@@ -4380,17 +4396,19 @@ class Parking(Runner):
         """Run something, or else wait for a message or a deadline."""
         if self.inbox or self.later or self.unseen:
             self.dispatch()
-        elif self.deadlines and self.deadlines[0][0] <= now():
+        elif self.is_due() and not self.is_stuck(self.deadlines[0][3]):
             heapq.heappop(self.deadlines)[2]()
         else:
             if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
                 self.retire()
             run, n_received = self.config.capacity and not self.holding, self.n_received
             item = self.scheduler.take(self.time_limit()) if run else None
-            if item is None:
-                self.idle(n_received)
-            else:
+            if item is not None:
                 self.execute(item)
+            elif self.is_due():  # but there was nothing to run before
+                heapq.heappop(self.deadlines)[2]()
+            else:
+                self.idle(n_received)
 
     def retire(self) -> None:
         """After `max_tasks` tasks of others: say so; leave once the broker knows, and no task of our own is left.
@@ -4678,7 +4696,6 @@ class Runtime(Calls):
 
     n_constants = 0
     signal = 2  # the signal that an interrupt came from
-    polled: Tuple[int, float] = -1, 0.0  # tasks run, carved and returned; since when `poll` has seen no more
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -4801,18 +4818,11 @@ class Runtime(Calls):
         self.dispatch_unseen()
 
     def poll(self, future: Future) -> None:
-        """Look at the link in passing; run a future's task here if somebody asks for it again and again in vain.
-
-        That is, nobody takes it, nor has any other of ours: in a pool of one, or where all workers ask like that.
-        """
-        self.glance()
-        scheduler, t = self.scheduler, now()
-        progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
-        if progress != self.polled[0] or scheduler.sent:
-            self.polled = progress, t
-        elif future.state == PENDING and t - self.polled[1] > (1.0 if scheduler.live > 1 else 0.001):
-            if threading.get_ident() == self.current.ident:
-                self.wait_for(future)
+        """Look at the link in passing; who asks again and again in vain runs tasks meanwhile."""
+        if threading.get_ident() == self.current.ident:
+            self.glance()
+            if self.is_stuck(0.0):
+                self.wait_until(lambda: future.state >= CANCELLED, 0.0)
 
     def catch_signals(self) -> None:
         """In the origin: SIGINT, SIGTERM and SIGHUP raise KeyboardInterrupt in the script, whatever runs here."""

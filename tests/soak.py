@@ -37,6 +37,7 @@ import soak_program  # noqa: E402
 
 HANG_S = 60
 CLEAN_S = 5
+MORE = (), (), (), ("--check",), ("--max-tasks-per-child", "30"), ("--trace", "trace.json"), ("--wiretap",)
 OPTIONS = ("--retries", "30", "--restarts", "1000", "--heartbeat", "0.2", "--dead-after", "2")
 
 
@@ -57,18 +58,20 @@ class Plan(NamedTuple):
     hosts: Sequence[str]
     nodes: int
     faults: Sequence[Fault]
+    more: Sequence[str]
 
     @property
     def options(self) -> List[str]:
         """The launcher's options."""
         hosts = ["--min-hosts", "1"] if self.hosts else []
-        return ["-n", str(self.workers), "--backend", self.engine, "--strands", self.strands, *hosts, *OPTIONS]
+        return ["-n", str(self.workers), "--backend", self.engine, "--strands", self.strands, *hosts, *self.more,
+                *OPTIONS]
 
     def __str__(self) -> str:
         faults = ", ".join("%s after %.2f s" % fault for fault in self.faults) or "no faults"
-        return "seed %d: %s-%s, %d workers%s, %d tasks, %s" % (
+        return "seed %d: %s-%s, %d workers%s%s, %d tasks, %s" % (
             self.seed, self.engine, self.strands, self.workers, " on " + "+".join(self.hosts) if self.hosts else "",
-            self.nodes, faults)
+            "".join(" " + word for word in self.more), self.nodes, faults)
 
 
 # Harm. Each function gets a run and a source of chance; it does nothing when its victim has gone.
@@ -179,7 +182,7 @@ def plan_of(seed: int, combos: Sequence[str], local: bool = False) -> Plan:
     if rng.random() < 0.25:
         names.append(rng.choice(list(FATAL)))
     faults = [Fault(name, rng.uniform(0, rng.choice([0.05, 0.2, 0.6]))) for name in names]
-    return Plan(seed, engine, strands, workers, hosts, rng.choice([30, 300, 1000]), faults)
+    return Plan(seed, engine, strands, workers, hosts, rng.choice([30, 300, 1000]), faults, rng.choice(MORE))
 
 
 def run(plan: Plan, directory: str, file: str) -> collections.Counter:

@@ -615,6 +615,60 @@ def test_waiting_in_small_steps_gets_there(facts, n):
     assert got["done"]
 
 
+@pytest.mark.parametrize("n", [1, 3])
+@pytest.mark.parametrize("look", [
+    "future.done()",
+    "not futures.wait([future], timeout=0).not_done",
+    "not late(future.result, timeout=0)",
+    "not late(list, futures.as_completed([future], timeout=0.0005))",
+])
+def test_tasks_that_ask_again_and_again_get_there(facts, look, n):
+    """Also when all workers do nothing but ask."""
+    got = facts(
+        """
+        LIMIT = time.monotonic() + 25
+
+        def late(ask, *args, **kwargs):
+            try:
+                ask(*args, **kwargs)
+            except futures.TimeoutError:
+                return True
+
+        def tree(depth):
+            if depth == 0:
+                return 1
+            children = [futures.submit(tree, depth - 1) for _ in range(3)]
+            for future in children:
+                while not (LOOK):
+                    time.sleep(0.002)  # until another strand's wait is over
+                    if time.monotonic() > LIMIT:
+                        return -1000
+            return sum(future.result() for future in children)
+
+        def main():
+            return futures.submit(tree, 3).result()
+        """.replace("LOOK", look),
+        n=n,
+    )
+    assert got == 27
+
+
+def test_a_script_that_asks_leaves_the_work_to_others(facts):
+    """For it may have a window to serve."""
+    pids = facts("""
+        def main():
+            tasks = [away(os.getpid)] + [futures.submit(nap_there, 0.5) for _ in range(3)]
+            while not all([task.done() for task in tasks]):
+                time.sleep(0.01)
+            return [os.getpid(), *[task.result() for task in tasks]]
+
+        def nap_there(seconds):
+            time.sleep(seconds)
+            return os.getpid()
+    """)
+    assert pids[0] not in pids[1:]
+
+
 def test_done_is_seen_without_waiting(facts):
     assert facts("""
         def main():

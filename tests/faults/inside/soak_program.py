@@ -5,6 +5,7 @@ one of WAYS, from wherever it runs. The value of a node is a number; what goes w
 so that the whole is right or wrong at one look, against the same tree added up at home.
 """
 import functools
+import itertools
 import operator
 import os
 import random
@@ -18,7 +19,8 @@ import scoop_lite
 from scoop_lite import futures, shared
 
 LEAVES = ("quick",) * 6 + ("sleep", "sleep", "burn", "gil", "bulk", "raises", "sealed", "constant", "dies once")
-WAYS = ("submit", "map", "map", "map_as_completed", "as_completed", "reduce", "closure")
+WAYS = ("submit", "map", "map", "map_as_completed", "as_completed", "reduce", "scan", "closure", "lazy", "abandon",
+        "cancel", "impatient", "wait", "callback", "everyone")
 BULK = 70_000, 500_000, 2_000_000  # bytes: one message, what a socket does not take at once, several pieces
 SEALED_VALUE, CONSTANT = 5, 1000
 
@@ -108,20 +110,106 @@ def die_once(node):
 
 def inner(node):
     """Hand the children to the pool; return the sum of their values and this node's number."""
-    children = node.children
-    if node.kind == "submit":
-        futures_of = [futures.submit(evaluate, child) for child in children]
-        return node.key + sum(map(settle, futures_of, children))
-    if node.kind == "as_completed":
-        of = {futures.submit(evaluate, child): child for child in children}
-        return node.key + sum(settle(future, of[future]) for future in futures.as_completed(of))
-    if node.kind == "reduce":
-        return node.key + futures.mapReduce(evaluate_tame, operator.add, children)
-    if node.kind == "closure":  # a function that is big itself
-        data = bytes(BULK[node.key % 3])
-        return node.key + sum(futures.map(lambda child: evaluate_tame(child) + data[-1], children))
-    way = futures.map if node.kind == "map" else futures.map_as_completed
-    return node.key + functools.reduce(operator.add, way(evaluate_tame, children))
+    values = [VALUES_OF_ALL[node.kind](node)] if node.kind in VALUES_OF_ALL else VALUES[node.kind](node)
+    return functools.reduce(operator.add, values, node.key)
+
+
+def by_closure(node):
+    """Map a function that is big itself."""
+    data = bytes(BULK[node.key % 3])
+    return futures.map(lambda child: evaluate_tame(child) + data[-1], node.children)
+
+
+def lazily(node):
+    """Map what is drawn as it is needed."""
+    more = [{}, {"buffersize": 1 + node.key % 5}, {"chunksize": 1 + node.key % 5}][node.key % 3]
+    return futures.map(evaluate_tame, iter(node.children), **more)
+
+
+def after_an_endless_map(node):
+    """Map, while an endless map of something else is left alone or closed."""
+    endless = futures.map(operator.neg, itertools.count(), **({"buffersize": 10} if node.key % 2 else {}))
+    assert list(itertools.islice(endless, 20)) == [-i for i in range(20)]
+    if node.key % 3 == 0:
+        endless.close()
+    return futures.map(evaluate_tame, node.children)
+
+
+def beside_cancelled(node):
+    """Submit, and cancel the half of what is submitted besides."""
+    found = []
+    for child in node.children:
+        found += [(child, futures.submit(evaluate, child)), (None, futures.submit(time.sleep, 0.002))]
+    given_up = {future for child, future in found if child is None and future.cancel()}
+    for child, future in found:
+        if child:
+            yield settle(future, child)
+        elif future in given_up:
+            assert future.cancelled() and future.done()
+        else:
+            assert future.result() is None and not future.cancelled()
+
+
+def impatiently(node):
+    """Ask again and again for what is not there yet."""
+    for child, future in [(child, futures.submit(evaluate, child)) for child in node.children]:
+        while not future.done():
+            try:
+                future.exception(timeout=0.0005 * (node.key % 4))
+            except futures.TimeoutError:
+                pass
+        yield settle(future, child)
+
+
+def by_wait(node):
+    """Wait for the first again and again."""
+    of = {futures.submit(evaluate, child): child for child in node.children}
+    pending = set(of)
+    while pending:
+        timeout = 0.003 * (node.key % 3) or None
+        done, pending = futures.wait(pending, timeout=timeout, return_when=futures.FIRST_COMPLETED)
+        assert done or timeout
+        yield from (settle(future, of[future]) for future in done)
+
+
+def by_callbacks(node):
+    """Take the values where they arrive; each must, once."""
+    called = []
+    found = [(child, futures.submit(evaluate, child)) for child in node.children]
+    for _, future in found:
+        future.add_done_callback(called.append)
+    futures.wait([future for _, future in found])
+    assert sorted(map(id, called)) == sorted(id(future) for _, future in found)
+    return (settle(future, child) for child, future in found)
+
+
+def after_everyone(node):
+    """Map, after a call on each worker."""
+    try:
+        assert set(futures.run_on_all(pow, node.key, 2).values()) == {node.key ** 2}
+    except scoop_lite.WorkerLost:
+        note("lost", node.key)
+    return futures.map(evaluate_tame, node.children)
+
+
+def by_submit(node):
+    """Submit all, then ask for one after another."""
+    return [settle(*pair) for pair in [(futures.submit(evaluate, child), child) for child in node.children]]
+
+
+def as_completed(node):
+    """Submit all, and take what is done."""
+    of = {futures.submit(evaluate, child): child for child in node.children}
+    return (settle(future, of[future]) for future in futures.as_completed(of))
+
+
+VALUES = {"submit": by_submit, "as_completed": as_completed, "closure": by_closure, "lazy": lazily,
+          "abandon": after_an_endless_map, "cancel": beside_cancelled, "impatient": impatiently, "wait": by_wait,
+          "callback": by_callbacks, "everyone": after_everyone,
+          "map": lambda node: futures.map(evaluate_tame, node.children),
+          "map_as_completed": lambda node: futures.map_as_completed(evaluate_tame, node.children)}
+VALUES_OF_ALL = {"reduce": lambda node: futures.mapReduce(evaluate_tame, operator.add, node.children),
+                 "scan": lambda node: futures.mapScan(evaluate_tame, operator.add, node.children)[-1]}
 
 
 def settle(future, node):
