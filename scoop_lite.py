@@ -2123,6 +2123,8 @@ def explain_unpicklable(value: Any, root: str, error: BaseException, by_value_na
                 path, value, error = path + step, part, problem
                 break
     kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
+    if isinstance(error, MemoryError):
+        return f"cannot pickle {path} (type {kind}): no memory for a copy; fix: pass parts of it, or what builds it"
     fix = next(fix for pattern, fix in _FIXES if re.search(pattern, kind))
     return f"cannot pickle {path} (type {kind}): {error}; fix: {fix}"
 

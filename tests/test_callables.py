@@ -822,3 +822,15 @@ def test_what_raises_in_repr_is_not_shown():
     for value in ({Bad()}, {Bad(): 1}):
         text = explain_unpicklable(value, "args", ZeroDivisionError("no"))
         assert text.startswith(f"cannot pickle args (type {type(value).__name__}): no; fix:")
+
+
+def test_what_there_is_no_memory_for_is_explained_as_that():
+    class Big:
+        def __reduce__(self):
+            raise MemoryError
+
+    with pytest.raises(MemoryError) as info:
+        dumps([Big()])
+    text = explain_unpicklable([[Big()]], "args", info.value)
+    assert text.startswith("cannot pickle args[0][0] (type test_callables.") and "no memory" in text
+    assert text.endswith("; fix: pass parts of it, or what builds it")
