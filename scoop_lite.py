@@ -3934,7 +3934,7 @@ class Baton(Porch):
         self.strands = new_strands(self.config.strands)
         self.current: Strand = self.strands.main
         self.spares: List[Strand] = []  # scheduler strands without work
-        self.deadlines: List[Tuple[float, int, Waiter, float]] = []  # and limits of timed waits, the nearest first
+        self.deadlines: List[Tuple[float, int, Waiter, float]] = []  # of timed waits, the nearest first; their patience
         self.left: Dict[int, Tuple[Strand, Any]] = {}  # by thread: strands left behind; the recorder's stacks
         self.root = Scope(0, 0, self.scheduler.level(0))
         # What runs now on the current strand; saved and restored by `switch`.
@@ -3960,19 +3960,23 @@ class Baton(Porch):
             return None
         return self.deadlines[0][0] - now()
 
-    def is_stuck(self, timeout: float) -> bool:
-        """Return True when a wait of so many seconds is one of many in vain: no task is run, taken or answered here.
-
-        A script that only looks (0) leaves the work to others for longer; a task may be what they wait for.
-        """
+    def is_stuck(self, patience_s: float) -> bool:
+        """Return True when for so long nothing has happened here: no task was run, given away or answered."""
         scheduler, t = self.scheduler, now()
         progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
         if progress != self.progress[0]:
             self.progress = progress, t
-        patience_s = min(5.0, 0.1 + 10 * timeout)
-        if timeout <= 0 and self.slice is None and self.task is None:
-            patience_s = 5.0 if scheduler.sent else 1.0
         return t - self.progress[1] > (patience_s if scheduler.live > 1 else 0.001)
+
+    def patience(self, timeout: float) -> float:
+        """Return the patience, in seconds, of the running code with a wait of so many, or with a look (0).
+
+        A script leaves its tasks to others, as it may have a window to serve. What a task waits for in vain may be
+        something that all others wait for, too.
+        """
+        if self.slice is not None or self.task is not None:
+            return min(5.0, 0.1 + 10 * timeout)
+        return 5.0 if timeout > 0 or self.scheduler.sent else 1.0
 
     def leave_behind(self) -> bool:
         """Have the script go on at once while a task runs on in its thread, which nobody can interrupt; see `rejoin`.
@@ -4293,14 +4297,17 @@ class Parking(Runner):
             watched.append((condition, waiter))
         try:
             self.glance(force=timeout is not None)
-            if timeout is not None and timeout <= 0 and self.is_stuck(timeout):
-                timeout = 0.001  # for something to be run
-            deadline = math.inf if timeout is None else now() + timeout
+            deadline = patience_s = math.inf
+            if timeout is not None:
+                patience_s = self.patience(max(0.0, timeout))
+                if timeout <= 0 and self.is_stuck(patience_s):
+                    timeout = 0.001  # for something to be run
+                deadline = now() + timeout
             while not condition():
                 if timeout is not None:
                     if now() >= deadline:
                         return False
-                    heapq.heappush(self.deadlines, (deadline, id(waiter), waiter, timeout))
+                    heapq.heappush(self.deadlines, (deadline, id(waiter), waiter, patience_s))
                 self.park()
             return True
         finally:
@@ -4823,7 +4830,7 @@ class Runtime(Calls):
         """Look at the link in passing; who asks again and again in vain runs tasks meanwhile."""
         if threading.get_ident() == self.current.ident:
             self.glance()
-            if self.is_stuck(0.0):
+            if self.is_stuck(self.patience(0.0)):
                 self.wait_until(lambda: future.state >= CANCELLED, 0.0)
 
     def catch_signals(self) -> None:

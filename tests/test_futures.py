@@ -653,19 +653,20 @@ def test_tasks_that_ask_again_and_again_get_there(facts, look, n):
     assert got == 27
 
 
-def test_a_script_that_asks_leaves_the_work_to_others(facts):
+@pytest.mark.parametrize("nap", ["time.sleep(0.01)", "futures.wait(tasks, timeout=0.01)"])
+def test_a_script_that_asks_leaves_the_work_to_others(facts, nap):
     """For it may have a window to serve."""
     pids = facts("""
         def main():
             tasks = [away(os.getpid)] + [futures.submit(nap_there, 0.5) for _ in range(3)]
             while not all([task.done() for task in tasks]):
-                time.sleep(0.01)
+                NAP
             return [os.getpid(), *[task.result() for task in tasks]]
 
         def nap_there(seconds):
             time.sleep(seconds)
             return os.getpid()
-    """)
+    """.replace("NAP", nap))
     assert pids[0] not in pids[1:]
 
 
