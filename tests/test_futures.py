@@ -658,7 +658,7 @@ def test_a_script_that_asks_leaves_the_work_to_others(facts, nap):
     """For it may have a window to serve."""
     pids = facts("""
         def main():
-            tasks = [away(os.getpid)] + [futures.submit(nap_there, 0.5) for _ in range(3)]
+            tasks = [away(os.getpid)] + [futures.submit(nap_there, 0.3) for _ in range(3)]
             while not all([task.done() for task in tasks]):
                 NAP
             return [os.getpid(), *[task.result() for task in tasks]]
