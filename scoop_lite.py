@@ -2352,7 +2352,8 @@ class Future:
         """Have a function called when the task is done; now, if it is.
 
         Args:
-            fn: called with the future, in this process; what it raises is logged. It may create tasks.
+            fn: called with the future, in this process, whenever its code waits for `futures` or calls them: code that
+                only sleeps until a callback has been called sleeps on. What it raises is logged. It may create tasks.
 
         Example:
             >>> task = futures.submit(abs, -3)
