@@ -3967,7 +3967,7 @@ class Baton(Porch):
         progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
         if progress != self.progress[0]:
             self.progress = progress, t
-        return t - self.progress[1] > (patience_s if scheduler.live > 1 else 0.001)
+        return t - self.progress[1] > (patience_s if scheduler.live > 1 else 0.001)  # of one: nobody else can
 
     def patience(self, timeout: float) -> float:
         """Return the patience, in seconds, of the running code with a wait of so many, or with a look (0).
@@ -4403,7 +4403,10 @@ class Parking(Runner):
             self.leave(1)
 
     def step(self) -> None:
-        """Run something, or else wait for a message or a deadline."""
+        """Run something, or else wait for a message or a deadline.
+
+        Who is stuck runs a task before a wait ends: else strands that poll would end each other's waits for ever.
+        """
         if self.inbox or self.later or self.unseen:
             self.dispatch()
         elif self.is_due() and not self.is_stuck(self.deadlines[0][3]):
@@ -4828,7 +4831,7 @@ class Runtime(Calls):
         self.dispatch_unseen()
 
     def poll(self, future: Future) -> None:
-        """Look at the link in passing; who asks again and again in vain runs tasks meanwhile."""
+        """Look at the link in passing; who asks again and again in vain runs tasks. Other threads do neither."""
         if threading.get_ident() == self.current.ident:
             self.glance()
             if self.is_stuck(self.patience(0.0)):
@@ -5523,8 +5526,7 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
     waiting = set(fs)
-    if timeout == 0:
-        all(future.done() for future in waiting)  # as nothing else would run one in a pool of one
+    all(future.done() for future in waiting)  # with some done there may be no wait, in which others would be run
     with contextlib.suppress(FutureTimeout):
         for future in as_completed(waiting, timeout):
             if return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED:

@@ -37,6 +37,7 @@ import soak_program  # noqa: E402
 
 HANG_S = 60
 CLEAN_S = 5
+# Options of a run, of which it draws one set.
 MORE = (), (), (), ("--check",), ("--max-tasks-per-child", "30"), ("--trace", "trace.json"), ("--wiretap",)
 OPTIONS = ("--retries", "30", "--restarts", "1000", "--heartbeat", "0.2", "--dead-after", "2")
 
@@ -236,6 +237,7 @@ def judge(plan: Plan, job: Job, injected: collections.Counter) -> None:
     assert outcome.status == 0 or fatal, str(job)
     assert outcome.status != 0 or outcome.out == "right\n", str(job)
     deaths = sum(injected.values()) + len(job.ledger("died"))
+    assert deaths or not job.ledger("lost"), "a worker was lost, of which none had died; %s" % job
     runs, again = job.runs(), deaths * (plan.workers if plan.hosts else 1)
     for key, above in parents(soak_program.make(random.Random(plan.seed), plan.nodes, iter(range(1, 10**6)))):
         asked = runs.get(str(above), 0) if above else 1  # each run of a node asks for its children once

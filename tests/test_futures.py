@@ -653,6 +653,29 @@ def test_tasks_that_ask_again_and_again_get_there(facts, look, n):
     assert got == 27
 
 
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("done", [
+    "shared.getConst('five', timeout=0)",
+    "len(futures.wait(tasks, return_when=futures.FIRST_COMPLETED).done) == 3",
+    "len(futures.wait(tasks, timeout=0, return_when=futures.FIRST_COMPLETED).done) == 3",
+])
+def test_a_script_that_asks_for_what_only_it_can_run_gets_there(facts, done, n):
+    assert facts(
+        """
+        def main():
+            tasks = [futures.submit(abs, 0), futures.submit(abs, 1), futures.submit(set_five)]
+            limit = time.monotonic() + 15
+            while not (DONE) and time.monotonic() < limit:
+                time.sleep(0.002)
+            return bool(DONE)
+
+        def set_five():
+            shared.setConst(five=5)
+        """.replace("DONE", done),
+        n=n,
+    )
+
+
 @pytest.mark.parametrize("nap", ["time.sleep(0.01)", "futures.wait(tasks, timeout=0.01)"])
 def test_a_script_that_asks_leaves_the_work_to_others(facts, nap):
     """For it may have a window to serve."""

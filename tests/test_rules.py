@@ -565,6 +565,18 @@ def test_a_wait_that_is_over_limits_no_task_any_more():
     assert runtime.time_limit() is None and not runtime.deadlines
 
 
+def test_other_threads_only_look_whether_a_task_is_done(monkeypatch):
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    future, glances = runtime.submit(identity, (1,), {}), []
+    monkeypatch.setattr(runtime, "glance", lambda force=False: glances.append(threading.current_thread()))
+    thread = threading.Thread(target=runtime.poll, args=(future,))
+    thread.start()
+    thread.join()
+    assert not glances and future.state == scoop_lite.PENDING
+    runtime.poll(future)
+    assert glances
+
+
 def test_a_task_that_is_given_away_just_before_its_cancellation_is_not_cancelled_here():
     runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
     future, lock = runtime.submit(identity, (1,), {}), threading.Lock()
