@@ -4033,6 +4033,8 @@ class Runner(Baton):
     n_here = 0  # tasks run where they were waited for
     n_failures = 0
     interrupting = False  # a KeyboardInterrupt is on its way to the script
+    missed = False  # one could not be raised when its signal came
+    retrying = False  # so the signal will come again
 
     def execute(self, item: Any) -> None:
         """Run what `take` returned."""
@@ -4289,7 +4291,7 @@ class Parking(Runner):
             tell: called with the Waiter that is to be called when the condition may hold.
             watched: `resting` or `awaited`, if no message tells of it.
         """
-        if threading.get_ident() != self.current.ident or self.current.error is not None:
+        if threading.get_ident() != self.current.ident or self.current.error is not None or self.missed:
             self.check_thread()
         waiter = Waiter(self, self.current)
         if tell is not None:
@@ -4333,10 +4335,13 @@ class Parking(Runner):
         self.raise_error()
 
     def raise_error(self) -> None:
-        """Raise what is to end the current strand, if anything is."""
+        """Raise what is to end the current strand, if anything is: or else an interrupt that came amid our own work."""
         error, self.current.error = self.current.error, None
         if error is not None:
             raise error
+        if self.missed:
+            self.missed, self.interrupting = False, self.slice is not None or self.task is not None
+            raise KeyboardInterrupt
 
     def hand_in(self, piece: Slice) -> None:
         """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
@@ -4833,6 +4838,8 @@ class Runtime(Calls):
     def poll(self, future: Future) -> None:
         """Look at the link in passing; who asks again and again in vain runs tasks. Other threads do neither."""
         if threading.get_ident() == self.current.ident:
+            if self.missed:
+                self.raise_error()
             self.glance()
             if self.is_stuck(self.patience(0.0)):
                 self.wait_until(lambda: future.state >= CANCELLED, 0.0)
@@ -4875,7 +4882,12 @@ class Runtime(Calls):
             os._exit(128 + number)  # a child of the user's by fork
         self.signals.add(number)
         self.signal = number
-        if self.lock.locked() or not self.interrupt(frame):  # in the middle of our own work: come again in a moment
+        again, self.retrying = self.retrying, False
+        if again and not self.missed:
+            return  # a wait has raised it since
+        self.missed = False
+        if self.lock.locked() or not self.interrupt(frame):  # in the middle of our own work: come again in a moment,
+            self.missed = self.retrying = True  # unless a wait that begins is sooner
             threading.Timer(0.01, signal_self, (number,)).start()
 
     def interrupt(self, frame: Any) -> bool:

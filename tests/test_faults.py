@@ -764,6 +764,39 @@ def test_a_signal_to_the_launcher_or_its_group_ends_everything(run, names, phase
             assert len(job.ledger("finally")) == 1, "%s: %s" % (where, job)
 
 
+POLLED = """
+    def hang():
+        note("run")
+        time.sleep(30)
+
+    def poll():
+        f = futures.submit(hang)
+        while True:
+            try:
+                f.result(timeout=0)
+            except futures.TimeoutError:
+                pass
+
+    if __name__ == "__main__":
+        try:
+            {begin}
+        finally:
+            note("finally")
+"""
+
+
+@pytest.mark.parametrize("begin", ["poll()", "futures.submit(poll).result()"])
+def test_ctrl_c_ends_a_script_that_looks_without_a_pause(run, begin):
+    """Almost all of its time is our own, where an interrupt would lose something."""
+    job = run(POLLED.format(begin=begin), "-n", "2")
+    job.noted("run", 1)
+    time.sleep(0.3)
+    os.kill(job.launcher, signal.SIGINT)
+    outcome = job.finish(3)
+    job.clean(1)
+    assert outcome.shell_status == 128 + signal.SIGINT and len(job.ledger("finally")) == 1, str(job)
+
+
 # What can be seen from outside
 
 

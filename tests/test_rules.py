@@ -10,6 +10,7 @@ import functools
 import json
 import pickle
 import select
+import signal
 import socket
 import sys
 import threading
@@ -1861,6 +1862,29 @@ def test_a_wait_that_is_interrupted_passes_on_what_may_have_ended_it(linked, mon
     with pytest.raises(KeyboardInterrupt):
         linked.wait_link(None)
     assert linked.rung()
+
+
+@pytest.mark.parametrize("way", ["a timed wait", "a look", "the signal again"])
+def test_an_interrupt_amid_our_own_work_is_raised_once_and_soon(linked, monkeypatch, way):
+    again = []
+    monkeypatch.setattr(threading, "Timer", lambda *_: SimpleNamespace(start=lambda: again.append(1)))
+    future = linked.submit(identity, (1,), {})
+    with linked.lock:
+        linked.on_signal(signal.SIGINT, None)
+    assert again == [1]
+    with pytest.raises(KeyboardInterrupt):
+        if way == "a timed wait":
+            linked.wait_for(future, 10)
+        elif way == "a look":
+            linked.poll(future)
+        else:
+            linked.on_signal(signal.SIGINT, None)
+    if way != "the signal again":
+        linked.on_signal(signal.SIGINT, None)  # as it was under way
+    linked.poll(future)
+    assert again == [1]
+    with pytest.raises(KeyboardInterrupt):
+        linked.on_signal(signal.SIGINT, None)  # the user's next
 
 
 def test_without_a_thread_for_the_pump_tasks_go_on_and_the_user_is_told_once(linked, monkeypatch, caplog):
