@@ -88,8 +88,9 @@ def pytest_addoption(parser):
                      help=f"'all', 'quick' ({', '.join(QUICK)}), or some of {', '.join(COMBOS)} with commas between")
     parser.addoption("--limit", type=float, default=30, help="hard limit of most runs of a program, seconds")
     parser.addoption("--file", default=str(CHECKOUT / "scoop_lite.py"), help="the scoop_lite.py to test")
-    parser.addoption("--as-module", action="store_true",
-                     help="most runs are of `python -m scoop_lite`, which Python compiles once, not of the file")
+    parser.addoption("--run", default="both", choices=["file", "module", "both"],
+                     help="what most runs are of: the file, the module (`python -m scoop_lite`), which Python compiles "
+                          "once, or both: of the module with ZeroMQ, else of the file")
 
 
 def missing_package(combo):
@@ -104,6 +105,12 @@ def as_parameter(combo):
     package = missing_package(combo)
     marks = [pytest.mark.skip(reason=f"{combo}: {package} is not installed")] if package else []
     return pytest.param(combo, id=combo, marks=marks)
+
+
+def is_of_module(config, engine="own"):
+    """Whether a run with that engine is to be of the module, not of the file."""
+    wanted = config.getoption("--run")
+    return wanted == "module" or wanted == "both" and engine == "zmq"
 
 
 def pytest_generate_tests(metafunc):
@@ -338,10 +345,15 @@ class Launch:
             program = self.write(program)
         words = list(program) if isinstance(program, (list, tuple)) else [program]
         count = [] if n is None else ["-n", str(n)]
-        ours = [self.file]
-        if self.as_module and "python" not in more:  # which may ignore the environment
-            ours, more["env"] = ["-m", "scoop_lite"], {"PYTHONPATH": str(self.file.parent), **dict(more.get("env", {}))}
+        ours = ["-m", "scoop_lite"] if self.finds_module(more) else [self.file]
         return self.run([*ours, *count, *self.options, *options, *words, *args], timeout, **more)
+
+    def finds_module(self, how):
+        """Whether a run is to be of the module: then, have it found there."""
+        if not self.as_module or "python" in how:  # which may ignore the environment
+            return False
+        how["env"] = {"PYTHONPATH": str(self.file.parent), **dict(how.get("env", {}))}
+        return True
 
     def run(self, words, timeout=None, python=(sys.executable,), env=(), cwd=None, **more):
         """Start a Python with these words; `more` goes to `Run` and `subprocess.Popen`."""
@@ -358,6 +370,7 @@ class Launch:
         if isinstance(program, str):
             program = self.write(program)
         words = list(program) if isinstance(program, (list, tuple)) else [program]
+        self.finds_module(how)  # as with us
         return self.run([*words, *args], **how).finish()
 
     def serial(self, program, **how):
@@ -371,9 +384,9 @@ class Launch:
         return Counter(self.ledger_path.read_text().splitlines() if self.ledger_path.exists() else [])
 
 
-def launcher_for(request, directory, options):
+def launcher_for(request, directory, options, as_module):
     option = request.config.getoption
-    launch = Launch(option("--file"), directory, options, option("--limit"), option("--as-module"))
+    launch = Launch(option("--file"), directory, options, option("--limit"), as_module)
     yield launch
     for run in launch.runs:
         run.kill()
@@ -383,13 +396,14 @@ def launcher_for(request, directory, options):
 def launch(request, tmp_path, combo):
     """Launches with each combination of engine and strand."""
     engine, strands = combo.split("-")
-    yield from launcher_for(request, tmp_path, ["--backend", engine, "--strands", strands])
+    options = ["--backend", engine, "--strands", strands]
+    yield from launcher_for(request, tmp_path, options, is_of_module(request.config, engine))
 
 
 @pytest.fixture
 def launch_once(request, tmp_path):
     """Launches with what the launcher chooses by itself, for what no engine and no strand can change."""
-    yield from launcher_for(request, tmp_path, [])
+    yield from launcher_for(request, tmp_path, [], is_of_module(request.config))
 
 
 def facts_with(launch, body, stderr="", **how):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import launcher_for, program
+from conftest import is_of_module, launcher_for, program
 from test_examples import EXAMPLES, NAMES, expect_documented
 
 PLATFORMS = Path(__file__).parent / "platforms"
@@ -27,7 +27,8 @@ def launch_way(request, tmp_path, way, monkeypatch):
     if not sys.platform.startswith("linux"):
         pytest.skip("Linux is what is made poorer")
     options, directory = WAYS[way]
-    launches = launcher_for(request, tmp_path, options)
+    as_module = is_of_module(request.config, "zmq" if directory else "own")  # that way, too, on a poorer platform
+    launches = launcher_for(request, tmp_path, options, as_module)
     launch = next(launches)
     path = [str(launch.file.parent)] + ([str(PLATFORMS / directory)] if directory else [])
     plain = launch.environment

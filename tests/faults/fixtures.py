@@ -12,7 +12,7 @@ import sys
 from typing import Callable, Iterator, List, NamedTuple, Sequence
 
 import pytest
-from conftest import as_parameter, missing_package
+from conftest import as_parameter, is_of_module, missing_package
 
 from faults.jobs import DEAD_AFTER_S, QUICK, Job
 
@@ -79,13 +79,13 @@ def fixture_run_zmq(request, tmp_path) -> Iterator[Callable[..., Job]]:
 
 def runs_of(request, directory, engine_options) -> Iterator[Callable[..., Job]]:
     """Yield a starter of runs below a directory; end what it started."""
+    file = {"file": request.config.getoption("--file"), "as_module": is_of_module(request.config, engine_options[1])}
     with contextlib.ExitStack() as started:
         count = iter(range(10**6))
 
         def start(program: str, *options: str, **how) -> Job:
             """Start a run in a directory of its own; see Job for the keywords."""
-            job = Job(directory / ("run%d" % next(count)), program, [*engine_options, *options],
-                      file=request.config.getoption("--file"), **how)
+            job = Job(directory / ("run%d" % next(count)), program, [*engine_options, *options], **{**file, **how})
             return started.enter_context(job)
 
         yield start

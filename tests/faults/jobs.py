@@ -83,12 +83,13 @@ class Job:
         script: where to put the script, instead of in the directory.
         cwd: the working directory, instead of the directory.
         file: the scoop_lite.py to test.
+        as_module: whether to run it as `python -m scoop_lite`.
     """
 
     def __init__(self, directory, program: str, options: Sequence[str] = (), hosts: Sequence[str] = (),
                  arguments: Sequence[str] = (), environment: Optional[Dict[str, str]] = None,
                  before: Sequence[str] = (), limits: Optional[Dict[int, int]] = None, script=None, cwd=None,
-                 file=LAUNCHER) -> None:
+                 file=LAUNCHER, as_module: bool = False) -> None:
         self.directory = pathlib.Path(directory)
         self.mark = "FAULT_RUN=" + uuid.uuid4().hex
         self.seen: Set[Process] = set()
@@ -101,8 +102,10 @@ class Job:
         shutil.copy(str(TOOLKIT), str(self.script.parent))
         self.before_shm = shared_memory_files()
         places = hosts_options(self.directory, hosts) if hosts else []
-        self.words = [*before, sys.executable, str(file), *places, *options, str(self.script), *arguments]
-        self.process = self._start(environment or {}, cwd or self.directory)
+        ours = ["-m", "scoop_lite"] if as_module else [str(file)]
+        self.words = [*before, sys.executable, *ours, *places, *options, str(self.script), *arguments]
+        path = {"PYTHONPATH": str(pathlib.Path(file).parent)} if as_module else {}
+        self.process = self._start({**path, **(environment or {})}, cwd or self.directory)
 
     def _start(self, additions: Dict[str, str], cwd) -> subprocess.Popen:
         name, _, value = self.mark.partition("=")
