@@ -128,14 +128,15 @@ __all__ = ["futures", "shared", "Executor", "main", "ScoopError", "MisuseError",
 
 # Durations are seconds and end in _s. Every constant says what it costs to change it.
 LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less is slow
-MAX_SLICE_S = 0.016  # the same at most, for half of what is left: more delays cancellations, less looks there in vain
+MAX_SLICE_S = 0.05  # the same at most, for half of what is left: more has what messages bring wait, less looks in vain
 CHUNK_S = 0.05  # measured work carved into one chunk: more is lost with a worker, less costs messages
 FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
+MAX_CHUNK = 1 << 16  # tasks carved into one chunk: of very short ones, pickling more has their taker wait
 MIN_CHUNK_S = 0.001  # a chunk of less work than this costs more to move than others gain by it
 SHORT_S = 0.002  # tasks measured shorter are prefetched, and run without the pump beside them
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
-AHEAD_S = 0.01  # what fetching may take at most beside the shortest time seen: a busy owner's pump waits for the GIL
+AHEAD_S = 0.03  # what fetching may take at most beside the shortest time seen: busy owners look at their links seldom
 PATIENCE_S = 0.002  # for a client to send what it was asked for, before others are asked: less has them return theirs
 DOZE_S = 0.015  # for slices of short tasks, until the pump looks whether they are: more holds up others, less costs CPU
 SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
@@ -2409,6 +2410,10 @@ class Job:
         """
         raise NotImplementedError
 
+    def n_left(self, block: Block) -> int:
+        """Return how many tasks are left from a block on, with what will be queued behind it, as far as known."""
+        return block.hi - block.lo
+
     def deliver_error(self, index: int, error: BaseException) -> None:
         """Deliver what a task failed with."""
         self.failed = True
@@ -2535,6 +2540,9 @@ class MapJob(Job):
         self.drawn = first + len(rows)
         return Block(self, list(zip(*rows)), first, first, self.drawn) if rows else None
 
+    def n_left(self, block: Block) -> int:
+        return (self.length or self.drawn) - block.lo  # else the end of each piece of input would be cut into crumbs
+
     def can_widen(self, scheduler: Scheduler) -> bool:
         """Return True when the window is used up though the pool could do with more, as far as that is useful."""
         if self.fixed or self.drawn == self.length or self.window >= max(WINDOW, self.useful_window(scheduler)):
@@ -2548,7 +2556,8 @@ class MapJob(Job):
     def useful_window(self, scheduler: Scheduler) -> int:
         """Return how many items are worth some chunks for each worker, as far as measured."""
         cost = scheduler.costs.get(cost_key(self.func), 1.0)
-        return min(MAX_WINDOW, int(4 * CHUNK_S * scheduler.live / (cost + 1e-9)))
+        most = MAX_WINDOW if self.columns is None else 4 * MAX_WINDOW  # such input takes no memory that it had not
+        return min(most, int(4 * CHUNK_S * scheduler.live / (cost + 1e-9)))
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         if not self.abandoned:
@@ -2635,10 +2644,13 @@ class Slice:
     ``list(it)`` takes all that remains in one step of the interpreter, and the loop simply ends after its current task.
     """
 
-    __slots__ = ("block", "it", "out", "started_s", "strand", "n_handed", "scope", "scope_index")
+    __slots__ = ("block", "it", "out", "started_s", "due_s", "pause_s", "seen", "strand", "n_handed", "scope",
+                 "scope_index")  # fmt: skip
 
     def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
         self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
+        self.due_s = self.pause_s = math.inf  # when it, and for how long its task, may go on before it is late
+        self.seen = 0, started_s  # tasks that had ended when the pump saw that they were more, and when that was
         self.out: List[Any] = []
         self.n_handed = 0  # tasks whose outcomes are no longer in `out`, nor the tasks in `block`
         self.scope: Optional[Scope] = None  # of the task with this index, once it has created a task
@@ -2647,6 +2659,18 @@ class Slice:
     def index(self) -> int:
         """Return the index, in its job, of the task that runs now."""
         return self.block.lo + len(self.out)
+
+    def begin(self, now_s: float, cost: float) -> None:
+        """Note that it begins now, and should take `cost` seconds."""
+        self.started_s, self.seen = now_s, (0, now_s)
+        self.due_s = now_s + max(DOZE_S, 2 * cost)
+        self.pause_s = max(DOZE_S, 4 * cost / (self.block.hi - self.block.lo))
+
+    def is_late(self, now_s: float) -> bool:
+        """Return True if it takes far longer than was thought: as a whole, or its running task alone."""
+        if len(self.out) != self.seen[0]:
+            self.seen = len(self.out), now_s
+        return now_s > self.due_s or now_s - self.seen[1] > self.pause_s
 
     def rob(self) -> Optional[Block]:
         """Take away all tasks that have not begun (lock held); of a slice that has not, none: the first is its own."""
@@ -2797,7 +2821,7 @@ class Queue:
                 elif limit_s is not None and self.known_cost(head) >= limit_s:
                     return None
                 elif type(head) is Block and head.columns is not None:
-                    return self.cut(level, self.local_size(head))
+                    return self.cut(level, self.local_size(head, limit_s))
                 else:
                     if type(head) is Future:
                         head.state = RUNNING
@@ -2852,28 +2876,29 @@ class Queue:
         block.lo += n
         return block.part(block.lo - n, block.lo)
 
-    def local_size(self, block: Block) -> int:
+    def local_size(self, block: Block, limit_s: Optional[float] = None) -> int:
         """Return how many tasks of a block to run in one go here: half of them, within bounds of measured time.
 
-        A slice of a reduction is as long as a chunk: what is joined here need not travel.
+        What came as a chunk is run as a whole. So is as much of a reduction: what is joined here need not travel.
         """
-        if block.alone:
+        job, cost = block.job, self.costs.get(cost_key(block.job.func))
+        if block.alone or cost is None:
             return 1
-        cost = self.costs.get(cost_key(block.job.func))
-        budget_s = LOCAL_SLICE_S if block.job.fold is None else FOLD_CHUNK_S
-        if cost is not None:
-            budget_s = max(budget_s, min(MAX_SLICE_S, (block.hi - block.lo) * cost / 2))
-        size = 1 if cost is None else max(1, int(budget_s / (cost + 1e-9)))
+        if job.fold is None and job.owner is None:
+            budget_s = max(LOCAL_SLICE_S, min(MAX_SLICE_S, job.n_left(block) * cost / 2))
+        else:
+            budget_s = chunk_s(job)
+        size = max(1, int(min(budget_s, limit_s or budget_s) / (cost + 1e-9)))
         return min(size, max(1, self.max_tasks - self.n_visits)) if self.max_tasks else size
 
-    def chunk_size(self, n: int, func: Any, budget_s: float = CHUNK_S) -> int:
+    def chunk_size(self, n: int, func: Any, budget_s: float = CHUNK_S, most: int = MAX_CHUNK) -> int:
         """Return how many of `n` waiting tasks make a chunk: guided self-scheduling, within bounds of measured time."""
         cost = self.costs.get(cost_key(func)) if n > 1 else None
         if cost is None:
             return 1
         guided = -(-n // (2 * max(2, self.live)))
         cost += 1e-9
-        n = min(n, self.max_tasks or n)
+        n = min(n, self.max_tasks or n, most)
         return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(budget_s / cost))))
 
     def claim(self, future: Future) -> bool:
@@ -3047,8 +3072,9 @@ class Carver(Taker):
             return block.hi - block.lo  # it goes on as it came
         if block.alone or not self.retries:
             return 1
-        n = block.hi - block.lo + n_behind
-        return getattr(block.job, "chunk", None) or self.chunk_size(n, block.job.func, chunk_s(block.job))
+        job, n = block.job, block.job.n_left(block) + n_behind
+        most = MAX_CHUNK if job.fold is None else n
+        return getattr(job, "chunk", None) or self.chunk_size(n, job.func, chunk_s(job), most)
 
     def gather(self, level: Level) -> Block:
         """Take futures of one function and one parent off the front of a queue, as one parcel (lock held)."""
@@ -3075,8 +3101,8 @@ class Carver(Taker):
                 continue  # who is hungry gets others from the client
             left = piece.it.__length_hint__()  # type: ignore[attr-defined]
             cost = self.costs.get(cost_key(piece.block.job.func), SHORT_S)
-            slow = self.clock() - piece.started_s > MAX_SLICE_S
-            if left and (slow or left * cost > 2 * MIN_CHUNK_S) and not piece.block.job.abandoned:
+            worth_it = piece.is_late(self.clock()) or left * cost > 2 * MIN_CHUNK_S
+            if left and worth_it and not piece.block.job.abandoned:
                 rest = piece.rob()
                 if rest is not None:
                     middle = rest.lo + (rest.hi - rest.lo) // 2 if self.retries else rest.hi - 1
@@ -4053,11 +4079,14 @@ class Runner(Baton):
         if self.scheduler.home or any(self.scheduler.levels):  # else it is idle in a moment, and looks then
             self.glance()
 
-    def prepare(self, func: Any, n: int) -> None:
-        """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile."""
+    def prepare(self, func: Any, n: int) -> float:
+        """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile.
+
+        Return how many seconds they should take, as far as measured.
+        """
         scheduler, pump = self.scheduler, self.pump
         if pump is None:
-            return
+            return 0.0
         left_s, known = scheduler.left_s(), scheduler.costs.get(cost_key(func))
         cost = n * (known or 0.0)
         pump.long_task = known is None or known >= SHORT_S
@@ -4071,10 +4100,11 @@ class Runner(Baton):
                 pump.kick()
         if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
             told = scheduler.is_told() and (scheduler.asked or not scheduler.straight)
-            if not told and (not left_s or cost + left_s < scheduler.ahead_s()):
+            if not told and left_s <= scheduler.ahead_s():
                 scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
+        return cost
 
     def run_burst(self, future: Future) -> None:
         """Run a future's task, and those queued behind it while known to be short, with one time measurement."""
@@ -4187,8 +4217,8 @@ class Runner(Baton):
         if self.recorder is not None:
             self.recorder.begin(job, piece.started_s, *block.first_call())
         try:
-            self.prepare(job.func, block.hi - block.lo)  # not earlier: the pump must find the slice
-            piece.started_s = now()
+            cost = self.prepare(job.func, block.hi - block.lo)  # not earlier: the pump must find the slice
+            piece.begin(now(), cost)
             self.run_slice(piece, calls)
         except Stopped:
             if not job.abandoned:
@@ -5124,8 +5154,9 @@ class Pump:
         scheduler = self.runtime.scheduler
         self.asleep = self.patient = self.dozing = True  # from here on `kick` rings; only then look
         running = not self.idling and any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:])
-        folds = any(piece.block.job.fold is not None for piece in scheduler.slices[:])  # in slices of half a second
-        if running and not (self.long_task or folds or self.runtime.outbox.waiting):
+        # The scheduler will not look soon: slices of reductions take half a second; others, longer than was thought.
+        slow = any(piece.block.job.fold is not None or piece.is_late(now()) for piece in scheduler.slices[:])
+        if running and not (self.long_task or slow or self.runtime.outbox.waiting):
             self.asleep = self.patient = False
             return False, DOZE_S
         self.dozing = False
@@ -5186,7 +5217,10 @@ class Pump:
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
             scheduler.flush()
         for piece in scheduler.slices[:]:
-            if piece.block.job.fold is None and now() - piece.started_s > 2 * MAX_SLICE_S:
+            late = piece.is_late(now())
+            if late:
+                scheduler.late_s = min(scheduler.late_s, now())
+            if piece.block.job.fold is None and (runtime.inbox or late):
                 with runtime.lock:
                     scheduler.break_off(piece)
                 if piece.out and type(piece.block.job) is Visit:

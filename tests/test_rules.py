@@ -529,6 +529,17 @@ def test_a_map_draws_what_keeps_the_pool_busy_by_measurement_and_fills_an_order_
         assert fixed.drawn == fixed.window <= scoop_lite.WINDOW  # as asked for; no more of a generator than is needed
 
 
+def test_a_map_is_not_cut_into_crumbs_where_a_piece_of_its_input_ends():
+    scheduler = scoop_lite.Scheduler(emit=print, later=print, lock=threading.Lock())
+    scheduler.live = 2
+    scheduler.note_cost(identity, scoop_lite.CHUNK_S / 50)
+    for xs, n_chunks in (range(1000), 1), (iter(range(1000)), 3):  # of this one's end, nothing is known
+        job = scoop_lite.MapJob(identity, [xs], scoop_lite.Scope(1, 0, scheduler.level(0)), 100, None)
+        scheduler.put(job.draw())
+        sizes = [block.hi - block.lo for block in iter(scheduler.take_away, None)]
+        assert sum(sizes) == 100 and sizes[0] == (49 if n_chunks == 1 else 25) and len(sizes) >= 2 * n_chunks
+
+
 def test_a_map_looks_at_its_queue_while_the_pump_takes_from_it():
     runtime = scoop_lite.Runtime(scoop_lite.Config(n=2))
     runtime.scheduler.live = 8
@@ -1025,8 +1036,12 @@ def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
     assert scheduler.local_size(block()) == 1  # unknown
     scheduler.note_cost(len, scoop_lite.LOCAL_SLICE_S / 8)
     assert scheduler.local_size(block()) in (7, 8)
-    assert scheduler.local_size(block(1000)) in (31, 32) and scheduler.local_size(block(40)) == 19
+    assert scheduler.local_size(block(1000)) in (99, 100) and scheduler.local_size(block(40)) == 19
+    assert scheduler.local_size(block(1000), 0.002) == 3  # a timed wait is to end
     assert scheduler.local_size(block(1000, fold=max)) in (999, 1000)
+    chunk = block()
+    chunk.job.owner = 3, 1  # it is run as a whole
+    assert scheduler.local_size(chunk) in (99, 100)
     assert scheduler.local_size(block(deaths=1)) == 1
     scheduler.note_cost(len, 1.0)
     assert scheduler.local_size(block()) == 1
@@ -1385,6 +1400,17 @@ def test_more_is_asked_for_before_all_is_done_but_where_the_script_runs(timed):
     assert timed.ahead_s() == 0
 
 
+@pytest.mark.parametrize("left_s, asks", [(0.9, True), (1.1, False)])
+def test_more_is_asked_for_before_the_last_slice_but_one_begins(linked, left_s, asks):
+    """During a slice nobody looks: what counts is what will be left when it ends."""
+    scheduler = linked.scheduler
+    scheduler.from_broker, scheduler.fetch_s = True, 0.0
+    scheduler.note_cost(len, 0.001)
+    scheduler.put(block(round(left_s * scoop_lite.AHEAD_S / 0.001)))
+    assert linked.prepare(len, 50) == pytest.approx(0.05)
+    assert (scheduler.wanted > scheduler.received) is asks
+
+
 def test_hunger_is_taken_back_when_tasks_are_here_meanwhile(timed):
     timed.sate()
     timed.flush(want=True)
@@ -1493,7 +1519,7 @@ def test_half_of_what_a_slice_has_not_begun_is_taken_if_that_is_worth_it(timed):
     long = running(timed, block(11))
     timed.note_cost(len, 1e-6)
     assert timed.rob() is None  # ten tasks of a microsecond
-    timed.at_s += 1.01 * scoop_lite.MAX_SLICE_S  # but they take longer than was thought
+    long.due_s, timed.at_s = timed.at_s, timed.at_s + 0.01  # but they take longer than was thought
     taken = timed.rob()
     assert (taken.lo, taken.hi) == (6, 11) and [(b.lo, b.hi) for b in timed.levels[0]] == [(1, 6)]
     assert long.block.hi == 1 and timed.rob() is None
@@ -1536,6 +1562,43 @@ def test_the_pump_dozes_while_the_scheduler_looks_at_its_link_between_short_slic
     assert pump.plan() == (False, None) and pump.asleep
     runtime.scheduler.sent[0] = None  # something is expected
     assert pump.plan() == (True, None)
+
+
+@pytest.mark.parametrize("task_s, pause_s", [(0.001, scoop_lite.DOZE_S), (0.1, 0.4)])
+def test_a_slice_is_late_when_it_or_its_running_task_takes_far_longer_than_was_thought(timed, task_s, pause_s):
+    piece = running(timed, block(10), begun=3)
+    assert not piece.is_late(1000.0)
+    piece.begin(10.0, 10 * task_s)
+    assert not piece.is_late(10.001)
+    assert not piece.is_late(10.0 + pause_s) and piece.is_late(10.002 + pause_s)
+    piece.out.append(None)  # its third task has ended
+    late_s = piece.due_s - pause_s / 2
+    assert not piece.is_late(late_s)
+    assert piece.is_late(piece.due_s + 0.001)  # as a whole
+
+
+@pytest.mark.parametrize("what", ["nothing", "a message", "late"])
+def test_the_pump_ends_a_slice_for_a_message_and_when_it_is_late(linked, what):
+    piece = running(linked.scheduler, block(10), begun=3)
+    linked.scheduler.late_s = float("inf")
+    if what == "a message":
+        linked.inbox.append([b""])
+    elif what == "late":
+        piece.due_s = 0.0
+    linked.pump.work()
+    assert piece.block.hi == (10 if what == "nothing" else 3)
+    waiting = [(b.lo, b.hi) for b in linked.scheduler.levels[0]]
+    assert waiting == ([] if what == "nothing" else [(3, 10)])
+    assert (linked.scheduler.late_s < float("inf")) is (what == "late")  # others' tasks behind it may be passed on
+
+
+def test_the_pump_watches_while_a_slice_is_late(linked):
+    piece = running(linked.scheduler, block(10), begun=3)
+    linked.pump.idling = False
+    assert linked.pump.plan() == (False, scoop_lite.DOZE_S)
+    piece.due_s = 0.0
+    linked.scheduler.results[3, 1] = []
+    assert linked.pump.plan()[0] is True and not linked.pump.dozing
 
 
 def test_others_tasks_are_passed_on_only_when_what_runs_here_takes_too_long(timed):
@@ -1631,6 +1694,9 @@ def test_chunks_are_a_guided_share_within_bounds_of_measured_time(scheduler):
     assert size(1000) in (9, 10) and size(12) == 3 and size(2) == 1  # 12 / (2 * 2 takers)
     scheduler.live = 3
     assert size(12) == 2
+    scheduler.costs.clear()
+    scheduler.note_cost(len, 1e-9)
+    assert size(10**7) == scoop_lite.MAX_CHUNK
     scheduler.costs.clear()
     scheduler.note_cost(len, scoop_lite.MIN_CHUNK_S / 8)
     assert size(12) in (7, 8) and size(4) == 4
