@@ -5207,7 +5207,7 @@ class Pump:
         return n
 
     def work(self) -> None:
-        """Read, carve, flush; end slices that take far longer than measured, so that their rest can be given away."""
+        """Read, carve, flush; end slices that are late, so that their rest can be given away, or hold up a message."""
         runtime, scheduler = self.runtime, self.runtime.scheduler
         self.read()
         if scheduler.wanted > scheduler.received:
@@ -5217,10 +5217,11 @@ class Pump:
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
             scheduler.flush()
         for piece in scheduler.slices[:]:
-            late = piece.is_late(now())
+            t = now()
+            late, in_the_way = piece.is_late(t), runtime.inbox and t - piece.started_s > DOZE_S
             if late:
-                scheduler.late_s = min(scheduler.late_s, now())
-            if piece.block.job.fold is None and (runtime.inbox or late):
+                scheduler.late_s = min(scheduler.late_s, t)
+            if (late or in_the_way) and piece.block.job.fold is None:
                 with runtime.lock:
                     scheduler.break_off(piece)
                 if piece.out and type(piece.block.job) is Visit:

@@ -1577,18 +1577,18 @@ def test_a_slice_is_late_when_it_or_its_running_task_takes_far_longer_than_was_t
     assert piece.is_late(piece.due_s + 0.001)  # as a whole
 
 
-@pytest.mark.parametrize("what", ["nothing", "a message", "late"])
-def test_the_pump_ends_a_slice_for_a_message_and_when_it_is_late(linked, what):
+@pytest.mark.parametrize("what, ends", [("", False), ("message, soon", False), ("message", True), ("late", True)])
+def test_the_pump_ends_a_slice_for_a_message_and_when_it_is_late(linked, what, ends):
     piece = running(linked.scheduler, block(10), begun=3)
     linked.scheduler.late_s = float("inf")
-    if what == "a message":
+    if "message" in what:
         linked.inbox.append([b""])
+        piece.started_s -= 0.001 if "soon" in what else 2 * scoop_lite.DOZE_S
     elif what == "late":
         piece.due_s = 0.0
     linked.pump.work()
-    assert piece.block.hi == (10 if what == "nothing" else 3)
-    waiting = [(b.lo, b.hi) for b in linked.scheduler.levels[0]]
-    assert waiting == ([] if what == "nothing" else [(3, 10)])
+    assert piece.block.hi == (3 if ends else 10)
+    assert [(b.lo, b.hi) for b in linked.scheduler.levels[0]] == ([(3, 10)] if ends else [])
     assert (linked.scheduler.late_s < float("inf")) is (what == "late")  # others' tasks behind it may be passed on
 
 
