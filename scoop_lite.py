@@ -2672,6 +2672,11 @@ class Slice:
             self.seen = len(self.out), now_s
         return now_s > self.due_s or now_s - self.seen[1] > self.pause_s
 
+    def is_long(self, now_s: float) -> bool:
+        """Return True if it takes long, as of a reduction, or as a chunk of others' tasks as a whole; or is late."""
+        whole_chunk = self.block.job.owner is not None and self.due_s - self.started_s > 2 * DOZE_S
+        return self.block.job.fold is not None or whole_chunk or self.is_late(now_s)
+
     def rob(self) -> Optional[Block]:
         """Take away all tasks that have not begun (lock held); of a slice that has not, none: the first is its own."""
         if self.it.__length_hint__() >= self.block.hi - self.block.lo - len(self.out):  # type: ignore[attr-defined]
@@ -2879,7 +2884,8 @@ class Queue:
     def local_size(self, block: Block, limit_s: Optional[float] = None) -> int:
         """Return how many tasks of a block to run in one go here: half of them, within bounds of measured time.
 
-        What came as a chunk is run as a whole. So is as much of a reduction: what is joined here need not travel.
+        What came as a chunk is run as a whole, but for the last of longer tasks: while it runs, the next chunk comes.
+        Of a reduction, it is as much as a chunk of one: what is joined here need not travel.
         """
         job, cost = block.job, self.costs.get(cost_key(block.job.func))
         if block.alone or cost is None:
@@ -2889,6 +2895,8 @@ class Queue:
         else:
             budget_s = chunk_s(job)
         size = max(1, int(min(budget_s, limit_s or budget_s) / (cost + 1e-9)))
+        if job.owner is not None and cost >= SHORT_S:
+            size = max(1, min(size, block.hi - block.lo - 1))
         return min(size, max(1, self.max_tasks - self.n_visits)) if self.max_tasks else size
 
     def chunk_size(self, n: int, func: Any, budget_s: float = CHUNK_S, most: int = MAX_CHUNK) -> int:
@@ -5154,9 +5162,8 @@ class Pump:
         scheduler = self.runtime.scheduler
         self.asleep = self.patient = self.dozing = True  # from here on `kick` rings; only then look
         running = not self.idling and any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:])
-        # The scheduler will not look soon: slices of reductions take half a second; others, longer than was thought.
-        slow = any(piece.block.job.fold is not None or piece.is_late(now()) for piece in scheduler.slices[:])
-        if running and not (self.long_task or slow or self.runtime.outbox.waiting):
+        unseen = any(piece.is_long(now()) for piece in scheduler.slices[:])  # the scheduler will not look soon
+        if running and not (self.long_task or unseen or self.runtime.outbox.waiting):
             self.asleep = self.patient = False
             return False, DOZE_S
         self.dozing = False

@@ -1042,6 +1042,9 @@ def test_slices_are_as_long_as_their_tasks_are_short(scheduler):
     chunk = block()
     chunk.job.owner = 3, 1  # it is run as a whole
     assert scheduler.local_size(chunk) in (99, 100)
+    scheduler.costs.clear()
+    scheduler.note_cost(len, scoop_lite.SHORT_S)
+    assert [scheduler.local_size(part) for part in (chunk, chunk.part(0, 2), chunk.part(0, 1))] == [9, 1, 1]
     assert scheduler.local_size(block(deaths=1)) == 1
     scheduler.note_cost(len, 1.0)
     assert scheduler.local_size(block()) == 1
@@ -1592,11 +1595,16 @@ def test_the_pump_ends_a_slice_for_a_message_and_when_it_is_late(linked, what, e
     assert (linked.scheduler.late_s < float("inf")) is (what == "late")  # others' tasks behind it may be passed on
 
 
-def test_the_pump_watches_while_a_slice_is_late(linked):
+@pytest.mark.parametrize("why", ["it is late", "it is a whole chunk"])
+def test_the_pump_watches_while_a_slice_is_long(linked, why):
     piece = running(linked.scheduler, block(10), begun=3)
     linked.pump.idling = False
+    piece.begin(scoop_lite.now(), 1.1 * scoop_lite.DOZE_S)
     assert linked.pump.plan() == (False, scoop_lite.DOZE_S)
-    piece.due_s = 0.0
+    if why == "it is late":
+        piece.due_s = 0.0
+    else:
+        piece.block.job.owner = 3, 1
     linked.scheduler.results[3, 1] = []
     assert linked.pump.plan()[0] is True and not linked.pump.dozing
 
