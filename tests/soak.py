@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -80,9 +81,12 @@ class Plan(NamedTuple):
 
 def some_worker(job: Job, rng: random.Random) -> Optional[int]:
     """Choose a worker that is not the origin."""
-    agents = processes.children(job.launcher)
+    agents = []  # of which one may have no worker any more
+    for host in job.hosts or [""]:
+        with contextlib.suppress(AssertionError, IndexError):
+            agents.append(job.agent(host))
     below = [pid for agent in agents for pid in processes.descendants(agent) if not processes.children(pid)]
-    found = [pid for pid in below if pid not in agents and pid != job.origin]
+    found = [pid for pid in below if pid != job.origin]
     return rng.choice(sorted(found)) if found else None
 
 
