@@ -2867,8 +2867,7 @@ class Queue:
         """Learn from `n` tasks that took `seconds` together: quick to believe longer, slower to believe shorter."""
         key, cost = cost_key(func), seconds / n
         old = self.costs.get(key)
-        self.costs[key] = cost if old is None or n > 100 else max(cost, (old * 3 + cost) / 4) if cost > old else (
-            old + cost) / 2
+        self.costs[key] = cost if old is None or n > 100 or cost > old else (old + cost) / 2
         if len(self.costs) > 4096:  # a program that makes functions all the time
             self.costs.pop(next(iter(self.costs)))
 

@@ -2044,3 +2044,63 @@ def test_a_configuration_is_never_changed_and_has_no_other_names():
     for wrong in (lambda: scoop_lite.Config(retrys=1), lambda: config.replace(retrys=1)):
         with pytest.raises(TypeError, match="no retrys"):
             wrong()
+
+
+def test_a_task_of_c_alone_in_its_slice_may_raise_stop_iteration_wherever_it_lies(scheduler):
+    for lo in (0, 5):
+        piece = scoop_lite.Slice(block(6).part(lo, lo + 1), iter([1]), 0.0)
+        with pytest.raises(StopIteration):
+            scoop_lite.run_calls(piece, map(next, [iter([])]))
+
+
+def test_one_future_is_as_much_work_as_one_task(scheduler):
+    scheduler.note_cost(len, 0.5)
+    add(scheduler, scope(scheduler))
+    assert scheduler.left_s() == 0.5
+
+
+@pytest.mark.parametrize("n_waiting", [0, 6])
+def test_an_answer_to_a_cancellation_tells_no_time(scheduler, n_waiting):
+    if n_waiting:
+        scheduler.levels[0].append(received(scheduler, n=n_waiting))
+    cancel = [b"", OWNER.pack(3, 1), REF.pack(5, 2, 2)]
+    scheduler.on_cancel(cancel)
+    found = PART.unpack(scheduler.answers.popleft()[2])
+    assert found == ((5, 2, 2, 0, scoop_lite.EACH, 1) if n_waiting else (5, 2, 0, 0, scoop_lite.EACH, 0))
+
+
+def test_what_each_worker_returned_settles_the_answer(scheduler):
+    answer = scoop_lite.coming_answer()
+    job = scoop_lite.Everywhere(len, (b"",), frozenset())
+    scheduler.run_on_all(job, answer)
+    job.n = 2
+    for rank in (1, 0):
+        job.deliver(rank, 1, [(rank, "ok")])
+    assert answer.value == {0: "ok", 1: "ok"}
+
+
+def test_an_import_that_failed_is_explained_with_the_place():
+    error = ImportError("no module")
+    assert f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: " in scoop_lite.traceback_text(error)
+
+
+def test_hunger_that_was_said_before_what_is_known_counts_no_more(pool):
+    broker, member = pool.broker, pool.broker.members[2]
+    pool.turn(2, "HUNGRY", HUNGER.pack(member.given + 1, 7))
+    assert member.said_hungry == 7 and broker.need
+    pool.turn(2, "HUNGRY", HUNGER.pack(member.given, 6))  # the other thread spoke earlier, and came later
+    assert member.wants == member.given + 1 and member.said_hungry == 7
+
+
+def test_only_to_a_client_its_tasks_are_returned(pool):
+    client = pool.broker.join(9)
+    head = scoop_lite.CHUNK.pack(client.rank, client.incarnation, 3, 0, 4, 0, 0, 0, 0, 0, 0)
+    del pool.sent[:]
+    pool.turn(1, "RETURNED", b"", head)
+    assert [(to, NAMES[frames[0][0]]) for to, frames in pool.sent] == [(9, "RETURNED")]
+    with pytest.raises(PeerError):
+        pool.turn(1, "RETURNED", b"", scoop_lite.CHUNK.pack(0, 1, 3, 0, 4, 0, 0, 0, 0, 0, 0))
+    del pool.broker.members[9]
+    del pool.sent[:]
+    pool.turn(1, "RETURNED", b"", head)  # it has gone
+    assert not pool.sent
