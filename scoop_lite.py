@@ -2650,7 +2650,7 @@ class Slice:
     def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
         self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
         self.due_s = self.pause_s = math.inf  # when it, and for how long its task, may go on before it is late
-        self.seen = 0, started_s  # tasks that had ended when the pump saw that they were more, and when that was
+        self.seen = 0, started_s  # tasks that had ended at the last look that found more of them, and when that was
         self.out: List[Any] = []
         self.n_handed = 0  # tasks whose outcomes are no longer in `out`, nor the tasks in `block`
         self.scope: Optional[Scope] = None  # of the task with this index, once it has created a task
@@ -2667,7 +2667,7 @@ class Slice:
         self.pause_s = max(DOZE_S, 4 * cost / (self.block.hi - self.block.lo))
 
     def is_late(self, now_s: float) -> bool:
-        """Return True if it takes far longer than was thought: as a whole, or its running task alone."""
+        """Look what has ended; return True if it takes far longer than was thought: the whole, or the running task."""
         if len(self.out) != self.seen[0]:
             self.seen = len(self.out), now_s
         return now_s > self.due_s or now_s - self.seen[1] > self.pause_s
@@ -5093,9 +5093,9 @@ class Pump:
     """A daemon thread that serves the broker's orders while user code computes.
 
     It sleeps while there is nothing to carve, flush or expect, and while the scheduler itself waits on the link, but
-    for `reads`. It dozes while short tasks run in slices: between these the scheduler looks at the link, and to wait
-    there too would make both threads want the GIL for each message. Else it waits on the link. It never runs user code,
-    except what pickling calls.
+    for `reads`. It dozes while short tasks run in slices, unless one is long: between slices the scheduler looks at the
+    link, and to wait there too would make both threads want the GIL for each message. Else it waits on the link. It
+    never runs user code, except what pickling calls.
     """
 
     def __init__(self, runtime: Runtime) -> None:

@@ -59,7 +59,6 @@ EQUAL = {  # a part of a mutant's line: why no test can notice
     "Broker.end: constant: 0": "agents have no incarnation",
     "Taker.__init__: constant: 0.0": "a declaration; who asks or flushes sets it",
     "Taker.flush: constant: 1": "a client takes any NEXT for hunger",
-    "Queue.deepest: constant: 0": "what `top` does not lead to is found by looking at all",
     "size < BIG_FRAME": "a frame of just that size may be received either way",
     "member.inbox.heaps and code": "to mend what needs no mending changes nothing",
     "Orders.__init__: constant: 2": "a declaration; the first look at the orders sets it",
