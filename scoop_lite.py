@@ -1809,12 +1809,17 @@ _class_tokens: Any = weakref.WeakKeyDictionary()
 _classes_by_token: Any = weakref.WeakValueDictionary()
 
 
+def is_plain(value: Any) -> bool:
+    """Return True for numbers, strings and the like, and for short tuples of them: C alone can pickle these."""
+    return type(value) in PLAIN or type(value) is tuple and len(value) < 16 and PLAIN.issuperset(map(type, value))
+
+
 def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> Frames:
     """Pickle a value, whatever is in it; return frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
 
     `by_value_names`: top-level names of `__main__` that the receiver will not find, or `ALL_NAMES`.
     """
-    if type(value) in PLAIN:
+    if is_plain(value):
         return [pickle.dumps(value, 5)]
     frames: Frames = [b""]
 
@@ -3198,7 +3203,7 @@ class Carver(Taker):
         """Pickle a block as a BATCH of one chunk."""
         job, n = block.job, block.hi - block.lo
         rows = block.rows()
-        plain = n == 1 and job.mode == CALLS and PLAIN.issuperset(map(type, rows[0][0]))  # as C alone can pickle
+        plain = n == 1 and job.mode == CALLS and is_plain(rows[0][0])
         payload = [pickle.dumps(rows, 5)] if plain else dumps(rows, self.by_value)
         if job.owner:
             function, key, first = job.function, job.key, block.lo
@@ -3531,7 +3536,7 @@ def is_plain_class(kind: type) -> bool:
 
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
     """Pickle outcomes: plain ones together, others one by one, so that a bad one spoils only itself."""
-    if len(outcomes) == 1 and type(outcomes[0]) in PLAIN:
+    if len(outcomes) == 1 and is_plain(outcomes[0]):
         return LIST, [pickle.dumps(outcomes, 5)]
     with contextlib.suppress(Exception):
         return LIST, dumps(outcomes, by_value, _PlainPickler)
@@ -6924,12 +6929,22 @@ def prepare(config: Config) -> Optional[Runtime]:
 
     What fails here does so again in a worker, which says why.
     """
+    boot_id()
     if config.kind == "script" and not config.ship and os.path.isfile(config.script):
         with contextlib.suppress(Exception):
             compile_script(importlib.machinery.SourceFileLoader, config.script)
     with contextlib.suppress(MisuseError):  # no greenlets, though they are wanted
-        return Runtime(config)
+        return new_runtime(config)
     return None
+
+
+def new_runtime(config: Config) -> Runtime:
+    """Make the runtime of a worker, which sends what is logged here to the launcher."""
+    found = Runtime(config)
+    LogHandler(
+        config, lambda *about: found.teller.log(*about), lambda: found.link is not None and os.getpid() == found.pid
+    )
+    return found
 
 
 def work(
@@ -6960,7 +6975,6 @@ def work(
         sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
     if config.profile:
         start_profile(config, found)
-    LogHandler(config, found.teller.log, lambda: found.link is not None and os.getpid() == found.pid)
     gc.freeze()
     if link is pipe:
         link.send(hello(rank, incarnation))
@@ -7042,13 +7056,17 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
 
 
 def apply_limits(config: Config) -> None:
-    """Apply --nice and --threads-per-worker; have children that user code forks be no workers."""
-    for name in THREAD_VARIABLES:
-        os.environ.setdefault(name, str(config.threads))  # the user's setting wins
+    """Apply --nice; have children that user code forks be no workers."""
     if config.nice and hasattr(os, "nice"):
         os.nice(config.nice)
     if CAN_FORK:
         os.register_at_fork(after_in_child=disown)
+
+
+def share_cpus(config: Config) -> None:
+    """Apply --threads-per-worker: to the libraries of workers, which get our environment."""
+    for name in THREAD_VARIABLES:
+        os.environ.setdefault(name, str(config.threads))  # the user's setting wins
 
 
 def disown() -> None:
@@ -7315,11 +7333,21 @@ class Agent(OutputRelay):
         order = read_facts(frames[1], workers=list, size=int)
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
         self.config = self.config.replace(n=order["size"], threads=threads)
+        self.start_workers(order)
+
+    def start_workers(self, order: Dict[str, Any]) -> None:
+        """Fork workers, in batches: of the memory that we write to between two forks, each gets a copy."""
+        share_cpus(self.config)
         self.held = bytearray()
         for child in self.children.values():
             self.hold((child.lifeline, *child.outputs))
-        for rank, incarnation in order["workers"]:
-            self.start_worker(rank, incarnation, order)
+        n, workers = 0, order["workers"]
+        while n < len(workers):
+            batch = workers[n : n + max(1, min(n, FORK_BATCH))]
+            started = [self.start_worker(rank, incarnation, order) for rank, incarnation in batch]
+            for child, fds in filter(None, started):
+                self.introduce(child, fds)
+            n += len(batch)
 
     def hold(self, fds: Iterable[int]) -> None:
         """Note descriptors that workers to come have to close.
@@ -7331,8 +7359,8 @@ class Agent(OutputRelay):
             self.held.extend(bytes(max(0, fd + 1 - len(self.held))))
             self.held[fd] = 1
 
-    def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
-        """Fork one worker; in the child, this does not return."""
+    def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> Optional[Tuple[Child, List[int]]]:
+        """Fork one worker; return what `introduce` needs, if that went well. In the child, this does not return."""
         self.prepared = self.prepared or prepare(self.config)
         flush_output()
         ends: List[Tuple[int, int]] = []
@@ -7344,7 +7372,7 @@ class Agent(OutputRelay):
             pid = os.fork()
         except OSError as error:
             self.link.send(not_started(rank, incarnation, error, itertools.chain(*ends)))
-            return
+            return None
         (life_out, life_in), *pipes = ends
         if pid == 0:
             os.close(life_in)
@@ -7354,29 +7382,35 @@ class Agent(OutputRelay):
             tie_life(life_out)
             if pipes:
                 redirect_output(pipes)
-            link = StreamLink(theirs)
+            link, own = StreamLink(theirs), straight_link(straight[1]) if straight else None
             invitation = order.get("invitations", {}).get(str(rank))
-            own = straight_link(straight[1]) if straight else None
-            sys.exit(work(self.prepared or Runtime(self.config), self.config, rank, incarnation, link, invitation, own))
-        theirs.close()
-        os.close(life_out)
-        child = Child(rank, incarnation, pid, life_in, None if self.direct else StreamLink(ours))
-        self.children[rank, incarnation] = child
-        for stream, (r, w) in enumerate(pipes, 1):
-            os.close(w)
-            os.set_blocking(r, False)
-            child.outputs[r] = stream, bytearray()
-            self.selector.register(r, selectors.EVENT_READ, functools.partial(self.read_output, child, r))
-        self.hold((life_in, *child.outputs))
-        started = message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid))
+            found = self.prepared or new_runtime(self.config)
+            sys.exit(work(found, self.config, rank, incarnation, link, invitation, own))
+        child = Child(rank, incarnation, pid, life_in, None)
+        child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
+        fds = [sock.detach() for sock in (ours, *straight[:1])]
+        for fd in (life_out, *(w for _, w in pipes), *(sock.detach() for sock in (theirs, *straight[1:]))):
+            os.close(fd)
+        self.hold((life_in, *child.outputs, *fds))
+        return child, fds
+
+    def introduce(self, child: Child, fds: List[int]) -> None:
+        """Take care of a forked worker, and tell the broker of it; descriptors are of our ends of its links."""
+        self.children[child.rank, child.incarnation] = child
+        for fd in child.outputs:
+            os.set_blocking(fd, False)
+            self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
+        for fd in fds:
+            self.held[fd] = 0  # it is closed now, or in each worker to come with the link that it belongs to
+        started = message("STARTED", AGENT, 0, facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid))
         if self.direct:
-            self.link.send_with_descriptors(started, *(sock.fileno() for sock in (ours, *straight[:1])))
-            for sock in (ours, *straight):
-                sock.close()
+            self.link.send_with_descriptors(started, *fds)
+            for fd in fds:
+                os.close(fd)
         else:
-            assert child.link is not None
+            child.link = StreamLink(socket.socket(fileno=fds[0]))
             self.link.send(started)
-            self.selector.register(ours, selectors.EVENT_READ, functools.partial(self.read_worker, child))
+            self.selector.register(fds[0], selectors.EVENT_READ, functools.partial(self.read_worker, child))
 
     def forget(self, rank: int) -> None:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
@@ -7392,11 +7426,12 @@ class Agent(OutputRelay):
             self.hold((self.selector.fileno(),))
         self.bell.close()
         self.link.close()
-        for run in re.finditer(b"\1+", self.held):
-            os.closerange(*run.span())
+        held, end = bytes(self.held) + b"\0", 0
+        while (first := held.find(1, end)) >= 0:  # no regular expression: to compile one would copy memory, too
+            end = held.find(0, first)
+            os.closerange(first, end)
         for child in () if self.direct else self.children.values():
-            assert child.link is not None
-            child.link.close()
+            child.link.close()  # type: ignore[union-attr]
 
     def on_kill(self, frames: Frames) -> None:
         order = read_facts(frames[1], rank=int, incarnation=int)
@@ -7445,7 +7480,11 @@ class LoopbackAgent(Agent):
     def timeout(self) -> float:
         return min(super().timeout(), 0.5 if self.door.callers else IDLE_S)
 
-    def start_worker(self, rank: int, incarnation: int, order: Dict[str, Any]) -> None:
+    def start_workers(self, order: Dict[str, Any]) -> None:
+        for rank, incarnation in order["workers"]:
+            self.start_interpreter(rank, incarnation)
+
+    def start_interpreter(self, rank: int, incarnation: int) -> None:
         """Start a fresh interpreter, and tell it through a pipe, which is also its lifeline, what to be."""
         self.door.make_room()
         life_out, life_in = os.pipe()
@@ -7524,7 +7563,8 @@ def serve_worker(number: int) -> None:
     order = json.loads(life.readline())
     config, door = Config(**order["config"]), order["door"]
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
-    sys.exit(work(Runtime(config), config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
+    share_cpus(config)
+    sys.exit(work(new_runtime(config), config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
 
 
 def obey(life: Any) -> None:
@@ -7541,6 +7581,7 @@ def obey(life: Any) -> None:
 END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
 BACKLOG = 4 << 20  # bytes that may wait for a slow link before those who would send more have to wait
+FORK_BATCH = 16  # workers forked before any is taken care of: less copies more memory, more has the first wait
 IDLE_S = 3600.0  # that an agent may wait for something to happen: of less, an idle pool uses CPU
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 
@@ -8816,6 +8857,7 @@ def trace_line(ph: str, name: str, host: int, rank: Any, start_s: float, end_s: 
     return (TRACE_JSON.encode(event) + ",\n").encode("utf-8", "replace")
 
 
+@functools.lru_cache(maxsize=1)
 def boot_id() -> str:
     """Name the running kernel: processes on the same one share a clock."""
     known = read_if_there("/proc/sys/kernel/random/boot_id")

@@ -90,10 +90,11 @@ def test_deaths_for_want_of_memory_are_counted_where_the_system_tells(monkeypatc
 
 
 def test_a_clock_is_shared_by_processes_of_one_kernel(monkeypatch):
-    Files(monkeypatch, proc_sys_kernel_random_boot_id="the kernel\n")
-    assert scoop_lite.boot_id() == "the kernel"
-    Files(monkeypatch, proc_sys_kernel_random_boot_id=None)
-    assert scoop_lite.boot_id() == socket.gethostname()
+    for text, name in (("the kernel\n", "the kernel"), (None, socket.gethostname())):
+        Files(monkeypatch, proc_sys_kernel_random_boot_id=text)
+        scoop_lite.boot_id.cache_clear()
+        assert scoop_lite.boot_id() == name
+    scoop_lite.boot_id.cache_clear()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -251,7 +252,7 @@ def test_an_interpreter_that_cannot_be_started_leaves_its_agent_alive(monkeypatc
     agent = scoop_lite.LoopbackAgent(theirs, Config(n=2, threads=1), [])
     monkeypatch.setattr(subprocess, "Popen", refuse)
     before = n_descriptors()
-    agent.start_worker(1, 1, {})
+    agent.start_interpreter(1, 1)
     assert n_descriptors() == before and not agent.children
     ours.flush()
     (death,) = [json.loads(bytes(frames[1])) for frames in ours.receive()]

@@ -263,7 +263,7 @@ while len(agent.door.callers) < 20:
 try:
     taken = [os.dup(0) for _ in range(80)]
 except OSError:
-    agent.start_worker(1, 1, {})
+    agent.start_interpreter(1, 1)
 agent.children[1, 1].kill()
 print("started")
 """
