@@ -75,6 +75,7 @@ import logging
 import marshal
 import math
 import mmap
+import operator
 import os
 import pickle
 import re
@@ -138,6 +139,7 @@ PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes wit
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
 AHEAD_S = 0.03  # what fetching may take at most beside the shortest time seen: busy owners look at their links seldom
 PATIENCE_S = 0.002  # for a client to send what it was asked for, before others are asked: less has them return theirs
+PATIENCE_PART_S = 0.0002  # the same for each worker of a big pool, as the client serves one after another
 DOZE_S = 0.015  # for slices of short tasks, until the pump looks whether they are: more holds up others, less costs CPU
 SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
 FLUSH_S = 0.05  # results wait this long for company while tasks are left: less wakes their owner for each slice
@@ -2854,7 +2856,7 @@ class Queue:
 
     def left_s(self) -> float:
         """Return the measured seconds of work that waits here, infinite unless it is at most one item. Any thread."""
-        levels = [level for level in self.levels if level]
+        levels = list(filter(None, self.levels))
         if not levels:
             return 0.0
         if len(levels) > 1 or len(levels[0]) > 1:
@@ -2989,7 +2991,11 @@ class Taker(Queue):
 
     def is_dry(self) -> bool:
         """Return True if no client has tasks for us: there is none, or it has been asked in vain for some time."""
-        return not self.straight or self.asked and self.clock() - self.asked_s > PATIENCE_S
+        return not self.straight or self.asked and self.clock() - self.asked_s > self.patience_s()
+
+    def patience_s(self) -> float:
+        """Return how long the client may take to send what it was asked for, before the broker is asked."""
+        return max(PATIENCE_S, self.live * PATIENCE_PART_S)
 
     def hunger(self, wanted: int) -> bytes:
         """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
@@ -3321,7 +3327,7 @@ class Scheduler(Carver):
         """Queue a chunk; or take back tasks of our own, unless they have been accounted for meanwhile."""
         head = CHUNK.unpack(frames[2])
         if head[:2] != (self.rank, self.incarnation):
-            whole = all(frame is not NO_ROOM for frame in frames)  # else it must not be passed on, as not all is here
+            whole = not any(map(operator.is_, frames, itertools.repeat(NO_ROOM)))  # else it must not be passed on
             (self.level(head[5]) if whole else self.home).append(self.visitors(head, frames))
         elif head[2] in self.sent:
             self.put_back(self.take_home(*head[2:5]))
@@ -3687,7 +3693,7 @@ class Mailbox:
         self.config, self.rank, self.incarnation = config, ORIGIN, 1
         self.link: Any = None
         self.straight: Optional[StreamLink] = None
-        self.links: List[Any] = []  # that are read
+        self.links: Dict[int, Any] = {}  # those that are read, by descriptor
         self.outbox, self.arriving = Outbox(OWNER.pack(ORIGIN, 1)), Inbox()
         self.lock = threading.Lock()
         self.later: Deque[Callable[[], Any]] = collections.deque()
@@ -3709,15 +3715,15 @@ class Mailbox:
     ) -> None:
         """Take part in a pool, as that worker and by these links: once, in the process that will go on."""
         self.config, self.rank, self.incarnation, self.link, self.straight = config, rank, incarnation, link, straight
-        self.links = [found for found in (straight, link) if found is not None]
+        self.links = {found.fileno(): found for found in (straight, link) if found is not None}
         self.outbox.source = OWNER.pack(rank, incarnation)
         self.scheduler.take_part(rank, incarnation, config.n, straight is not None)
         self.teller = Recorder(self, config)
         if config.verbose > 0 or config.trace:
             self.recorder = self.scheduler.recorder = self.teller
         self.bell = Bell()
-        fds = [found.fileno() for found in self.links]
-        self.waits = Waits(self.bell.fd, *fds, shared=config.capacity > 0 and not link.edge)
+        shared = config.capacity > 0 and not link.edge
+        self.waits = Waits(self.bell.fd, *self.links, shared=shared, many=not config.capacity)
         self.waits_for_pump = Waits(self.bell.fd)
 
     def emit(self, frames: Frames) -> None:
@@ -3802,15 +3808,17 @@ class Mailbox:
             if self.link is None:
                 return 0
             n, unread = 0, False
-            for link in self.links[:]:
-                if woken is None or link.edge or link.fd in woken:
-                    if link.out:
-                        link.flush()
-                    arrived = link.receive()
-                    n, unread = n + len(arrived), unread or link.unread
-                    self.take_in(arrived)
-                    if link.closed and link is not self.link:
-                        self.drop(link)
+            for fd in [*self.links] if woken is None or self.link.edge else woken:
+                link = self.links.get(fd)
+                if link is None:
+                    continue
+                if link.out:
+                    link.flush()
+                arrived = link.receive()
+                n, unread = n + len(arrived), unread or link.unread
+                self.take_in(arrived)
+                if link.closed and link is not self.link:
+                    self.drop(link)
             self.n_received += n
             if self.link.closed:
                 self.inbox.append(message("STOP", self.rank, self.incarnation))
@@ -3845,7 +3853,7 @@ class Mailbox:
         for waits in (self.waits, self.pump and self.pump.watching_both):
             if waits:
                 waits.forget(link)
-        self.links.remove(link)
+        del self.links[link.fileno()]
         link.close()
         if link is self.straight:
             self.straight, self.scheduler.straight = None, False
@@ -3917,7 +3925,7 @@ class Porch(Mailbox):
         start_s = now()
         pump_reads = self.pump is not None and self.pump.reads() and not self.waits.shared
         try:
-            woken = (self.waits_for_pump if pump_reads else self.waits).wait(self.links, timeout)
+            woken = (self.waits_for_pump if pump_reads else self.waits).wait([*self.links.values()], timeout)
         except BaseException:  # an interrupt
             if self.pump is not None:
                 self.pump.nudge()  # what has woken us as well, it was not told of
@@ -3984,8 +3992,8 @@ class Baton(Porch):
         self.epoch = 0  # number of switches: a measurement across one is void
 
     def is_due(self) -> bool:
-        """Return True when a timed wait is to end now."""
-        return bool(self.deadlines) and self.deadlines[0][0] <= now()
+        """Return True when the nearest timed wait is to end now."""
+        return self.deadlines[0][0] <= now()
 
     def time_limit(self) -> Optional[float]:
         """Return how long the next task may take at most: the time left of the nearest timed wait.
@@ -4103,17 +4111,17 @@ class Runner(Baton):
         cost = n * (known or 0.0)
         pump.long_task = known is None or known >= SHORT_S
         waited = pump.long_task and (scheduler.asked or scheduler.is_hungry)  # who has no tasks may wait for results
-        if scheduler.results and (known is None or waited or now() - scheduler.flushed_s + cost > FLUSH_S):
-            scheduler.flush()  # now, as these tasks may keep the GIL from the pump
-        if pump.long_task:
-            if scheduler.straight and scheduler.wanted > scheduler.received:
-                scheduler.sate(-1.0)  # what the client sent, the broker does not know of
-            if not pump.watching:  # else it waits on the link already, and that is all that it is to do
-                pump.kick()
-        if PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s):
-            told = scheduler.is_told() and (scheduler.asked or not scheduler.straight)
-            if not told and left_s <= scheduler.ahead_s():
-                scheduler.flush(want=True)  # prefetch: the next batch comes while this one runs
+        if pump.long_task and scheduler.straight and scheduler.wanted > scheduler.received:
+            scheduler.sate(-1.0)  # what the client sent, the broker does not know of
+        prefetch = PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s)
+        if prefetch and left_s <= scheduler.ahead_s():  # then the next batch comes while this one runs
+            prefetch = not (scheduler.is_told() and (scheduler.asked or not scheduler.straight))
+        else:
+            prefetch = False
+        if prefetch or scheduler.results and (known is None or waited or now() - scheduler.flushed_s + cost > FLUSH_S):
+            scheduler.flush(want=prefetch)  # now, as these tasks may keep the GIL from the pump
+        if pump.long_task and not pump.watching:  # else it waits on the link already, and that is all that it is to do
+            pump.kick()
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
         return cost
@@ -4456,16 +4464,16 @@ class Parking(Runner):
         """
         if self.inbox or self.later or self.unseen:
             self.dispatch()
-        elif self.is_due() and not self.is_stuck(self.deadlines[0][3]):
+        elif self.deadlines and self.is_due() and not self.is_stuck(self.deadlines[0][3]):
             heapq.heappop(self.deadlines)[2]()
         else:
             if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
                 self.retire()
             run, n_received = self.config.capacity and not self.holding, self.n_received
-            item = self.scheduler.take(self.time_limit()) if run else None
+            item = self.scheduler.take(self.time_limit() if self.deadlines else None) if run else None
             if item is not None:
                 self.execute(item)
-            elif self.is_due():  # but there was nothing to run before
+            elif self.deadlines and self.is_due():  # but there was nothing to run before
                 heapq.heappop(self.deadlines)[2]()
             else:
                 self.idle(n_received)
@@ -4517,7 +4525,8 @@ class Parking(Runner):
             return
         self.corked = True  # results and hunger leave together: the broker wakes once
         scheduler.late_s = 0.0
-        scheduler.carve()
+        if scheduler.ordered > scheduler.filled:
+            scheduler.carve()
         if scheduler.away or any(scheduler.levels):
             scheduler.flush()
             scheduler.sate()  # others shall have what must not run here, or not within a time limit
@@ -4525,7 +4534,7 @@ class Parking(Runner):
             room = self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]
             scheduler.flush(want=bool(room))
             if scheduler.asked and room and scheduler.wanted <= scheduler.received:  # then the broker is asked, too
-                patience_s = max(0.0, scheduler.asked_s + PATIENCE_S - now())
+                patience_s = max(0.0, scheduler.asked_s + scheduler.patience_s() - now())
                 timeout = patience_s if timeout is None else min(timeout, patience_s)
         self.corked = False
         with self.lock:
@@ -4541,14 +4550,16 @@ class Parking(Runner):
         if any(scheduler.levels):
             self.pump.kick()  # what a time limit keeps from running here is still for others to have
         self.receive(woken)
-        scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
+        if scheduler.ordered > scheduler.filled:
+            scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
 
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
-        left_s = self.teller.tell_s - now()
-        if left_s <= 0 or self.teller.logs:
-            self.teller.tell(idle=True)
-        elif self.teller.is_news():
+        teller = self.teller
+        left_s = teller.tell_s - now() if teller.tell_s < math.inf else math.inf
+        if left_s <= 0 or teller.logs:
+            teller.tell(idle=True)
+        elif left_s < math.inf and teller.is_news():
             return left_s if timeout is None else min(timeout, left_s)
         return timeout
 
@@ -5044,19 +5055,21 @@ class Waits:
 
     `shared`: another thread waits for them, too, and the kernel is to wake one of the two: whose Waits was made first,
     if he is waiting. Only Linux can do that; elsewhere this attribute becomes False, and both are woken.
+    `many`: there may be a thousand, which `poll` would look at one by one.
     """
 
-    def __init__(self, *fds: int, shared: bool = False) -> None:
+    def __init__(self, *fds: int, shared: bool = False, many: bool = False) -> None:
         self.fds, self.shared = fds, shared and EXCLUSIVE != 0
+        self.epoll = self.shared or many and hasattr(select, "epoll")
         try:
             self.poll = self.open()
         except OSError:  # this kernel only imitates Linux
-            self.shared = False
+            self.shared = self.epoll = False
             self.poll = self.open()
 
     def open(self) -> Any:
         """Make what waits; None where there is only `select`."""
-        make: Any = select.epoll if self.shared else getattr(select, "poll", None)
+        make: Any = select.epoll if self.epoll else getattr(select, "poll", None)
         poll = make and make()
         for fd in self.fds if make else ():
             poll.register(fd, select.POLLIN | EXCLUSIVE * self.shared)
@@ -5064,11 +5077,14 @@ class Waits:
 
     def wait(self, links: Sequence[Any] = (), timeout: Optional[float] = None) -> Dict[int, int]:
         """Wait, at most `timeout` seconds, until one can be read, or one of the links go on writing; return which."""
-        writes = [link.writer.fileno() for link in links if link.out]
+        writes = []
+        for link in links:
+            if link.out:
+                writes.append(link.writer.fileno())
         if self.poll is None:
             readable, writable, _ = select.select(self.fds, writes, [], timeout)
             return dict.fromkeys(readable + writable, 0)
-        if self.shared:
+        if self.epoll:
             return Waits(*self.fds).wait(links, timeout) if writes else dict(self.poll.poll(timeout))
         for fd in writes:
             self.poll.register(fd, select.POLLOUT | (select.POLLIN if fd in self.fds else 0))
@@ -5123,8 +5139,7 @@ class Pump:
         if self.thread is not None:
             self.bell.ring()
             return
-        fds = [link.fileno() for link in self.runtime.links]
-        self.watching_both = Waits(self.bell.fd, *fds, shared=self.runtime.waits.shared)
+        self.watching_both = Waits(self.bell.fd, *self.runtime.links, shared=self.runtime.waits.shared)
         thread = threading.Thread(target=self.run, name="scoop_lite pump", daemon=True)
         try:
             thread.start()
@@ -5198,7 +5213,7 @@ class Pump:
             if not watch:
                 woken = sleep.wait((), timeout)
             elif not (link.edge and self.read()):
-                woken = self.watching_both.wait(runtime.links, timeout)  # type: ignore[union-attr]
+                woken = self.watching_both.wait([*runtime.links.values()], timeout)  # type: ignore[union-attr]
             self.watching = self.asleep = self.dozing = False
             kicked = self.bell.fd in woken
             if kicked:
@@ -5238,7 +5253,7 @@ class Pump:
                 if piece.out and type(piece.block.job) is Visit:
                     runtime.hand_in(piece)  # its owner may wait for just these
                     scheduler.flush()
-        if self.idling and (runtime.resting or any(link.out for link in runtime.links)):
+        if self.idling and (runtime.resting or any(link.out for link in [*runtime.links.values()])):
             runtime.wake()  # what was carved may be what it waits for; or it is to wait until all is written
 
 
@@ -6009,7 +6024,7 @@ class Neighbourhood(Runtime):
         neighbour = self.neighbours[told["rank"]] = Neighbour(told["rank"], told["incarnation"], link)
         for constant in self.shared.values():
             link.send(message("CONST", *neighbour[:2], *constant))
-        self.links.append(link)
+        self.links[link.fileno()] = link
         self.waits.add(link)
 
     def share(self, constant: Frames) -> None:
@@ -6058,7 +6073,7 @@ class Neighbourhood(Runtime):
             del self.neighbours[death["rank"]]
             self.receive()
             with self.lock:
-                if neighbour.link in self.links:
+                if neighbour.link in self.links.values():
                     self.drop(neighbour.link)
             self.inbox.append(frames)
             return
@@ -6175,7 +6190,7 @@ class Client(Neighbourhood):
                     self.receive(woken)
                 self.asleep = False
         except BaseException as error:
-            for link in self.links:  # first: to say so may take a descriptor
+            for link in self.links.values():  # first: to say so may take a descriptor
                 link.close()
             self.broken = broken_pool(f"the pool's client failed: {error!r}")
             self.broken.__cause__ = error
@@ -6263,7 +6278,7 @@ class Client(Neighbourhood):
         self.teller.tell(final=True)
         self.emit(message("BYE", ORIGIN, 1, facts(code="0")))
         self.link.drain(1.0)
-        for link in self.links:
+        for link in self.links.values():
             link.close()
         self.process.wait()
         _state["clients"].discard(self)
@@ -6331,7 +6346,7 @@ def join_client(client: Client) -> None:
 def forget_pools() -> None:
     """In a forked child: let go of the parent's pools, whose threads are not here; an Executor makes a new one."""
     for client in list(_state["clients"]):
-        for link in client.links:
+        for link in client.links.values():
             link.close()
         executor = client.owner()
         if executor is not None:
@@ -8737,7 +8752,7 @@ class Recorder:
 
     def numbers(self) -> Dict[str, Any]:
         """Count what this worker has done so far, and what it knows that is to be done."""
-        s, links = self.scheduler, self.found.links
+        s, links = self.scheduler, [*self.found.links.values()]
         with self.found.lock:
             pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left)
             for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels, getattr(s, "intake", ())):

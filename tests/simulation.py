@@ -230,7 +230,7 @@ class SimRuntime(scoop_lite.Runtime):
         self.scheduler.shipping = SimLock(worker)
         self.scheduler.clock = worker.sim.clock
         self.link = worker.link
-        self.links = [worker.link]
+        self.links = {0: worker.link}
 
     def step(self):
         self.worker.check_alive()

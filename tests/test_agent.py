@@ -10,6 +10,7 @@ import errno
 import functools
 import gc
 import io
+import itertools
 import json
 import math
 import os
@@ -223,6 +224,17 @@ def test_a_death_is_told_after_all_that_the_worker_had_to_say(held):
 def n_descriptors():
     gc.collect()  # other tests' sockets
     return len(os.listdir("/proc/self/fd"))
+
+
+def test_workers_are_forked_in_growing_batches_and_the_first_does_not_wait(held, monkeypatch):
+    calls = []
+    monkeypatch.setattr(scoop_lite.os, "environ", {})
+    monkeypatch.setattr(held.agent, "start_worker", lambda rank, *_: calls.append("fork") or (rank != 3 and (rank, [])))
+    monkeypatch.setattr(held.agent, "introduce", lambda *_: calls.append("introduce"))
+    held.agent.start_workers({"workers": [(rank, 1) for rank in range(50)]})
+    runs = [len(list(run)) for _, run in itertools.groupby(calls)]
+    assert runs[::2] == [1, 1, 2, 4, 8, 16, 16, 2] and runs[1::2] == [1, 1, 1, 4, 8, 16, 16, 2]  # 3 was not started
+    assert scoop_lite.os.environ["OMP_NUM_THREADS"] == str(held.agent.config.threads)
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")

@@ -325,11 +325,24 @@ def test_where_a_kernel_only_imitates_linux_both_are_woken(monkeypatch):
     theirs.close()
 
 
-@pytest.mark.parametrize("shared", (True, False))
-def test_who_has_something_to_write_waits_for_that_too(shared):
+@pytest.mark.skipif(not hasattr(select, "epoll"), reason="this system has only `poll`")
+def test_many_descriptors_are_not_looked_at_one_by_one():
+    pairs = [socket.socketpair() for _ in range(3)]
+    waits = scoop_lite.Waits(pairs[0][0].fileno(), many=True)
+    for ours, _ in pairs[1:]:
+        waits.add(ours)
+    assert isinstance(waits.poll, select.epoll)
+    pairs[2][1].send(b"!")
+    assert waits.wait((), 1) == {pairs[2][0].fileno(): select.EPOLLIN}
+    for sock in [sock for pair in pairs for sock in pair]:
+        sock.close()
+
+
+@pytest.mark.parametrize("how", ({}, {"shared": True}, {"many": True}))
+def test_who_has_something_to_write_waits_for_that_too(how):
     ours, theirs = socket.socketpair()
     link = StreamLink(ours)
-    waits = scoop_lite.Waits(link.fileno(), shared=shared)
+    waits = scoop_lite.Waits(link.fileno(), **how)
     assert waits.wait([link], 0) == {link.fileno(): select.POLLOUT}
     link.flush()
     assert waits.wait([link], 0) == {}

@@ -405,6 +405,16 @@ def test_green_threads_are_refused_rather_than_waited_with(monkeypatch, module, 
         Executor(1)
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_no_worker_holds_descriptors_that_lead_to_others():
+    with Executor(9) as pool:
+        assert len(set(pool.run_on_all(count_descriptors).values())) == 1
+
+
+def count_descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
 def test_two_executors_are_two_pools():
     with Executor(1) as one, Executor(1) as other:
         assert one.submit(os.getpid).result(20) != other.submit(os.getpid).result(20)

@@ -950,6 +950,18 @@ def test_the_next_batch_is_asked_of_the_client_before_the_broker_has_others_retu
     assert timed.messages()[4:] == ["HUNGRY"]
 
 
+def test_the_client_of_a_big_pool_is_given_more_time(timed):
+    """It serves one worker after another; who asks the broker as well only makes it slower."""
+    timed.straight, timed.rank, timed.live = True, 3, 500
+    timed.flush(want=True)
+    timed.at_s += 499 * scoop_lite.PATIENCE_PART_S
+    timed.flush(want=True)
+    assert timed.messages() == ["NEXT"]
+    timed.at_s += 2 * scoop_lite.PATIENCE_PART_S
+    timed.flush(want=True)
+    assert timed.messages() == ["NEXT", "HUNGRY"]
+
+
 def test_the_clients_tasks_stay_here_while_it_may_have_others_for_who_is_hungry(timed):
     timed.straight, timed.rank, timed.live = True, 3, 3
     timed.note_cost(len, 0.001)
@@ -1412,6 +1424,33 @@ def test_more_is_asked_for_before_the_last_slice_but_one_begins(linked, left_s, 
     scheduler.put(block(round(left_s * scoop_lite.AHEAD_S / 0.001)))
     assert linked.prepare(len, 50) == pytest.approx(0.05)
     assert (scheduler.wanted > scheduler.received) is asks
+
+
+@pytest.mark.parametrize("fetch_s, kinds", [(0.01, ["NEXT"]), (0.001, ["RESULT"])])
+def test_results_and_hunger_leave_together_before_a_long_task(linked, fetch_s, kinds):
+    """If fetching takes a good part of the task's length; else more is asked for when it has ended."""
+    scheduler = linked.scheduler
+    scheduler.from_broker, scheduler.fetch_s = True, fetch_s
+    scheduler.note_cost(len, 0.1)
+    scheduler.add_part((3, 1, 5), 0, 1, scoop_lite.LIST, [b""])
+    linked.prepare(len, 1)
+    told = linked.peer.receive()
+    assert [scoop_lite.NAMES[frames[0][0]] for frames in told] == kinds
+
+
+@pytest.mark.parametrize("woken", ["one", "none", "any"])
+def test_links_are_read_that_have_something(linked, woken):
+    """Of a thousand links few do."""
+    peer, theirs = socket.socketpair()
+    linked.peer.flush()
+    other = linked.straight = scoop_lite.StreamLink(theirs)
+    linked.links[other.fileno()] = other
+    peer.send(b"".join(scoop_lite.encode(scoop_lite.message("CREDIT", 0, 1, b"", scoop_lite.COUNT.pack(1)), [])))
+    other.codec.greeted = other.codec.ready = True
+    found = {"one": {other.fileno(): 1}, "none": {linked.link.fileno(): 1, linked.bell.fd: 1}, "any": None}[woken]
+    assert linked.receive(found) == (woken != "none")
+    peer.close()
+    other.close()
 
 
 def test_hunger_is_taken_back_when_tasks_are_here_meanwhile(timed):
