@@ -1691,7 +1691,7 @@ class Broker(Accounts):
         if death is not None and not self.said_bye:
             self.report(f"the origin (pid {death['pid']}) {death['how']} before its script had ended")
         for member in self.members.values():
-            if member.up:
+            if member.up and (member.rank == ORIGIN or not self.said_bye):  # others were told by then
                 self.to(member, "STOP")
         for host in self.host_names:
             self.send_agent(host, message("STOP", AGENT, 0))
@@ -4525,8 +4525,7 @@ class Parking(Runner):
             return
         self.corked = True  # results and hunger leave together: the broker wakes once
         scheduler.late_s = 0.0
-        if scheduler.ordered > scheduler.filled:
-            scheduler.carve()
+        scheduler.carve()
         if scheduler.away or any(scheduler.levels):
             scheduler.flush()
             scheduler.sate()  # others shall have what must not run here, or not within a time limit
@@ -4550,8 +4549,7 @@ class Parking(Runner):
         if any(scheduler.levels):
             self.pump.kick()  # what a time limit keeps from running here is still for others to have
         self.receive(woken)
-        if scheduler.ordered > scheduler.filled:
-            scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
+        scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
 
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""

@@ -103,10 +103,9 @@ def test_a_worker_that_retires_is_replaced_without_a_word_and_without_being_coun
 
 @pytest.mark.parametrize("said_bye, code, status", [(True, 0, 0), (True, 3, 3), (False, 0, 1), (False, -9, -9)])
 def test_the_origins_end_is_the_jobs_and_without_bye_no_success(pool, said_bye, code, status):
-    if said_bye:
-        pool.turn(0, "BYE", scoop_lite.facts(code="0"))
-    found = die(pool, ORIGIN, code=code)
-    assert pool.broker.status == status and (1, "STOP") in kinds(found)
+    found = news(pool, pool.turn, 0, "BYE", scoop_lite.facts(code="0")) if said_bye else []
+    found += die(pool, ORIGIN, code=code)
+    assert pool.broker.status == status and kinds(found).count((1, "STOP")) == 1
     words = "the origin (pid 100) was killed before its script had ended"
     assert pool.said == [words] * (not said_bye)
 
