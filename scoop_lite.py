@@ -4114,12 +4114,10 @@ class Runner(Baton):
         if pump.long_task and scheduler.straight and scheduler.wanted > scheduler.received:
             scheduler.sate(-1.0)  # what the client sent, the broker does not know of
         prefetch = PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s)
-        if prefetch and left_s <= scheduler.ahead_s():  # then the next batch comes while this one runs
-            prefetch = not (scheduler.is_told() and (scheduler.asked or not scheduler.straight))
-        else:
-            prefetch = False
-        if prefetch or scheduler.results and (known is None or waited or now() - scheduler.flushed_s + cost > FLUSH_S):
-            scheduler.flush(want=prefetch)  # now, as these tasks may keep the GIL from the pump
+        told = scheduler.is_told() and (scheduler.asked or not scheduler.straight)
+        want = prefetch and not told and left_s <= scheduler.ahead_s()  # the next batch comes while this one runs
+        if want or scheduler.results and (known is None or waited or now() - scheduler.flushed_s + cost > FLUSH_S):
+            scheduler.flush(want)  # now, as these tasks may keep the GIL from the pump
         if pump.long_task and not pump.watching:  # else it waits on the link already, and that is all that it is to do
             pump.kick()
         if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
@@ -4553,11 +4551,10 @@ class Parking(Runner):
 
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
-        teller = self.teller
-        left_s = teller.tell_s - now() if teller.tell_s < math.inf else math.inf
-        if left_s <= 0 or teller.logs:
-            teller.tell(idle=True)
-        elif left_s < math.inf and teller.is_news():
+        left_s = self.teller.tell_s - now()
+        if left_s <= 0 or self.teller.logs:
+            self.teller.tell(idle=True)
+        elif left_s < math.inf and self.teller.is_news():
             return left_s if timeout is None else min(timeout, left_s)
         return timeout
 
