@@ -200,6 +200,7 @@ def test_a_death_is_told_with_the_process_that_the_worker_was(pool, heard):
     found = news(pool, pool.broker.lose_host, 1, "its link broke")
     (death,) = [json.loads(bytes(frames[0])) for to, kind, frames in found if kind == "LOST" and to == 2]
     assert (death["rank"], death["pid"], death["host"]) == (1, {"HELLO": 101, "STARTED": 55}[heard], "there")
+    assert death["code"] == 1  # of an origin, the job's exit status
     assert death["cut_off"] is True  # so that tasks which must not run twice are not: OPENED may be lost
     assert "is lost with its host: its link broke; 2 left" in pool.said[-1] and 1 not in pool.broker.members
 
@@ -925,6 +926,19 @@ def straight_batch(scheduler, chunk=5, n=4):
     head = CHUNK.pack(*scoop_lite.CLIENT, chunk, 0, n, 0, 0, scoop_lite.CALLS, 0, 0, 1)
     function = scoop_lite.dumps_whole((len, None))
     return scheduler.message("BATCH", function, head, *scoop_lite.dumps([[("a",)] * n]))
+
+
+@pytest.mark.parametrize("mode, rows", [
+    (scoop_lite.COLUMNS, [[1], [lambda: 7]]), (scoop_lite.CALLS, [[(1, lambda: 7)]]), (scoop_lite.CALLS, [[(1, 2)]]),
+])  # fmt: skip
+def test_a_task_that_travels_alone_may_have_any_arguments(scheduler, mode, rows):
+    """Only plain ones are pickled by C alone; `1` at the beginning does not make them so."""
+    job = Tasks(func=len)
+    job.mode = mode
+    frames = scheduler.pack(scoop_lite.Block(job, rows, 0, 0, 1), 1)
+    back = scoop_lite.loads(frames[3:])
+    last = back[-1][0] if mode == scoop_lite.COLUMNS else back[0][0][1]
+    assert (last() if callable(last) else last) in (7, 2)
 
 
 def test_the_next_batch_is_asked_of_the_client_before_the_broker_has_others_return_theirs(timed):
