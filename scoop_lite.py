@@ -3542,16 +3542,17 @@ def is_plain_class(kind: type) -> bool:
 
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
     """Pickle outcomes: plain ones together, others one by one, so that a bad one spoils only itself."""
-    if len(outcomes) == 1 and is_plain(outcomes[0]):
-        return LIST, [pickle.dumps(outcomes, 5)]
-    with contextlib.suppress(Exception):
+    try:
+        if len(outcomes) == 1 and is_plain(outcomes[0]):
+            return LIST, [pickle.dumps(outcomes, 5)]
         return LIST, dumps(outcomes, by_value, _PlainPickler)
-    table, frames = bytearray(), []
-    for outcome in outcomes:
-        status, packed = pack_outcome(outcome, by_value)
-        table += STATUS.pack(status, len(packed))
-        frames += packed
-    return EACH, [bytes(table), *frames]
+    except Exception:  # one by one, then: so only what is to blame fails, be it memory that lacks
+        table, frames = bytearray(), []
+        for outcome in outcomes:
+            status, packed = pack_outcome(outcome, by_value)
+            table += STATUS.pack(status, len(packed))
+            frames += packed
+        return EACH, [bytes(table), *frames]
 
 
 def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:

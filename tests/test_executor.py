@@ -632,6 +632,26 @@ def test_what_has_no_room_where_it_arrives_fails_alone(big_result):
     assert out.splitlines()[-1] == "7" and "starting another" not in err, (out, err)
 
 
+@pytest.mark.parametrize("value", ["data", "data, 1", "[data]"], ids=["bytes", "tuple", "list"])
+def test_a_result_that_there_is_no_room_to_pickle_fails_alone(value):
+    status, out, err = run("""
+        import os, resource, scoop_lite
+
+        def work(size):
+            data = bytes(size)
+            with open("/proc/self/statm") as file:
+                used = int(file.read().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + (50 << 20), -1))
+            return %s
+
+        if __name__ == "__main__":
+            pool = scoop_lite.Executor(1)
+            pid = pool.submit(os.getpid).result(60)
+            print(type(pool.submit(work, 150 << 20).exception(60)).__name__, pool.submit(os.getpid).result(60) == pid)
+    """ % value, launch=False)
+    assert (status, out) == (0, "MemoryError True\n") and "starting another" not in err, (out, err)
+
+
 def test_a_forked_child_gets_a_pool_of_its_own():
     with Executor(1) as executor:
         pid = executor.submit(os.getpid).result(20)
