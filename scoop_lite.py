@@ -75,7 +75,6 @@ import logging
 import marshal
 import math
 import mmap
-import operator
 import os
 import pickle
 import re
@@ -2856,7 +2855,7 @@ class Queue:
 
     def left_s(self) -> float:
         """Return the measured seconds of work that waits here, infinite unless it is at most one item. Any thread."""
-        levels = list(filter(None, self.levels))
+        levels = [level for level in self.levels if level]
         if not levels:
             return 0.0
         if len(levels) > 1 or len(levels[0]) > 1:
@@ -3327,7 +3326,7 @@ class Scheduler(Carver):
         """Queue a chunk; or take back tasks of our own, unless they have been accounted for meanwhile."""
         head = CHUNK.unpack(frames[2])
         if head[:2] != (self.rank, self.incarnation):
-            whole = not any(map(operator.is_, frames, itertools.repeat(NO_ROOM)))  # else it must not be passed on
+            whole = all(frame is not NO_ROOM for frame in frames)  # else it must not be passed on, as not all is here
             (self.level(head[5]) if whole else self.home).append(self.visitors(head, frames))
         elif head[2] in self.sent:
             self.put_back(self.take_home(*head[2:5]))
@@ -3993,8 +3992,8 @@ class Baton(Porch):
         self.epoch = 0  # number of switches: a measurement across one is void
 
     def is_due(self) -> bool:
-        """Return True when the nearest timed wait is to end now."""
-        return self.deadlines[0][0] <= now()
+        """Return True when a timed wait is to end now."""
+        return bool(self.deadlines) and self.deadlines[0][0] <= now()
 
     def time_limit(self) -> Optional[float]:
         """Return how long the next task may take at most: the time left of the nearest timed wait.
@@ -4463,16 +4462,16 @@ class Parking(Runner):
         """
         if self.inbox or self.later or self.unseen:
             self.dispatch()
-        elif self.deadlines and self.is_due() and not self.is_stuck(self.deadlines[0][3]):
+        elif self.is_due() and not self.is_stuck(self.deadlines[0][3]):
             heapq.heappop(self.deadlines)[2]()
         else:
             if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
                 self.retire()
             run, n_received = self.config.capacity and not self.holding, self.n_received
-            item = self.scheduler.take(self.time_limit() if self.deadlines else None) if run else None
+            item = self.scheduler.take(self.time_limit()) if run else None
             if item is not None:
                 self.execute(item)
-            elif self.deadlines and self.is_due():  # but there was nothing to run before
+            elif self.is_due():  # but there was nothing to run before
                 heapq.heappop(self.deadlines)[2]()
             else:
                 self.idle(n_received)
@@ -4555,7 +4554,7 @@ class Parking(Runner):
         left_s = self.teller.tell_s - now()
         if left_s <= 0 or self.teller.logs:
             self.teller.tell(idle=True)
-        elif left_s < math.inf and self.teller.is_news():
+        elif self.teller.is_news():
             return left_s if timeout is None else min(timeout, left_s)
         return timeout
 
@@ -5073,10 +5072,7 @@ class Waits:
 
     def wait(self, links: Sequence[Any] = (), timeout: Optional[float] = None) -> Dict[int, int]:
         """Wait, at most `timeout` seconds, until one can be read, or one of the links go on writing; return which."""
-        writes = []
-        for link in links:
-            if link.out:
-                writes.append(link.writer.fileno())
+        writes = [link.writer.fileno() for link in links if link.out]
         if self.poll is None:
             readable, writable, _ = select.select(self.fds, writes, [], timeout)
             return dict.fromkeys(readable + writable, 0)
@@ -6940,7 +6936,7 @@ def prepare(config: Config) -> Optional[Runtime]:
 
     What fails here does so again in a worker, which says why.
     """
-    boot_id()
+    boot_id()  # which is remembered
     if config.kind == "script" and not config.ship and os.path.isfile(config.script):
         with contextlib.suppress(Exception):
             compile_script(importlib.machinery.SourceFileLoader, config.script)
@@ -7592,7 +7588,7 @@ def obey(life: Any) -> None:
 END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
 BACKLOG = 4 << 20  # bytes that may wait for a slow link before those who would send more have to wait
-FORK_BATCH = 16  # workers forked before any is taken care of: less copies more memory, more has the first wait
+FORK_BATCH = 16  # workers forked before any of them is taken care of: less copies more memory, more has these wait
 IDLE_S = 3600.0  # that an agent may wait for something to happen: of less, an idle pool uses CPU
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 
