@@ -1796,11 +1796,14 @@ class ThreadStrands:
 ALL_NAMES = frozenset(["*"])
 
 _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__defaults__", "__kwdefaults__",
-                        "__annotations__", "__dict__")
+                        "__dict__")
+#: What classes hold beside their attributes: annotations that are evaluated when asked for, where they have their dict.
+_NO_CONTENT = "__slots__", "_abc_impl", "__classdictcell__", "__annotate_func__", "__annotations_cache__"
 PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 #: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
 _TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType",
                                                        "CellType")}
+_TYPING = "NewType", "ParamSpec", "TypeAliasType", "TypeVar", "TypeVarTuple"
 HEAP_TYPE = 1 << 9  # of `__flags__`: the class was made by Python code, or in C like such a one
 _LruCache = type(functools.lru_cache(maxsize=None)(len))
 
@@ -1887,13 +1890,8 @@ class _Pickler(pickle.Pickler):
             return self.reduce_class(obj)
         if issubclass(kind, BaseException) and _has_own_init(kind):
             return copyreg.__newobj__, (kind, *obj.args), obj.__dict__ or None  # type: ignore[attr-defined]
-        if kind.__module__ == "typing" and kind.__name__ in ("NewType", "ParamSpec", "TypeVar", "TypeVarTuple"):
-            if finds_by_name(obj, self.by_value_names):
-                return NotImplemented
-            if kind.__name__ != "TypeVar":
-                return kind, (obj.__name__, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
-            return functools.partial(kind, obj.__name__, *obj.__constraints__, bound=obj.__bound__,
-                                     covariant=obj.__covariant__, contravariant=obj.__contravariant__), ()
+        if kind.__module__ == "typing" and kind.__name__ in _TYPING:
+            return NotImplemented if finds_by_name(obj, self.by_value_names) else _reduce_typing(obj)
         if kind.__name__ == "ForwardRef" and kind.__module__ in ("typing", "annotationlib"):
             return kind, (obj.__forward_arg__,)
         managers: Any = sys.modules.get("multiprocessing.managers")
@@ -1908,13 +1906,16 @@ class _Pickler(pickle.Pickler):
         """Take a function apart: its code, the globals it uses, its closure, its attributes."""
         if finds_by_name(func, self.by_value_names):
             return NotImplemented
+        if func.__name__ == "__annotate__":  # functools.update_wrapper copies it, since Python 3.14
+            return _make_annotate, (_annotations(func),)
         code, global_names, all_names = _code_facts(func.__code__)
         scope = func.__globals__
         shell = self.shells.setdefault(id(scope), {k: scope.get(k) for k in ("__name__", "__package__")})
         cells = dict(zip(func.__code__.co_freevars, func.__closure__ or ()))
         closure = tuple(self.shells.setdefault(id(cell), types.CellType()) for cell in cells.values()) or None
         state = {name: getattr(func, name) for name in _FUNCTION_ATTRIBUTES}
-        state["__globals__"] = {name: scope[name] for name in global_names if name in scope}
+        state["__annotations__"] = _annotations(getattr(func, "__annotate__", None), func)
+        state["__globals__"] = {name: _imported(scope[name]) for name in global_names if name in scope}
         # Comparing with an empty cell is the one way to see an empty cell without an exception.
         state["__closure__"] = {k: cell.cell_contents for k, cell in cells.items() if cell != types.CellType()}
         state["submodules"] = [module for values in (state["__globals__"], state["__closure__"])
@@ -1936,6 +1937,8 @@ class _Pickler(pickle.Pickler):
         members = getattr(cls, "__members__", {}) if isinstance(cls, enum.EnumMeta) else {}
         body.update((name, member._value_) for name, member in members.items())
         namespace = {name: value for name, value in vars(cls).items() if _is_content(cls, name, value)}
+        if "__annotate_func__" in vars(cls):
+            namespace["__annotations__"] = _annotations(cls.__annotate__, cls)
         state = token, namespace, {name: vars(member) for name, member in members.items()}
         return _make_class, (token, type(cls), cls.__name__, cls.__bases__, body), state, None, None, _fill_class
 
@@ -1995,11 +1998,65 @@ def _code_facts(code: types.CodeType) -> Tuple[bytes, List[str], Set[str]]:
 
 def _submodules(module: types.ModuleType, names: Names) -> Iterator[types.ModuleType]:
     """Yield the loaded submodules that code with these names may reach: `xml` alone would arrive without `etree`."""
+    lazy: Any = getattr(sys, "lazy_modules", ())  # names that Python >= 3.15 imports when they are used
     for name in sorted(names):
-        child = sys.modules.get(f"{module.__name__}.{name}")
+        path = f"{module.__name__}.{name}"
+        if any(f"{later}.".startswith(f"{path}.") for later in list(lazy)):
+            getattr(module, name, None)
+        child = sys.modules.get(path)
         if child is not None:
             yield child
             yield from _submodules(child, names)
+
+
+def _annotations(annotate: Any, owner: Any = None) -> Dict[str, Any]:
+    """Return the annotations of a function or class.
+
+    Since Python 3.14 they are what its `annotate` returns, when asked for; names in them may never have been defined.
+    """
+    try:
+        annotations: Dict[str, Any] = annotate(1) if owner is None else owner.__annotations__
+    except NameError:
+        library: Any = importlib.import_module("annotationlib")
+        annotations = library.call_annotate_function(annotate, library.Format.FORWARDREF, owner=owner)
+    return annotations
+
+
+def _make_annotate(annotations: Dict[str, Any]) -> Any:
+    """Make an ``__annotate__`` that knows the annotations and nothing else of them."""
+    def __annotate__(format: int, /, annotations: Dict[str, Any] = annotations) -> Dict[str, Any]:
+        if format > 1:
+            raise NotImplementedError
+        return annotations
+    return __annotate__
+
+
+def _reduce_typing(obj: Any) -> Reduction:
+    """Take apart what stands for a type: a variable, a new type, an alias."""
+    kind: Any = type(obj)
+    name = obj.__name__
+    if kind.__name__ == "TypeVar":
+        return functools.partial(kind, name, *obj.__constraints__, bound=obj.__bound__, covariant=obj.__covariant__,
+                                 contravariant=obj.__contravariant__), ()
+    if kind.__name__ != "TypeAliasType":
+        return kind, (name, *([obj.__supertype__] if hasattr(obj, "__supertype__") else []))
+    if _mentions(obj.__value__, obj, set()):  # it cannot be made of itself
+        return sys.modules["typing"].ForwardRef, (name,)
+    return functools.partial(kind, name, obj.__value__, type_params=obj.__type_params__), ()
+
+
+def _mentions(part: Any, alias: Any, seen: Set[int]) -> bool:
+    """Whether there is an alias in what stands for a type."""
+    if part is alias or id(part) in seen:
+        return part is alias
+    seen.add(id(part))
+    inner = *getattr(part, "__args__", ()), *([part.__value__] if type(part) is type(alias) else [])
+    return any(_mentions(other, alias, seen) for other in inner)
+
+
+def _imported(value: Any) -> Any:
+    """Import what a global of Python >= 3.15 stands for, if it is imported lazily."""
+    return value.resolve() if type(value).__name__ == "lazy_import" else value
 
 
 def _is_of_c(cls: type) -> bool:
@@ -2013,8 +2070,9 @@ def _is_content(cls: type, name: str, value: Any) -> bool:
     if isinstance(cls, enum.EnumMeta) and (name in cls.__members__ or name in ("__new__", "__new_member__") or
                                            name[:1] == name[-1:] == "_" != name[1:2] and name != "_missing_"):
         return False
-    own = isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)) and value.__objclass__ is cls
-    return not own and name not in ("__slots__", "_abc_impl")
+    if isinstance(value, types.GetSetDescriptorType) and name in ("__dict__", "__weakref__"):
+        return False
+    return name not in _NO_CONTENT and not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
 
 
 def _make_function(

@@ -618,6 +618,101 @@ def test_type_parameters():
     assert call_elsewhere(typed("class Box[T]:\n  def get[U](self, x: U) -> U: return x\n", "Box[int]().get"), 3) == 3
 
 
+def test_annotations_arrive_evaluated():
+    """Also those of a class that its own body, or an annotation of itself, uses; and what a wrapper took over."""
+    source = """
+        import dataclasses, functools, typing
+        class Unit: pass
+        @dataclasses.dataclass
+        class Length:
+            Number = float
+            value: Number
+            unit: Unit = None
+            next: typing.Optional["Length"] = None
+            def grow(self, by: Number) -> "Length": return Length(self.value + by)
+        class Pair(typing.NamedTuple):
+            first: int
+            unit: Unit = None
+        class Options(typing.TypedDict):
+            unit: Unit
+        class Counted:
+            def __init__(self, func): functools.update_wrapper(self, func)
+            def __call__(self, *args): return self.__wrapped__(*args)
+        @Counted
+        def double(x: Unit) -> int: return 2 * x
+        @functools.lru_cache(maxsize=None)
+        def triple(x: Unit) -> int: return 3 * x
+        def use():
+            names = [list(c.__annotations__) for c in (Length, Pair, Options, Length.grow, triple.__wrapped__)]
+            known = [c.__annotations__["unit"] is Unit for c in (Length, Pair)]
+            known.append(triple.__wrapped__.__annotations__["x"] is Unit)
+            return names, known, Length(1.0).grow(2).value, double(3), triple(3)
+    """
+    names = [["value", "unit", "next"], ["first", "unit"], ["unit"], ["by", "return"], ["x", "return"]]
+    assert call_elsewhere(typed(source, "use")) == (names, [True] * 3, 3.0, 6, 9)
+
+
+def test_a_wrappers_annotations_can_be_asked_for_there():
+    annotationlib = pytest.importorskip("annotationlib")
+    source = """
+        import annotationlib, functools
+        class Unit: pass
+        class Counted:
+            def __init__(self, func): functools.update_wrapper(self, func)
+        @Counted
+        def double(x: Unit, y: Missing): return 2 * x
+        def use():
+            ways = annotationlib.Format.FORWARDREF, annotationlib.Format.STRING
+            found = [annotationlib.get_annotations(double, format=way) for way in ways]
+            return found[0]["x"] is Unit, str(found[0]["y"].__forward_arg__), sorted(found[1])
+    """
+    assert call_elsewhere(typed(source, "use")) == (True, "Missing", ["x", "y"])
+    assert annotationlib.Format.VALUE == 1
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="older Pythons evaluate annotations where they stand")
+def test_annotations_with_names_that_are_not_defined():
+    source = """
+        class Node:
+            tree: Tree
+            size: int
+            def grow(self, by: Water) -> Tree: return by + 1
+        def use(node: Missing):
+            tree = Node.__annotations__["tree"]
+            return tree.__forward_arg__, Node.__annotations__["size"], list(Node.grow.__annotations__), Node().grow(2)
+    """
+    assert call_elsewhere(typed(source, "use"), None) == ("Tree", int, ["by", "return"], 3)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="syntax of Python 3.12")
+def test_type_aliases():
+    """One that mentions itself, or another that mentions it, arrives as its name."""
+    source = """
+        type Many[T] = list[T] | None
+        type Json = dict[str, Json] | str
+        type Even = Odd | int
+        type Odd = Even | str
+        def use(x: Many[int], y: Json, z: Even) -> Odd: return x, Many.__type_params__[0].__name__
+        uses = use, Many
+    """
+    frames = typed(source, "uses", "frozenset(['use', 'Many', 'Json', 'Even', 'Odd'])")
+    func, many = loads(frames)
+    assert func(1, 2, 3) == (1, "T")
+    assert func.__annotations__["y"].__forward_arg__ == "Json"
+    assert func.__annotations__["x"].__origin__ is many
+
+
+@pytest.mark.skipif(sys.version_info < (3, 15), reason="syntax of Python 3.15")
+def test_lazy_imports():
+    source = """
+        lazy import colorsys
+        lazy import xml.dom.minidom
+        lazy from fractions import Fraction as Part
+        def use(): return colorsys.ONE_THIRD < 1, Part(1, 2) * 2, xml.dom.minidom.parseString("<a/>").firstChild.tagName
+    """
+    assert call_elsewhere(typed(source, "use")) == (True, 1, "a")
+
+
 def test_subclass_of_a_class_with_init_subclass():
     class Base:
         names = []
