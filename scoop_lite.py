@@ -3624,8 +3624,11 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
                 error.__cause__, problem = problem, error
             outcome = Failure(problem)
     raised = outcome.look()
-    text = traceback_text(raised)
-    summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
+    try:
+        text = traceback_text(raised)
+        summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
+    except MemoryError:  # Python 3.15 imports a module for it
+        text = summary = f"{type(raised).__qualname__} (and no memory for its traceback)"
     try:
         pickled = dumps_whole(raised, by_value)
     except Exception:
@@ -6614,6 +6617,24 @@ class Executor(concurrent.futures.Executor):
         client.close()
         if wait:
             join_client(client)
+
+    def kill_workers(self) -> None:
+        """End the pool now: futures of tasks that run raise BrokenProcessPool, others are cancelled. Return at once.
+
+        Workers have half a second to leave by themselves. `terminate_workers` does the same.
+
+        Example:
+            >>> pool = scoop_lite.Executor(2)
+            >>> task = pool.submit(time.sleep, 3600)
+            >>> pool.kill_workers()
+            >>> concurrent.futures.wait([task]).done == {task}
+            True
+        """
+        self.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.call(self._client.break_down, "its workers were to be killed")
+
+    terminate_workers = kill_workers
 
     def __exit__(self, kind: Any, *_: Any) -> None:
         """Wait for all tasks; after a KeyboardInterrupt, give up all of them first."""

@@ -38,6 +38,17 @@ NOT_OURS = {
     "test_submit_keyword": "wants submit(fn=…), which Python 3.9 has ended",
     "test_shutdown_deadlock": PRIVATE + " (_executor_manager_thread)",
     "test_shutdown_deadlock_pickle": PRIVATE + " (_executor_manager_thread)",
+    "test_terminate_workers": PRIVATE + " (_force_shutdown)",
+    "test_kill_workers": PRIVATE + " (_force_shutdown)",
+    "test_force_shutdown_workers": PRIVATE + " (_processes); tests/test_executor.py has the same without them",
+    "test_force_shutdown_workers_stops_pool": PRIVATE + " (_processes)",
+    "test_force_shutdown_workers_invalid_op": PRIVATE + " (_force_shutdown)",
+    "test_broken_process_pool_traceback": PRIVATE + " (_processes)",
+    "test_failed_worker_replacement_breaks_pool": PRIVATE + " (_executor_manager_thread)",
+    "test_force_shutdown_during_max_tasks_worker_exit": PRIVATE + " (_executor_manager_thread)",
+    "test_gc_during_max_tasks_worker_exit_gh152967": PRIVATE + " (_executor_manager_thread)",
+    "test_shutdown_no_wait_max_tasks_gh119592": PRIVATE + " (_executor_manager_thread)",
+    "test_traceback_when_child_process_terminates_abruptly": "wants ProcessPoolExecutor's own words as the cause",
     "test_gh105829_should_not_deadlock_if_wakeup_pipe_full": PRIVATE + " (_ThreadWakeup)",
 }
 
@@ -85,9 +96,10 @@ def make_test(base):
     members = {
         "executor_type": Executor,
         "get_context": lambda self: multiprocessing.get_context("spawn"),
+        "create_event": lambda self: self.manager.Event(),
         "__module__": __name__,
     }
-    if sys.version_info < (3, 9) and "Initializer" not in base.__name__:
+    if not (3, 9) <= sys.version_info < (3, 14) and "Initializer" not in base.__name__:
         members["ctx"] = "spawn"
     for name in NOT_OURS:
         if name == "test_submit_keyword" and sys.version_info >= (3, 9):

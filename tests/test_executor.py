@@ -420,6 +420,35 @@ def test_two_executors_are_two_pools():
         assert one.submit(os.getpid).result(20) != other.submit(os.getpid).result(20)
 
 
+@pytest.mark.parametrize("name", ["kill_workers", "terminate_workers"])
+def test_the_pool_can_be_ended_with_all_that_runs(tmp_path, name):
+    executor = Executor(2, quiet=True)
+    pids = executor.run_on_all(os.getpid)
+    running = [executor.submit(wait_for_file, str(tmp_path / "never")) for _ in range(2)]
+    while not all(future.running() for future in running):
+        time.sleep(0.01)
+    waiting = [executor.submit(abs, -i) for i in range(50)]
+    results = executor.map(abs, range(50))
+    getattr(executor, name)()
+    with pytest.raises(RuntimeError, match="after shutdown"):
+        executor.submit(abs, 1)
+    for future in running:
+        assert isinstance(future.exception(20), BrokenProcessPool)
+    assert concurrent.futures.wait(waiting, 20).not_done == set() and any(future.cancelled() for future in waiting)
+    with pytest.raises((concurrent.futures.CancelledError, BrokenProcessPool)):
+        list(results)
+    executor.shutdown()
+    assert not [pid for pid in pids.values() if os.path.exists(f"/proc/{pid}")]
+    getattr(executor, name)()  # of a pool that has ended, too
+
+
+def test_a_pool_that_is_not_used_can_be_ended():
+    executor = Executor(1)
+    executor.kill_workers()
+    executor.shutdown()
+    assert executor._client.process.returncode is not None
+
+
 def test_shutdown_leaves_no_process_and_refuses_more():
     executor = Executor(2)
     pids = executor.run_on_all(os.getpid)
@@ -894,9 +923,11 @@ def test_without_the_launcher_scoop_is_scoop():
 
 
 def test_map_keeps_no_reference_to_what_it_has_handed_out(pool):
+    own = bytearray(1)
+    alone = sys.getrefcount(own)
     for options in ({}, {"buffersize": 3}):
         for item in pool.map(bytearray, range(1, 50), **options):
-            assert sys.getrefcount(item) == 2, options
+            assert sys.getrefcount(item) == alone, options
 
 
 def test_results_are_of_the_programs_own_classes(tmp_path):

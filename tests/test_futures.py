@@ -2190,7 +2190,8 @@ def test_tasks_use_managers_of_multiprocessing(facts):
             return os.getpid()
 
         def main():
-            import multiprocessing
+            import multiprocessing, scoop_lite
+            sys.path.append(os.path.dirname(scoop_lite.__file__))  # for the manager's process, if it is started anew
             with multiprocessing.Manager() as manager:
                 outer = manager.dict(inner=manager.list())
                 elsewhere = away(add, outer, 1).result() != os.getpid()

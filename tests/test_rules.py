@@ -15,6 +15,7 @@ import socket
 import sys
 import threading
 import time
+import traceback
 from types import SimpleNamespace
 
 import pytest
@@ -2134,6 +2135,18 @@ def test_what_each_worker_returned_settles_the_answer(scheduler):
 def test_an_import_that_failed_is_explained_with_the_place():
     error = ImportError("no module")
     assert f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: " in scoop_lite.traceback_text(error)
+
+
+def test_an_error_travels_though_there_is_no_memory_to_format_it(monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(traceback, "format_exception", fail)
+    form, frames = scoop_lite.pack_outcomes([Failure(ValueError(3))])
+    (failure,) = scoop_lite.unpack_outcomes(form, frames, 1)
+    error = failure.look()
+    assert (type(error), error.args) == (ValueError, (3,))
+    assert str(error.__cause__).strip() == "ValueError (and no memory for its traceback)"
 
 
 def test_hunger_that_was_said_before_what_is_known_counts_no_more(pool):
