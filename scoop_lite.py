@@ -3949,6 +3949,7 @@ class Porch(Mailbox):
     """How a process waits for messages, asks the launcher for modules, and leaves."""
 
     n_fetched = 0
+    dismissed = False  # the broker has answered the BYE of this worker, which retires
 
     def settle(self, timeout_s: float) -> None:
         """Before leaving: have all go that waits for credit."""
@@ -4018,6 +4019,17 @@ class Porch(Mailbox):
             pipe.send(frames)
         pipe.drain()
         self.leave(status)
+
+    def on_stop(self, frames: Frames) -> None:
+        """The job is over, or the launcher is gone: leave. But first, it is the answer to our BYE."""
+        if self.scheduler.retired and not self.dismissed and not self.link.closed:
+            self.dismissed = True
+            return
+        if self.link is not None and not self.link.closed:
+            self.outbox.waiting.clear()
+            self.teller.tell(final=True)
+            (self.pipe or self.link).drain()
+        self.leave(0 if self.link and not self.link.closed else 1)
 
     def leave(self, status: int) -> None:
         """End a worker process: exit functions, buffers, out; nobody waits for other threads and parked strands."""
@@ -4374,7 +4386,6 @@ class Parking(Runner):
     """Strands: one that waits is parked, and others, ready or new, go on; when all wait, so does the process."""
 
     holding = 0  # strands that want no task to be started here
-    dismissed = False  # the broker has answered the BYE of this worker, which retires
 
     def check_thread(self) -> None:
         """Raise MisuseError unless called from where tasks run (the script's or a task's own thread).
@@ -4523,19 +4534,19 @@ class Parking(Runner):
         """
         if self.inbox or self.later or self.unseen:
             self.dispatch()
-        elif self.is_due() and not self.is_stuck(self.deadlines[0][3]):
+            return
+        if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
+            self.retire()
+        run, n_received, item = self.config.capacity and not self.holding, self.n_received, None
+        if run and not (self.is_due() and not self.is_stuck(self.deadlines[0][3])):
+            item = self.scheduler.take(self.time_limit())
+        if item is not None:
+            self.execute(item)
+        elif self.is_due():
+            self.offer()  # where several strands poll, one is always due
             heapq.heappop(self.deadlines)[2]()
         else:
-            if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
-                self.retire()
-            run, n_received = self.config.capacity and not self.holding, self.n_received
-            item = self.scheduler.take(self.time_limit()) if run else None
-            if item is not None:
-                self.execute(item)
-            elif self.is_due():  # but there was nothing to run before
-                heapq.heappop(self.deadlines)[2]()
-            else:
-                self.idle(n_received)
+            self.idle(n_received)
 
     def retire(self) -> None:
         """After `max_tasks` tasks of others: say so; leave once the broker knows, and no task of our own is left.
@@ -4557,16 +4568,28 @@ class Parking(Runner):
                     level.clear()
             self.emit(message("BYE", self.rank, self.incarnation, facts(tasks=scheduler.n_visits)))
 
-    def on_stop(self, frames: Frames) -> None:
-        """The job is over, or the launcher is gone: leave. But first, it is the answer to our BYE."""
-        if self.scheduler.retired and not self.dismissed and not self.link.closed:
-            self.dismissed = True
-            return
-        if self.link is not None and not self.link.closed:
-            self.outbox.waiting.clear()
-            self.teller.tell(final=True)
-            (self.pipe or self.link).drain()
-        self.leave(0 if self.link and not self.link.closed else 1)
+    def offer(self) -> bool:
+        """With nothing to run here: fill orders, send results, say that this worker is hungry.
+
+        Return True if a client was asked for tasks, who may not have any.
+        """
+        scheduler = self.scheduler
+        if self.link is None:
+            return False
+        self.corked = True  # results and hunger leave together: the broker wakes once
+        scheduler.late_s = 0.0
+        scheduler.carve()
+        room = False
+        if scheduler.away or any(scheduler.levels):
+            scheduler.flush()
+            scheduler.sate()  # others shall have what must not run here, or not within a time limit
+        else:
+            room = bool(self.config.capacity) and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]
+            scheduler.flush(want=room)
+        self.corked = False
+        with self.lock:
+            self.link.flush()
+        return scheduler.asked and room and scheduler.wanted <= scheduler.received
 
     def idle(self, n_received: int) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline.
@@ -4582,21 +4605,9 @@ class Parking(Runner):
                 raise MisuseError("everything waits for everything else: this program cannot go on (deadlock)")
             time.sleep(timeout)
             return
-        self.corked = True  # results and hunger leave together: the broker wakes once
-        scheduler.late_s = 0.0
-        scheduler.carve()
-        if scheduler.away or any(scheduler.levels):
-            scheduler.flush()
-            scheduler.sate()  # others shall have what must not run here, or not within a time limit
-        else:
-            room = self.config.capacity and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]
-            scheduler.flush(want=bool(room))
-            if scheduler.asked and room and scheduler.wanted <= scheduler.received:  # then the broker is asked, too
-                patience_s = max(0.0, scheduler.asked_s + scheduler.patience_s() - now())
-                timeout = patience_s if timeout is None else min(timeout, patience_s)
-        self.corked = False
-        with self.lock:
-            self.link.flush()
+        if self.offer():  # then the broker is asked, too
+            patience_s = max(0.0, scheduler.asked_s + scheduler.patience_s() - now())
+            timeout = patience_s if timeout is None else min(timeout, patience_s)
         assert self.pump is not None
         self.pump.rest()
         if self.resting:
@@ -4950,6 +4961,8 @@ class Runtime(Calls):
             if self.missed:
                 self.raise_error()
             self.glance()
+            if self.scheduler.results and now() - self.scheduler.flushed_s > FLUSH_S:
+                self.scheduler.flush()  # when this code comes to wait, nobody knows
             if self.is_stuck(self.patience(0.0)):
                 self.wait_until(lambda: future.state >= CANCELLED, 0.0)
 

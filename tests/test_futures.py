@@ -653,6 +653,32 @@ def test_tasks_that_ask_again_and_again_get_there(facts, look, n):
     assert got == 27
 
 
+@pytest.mark.parametrize(("n_pollers", "look"), [
+    (2, "future.done()"),
+    (3, "not futures.wait([future], timeout=0).not_done"),
+])
+def test_tasks_that_ask_again_and_again_do_not_keep_their_worker_from_those_of_others(facts, n_pollers, look):
+    """Though one of several always has to go on: their worker does not wait for anything."""
+    elsewhere, late_s, polled = facts("""
+        def poll(limit_s):
+            future = futures.submit(shared.getConst, "go", 30)
+            limit = time.monotonic() + limit_s
+            while not (LOOK) and time.monotonic() < limit:
+                time.sleep(0.002)
+            return future.done()
+
+        def main():
+            pollers = [futures.submit(poll, 20) for _ in range(%d)]
+            time.sleep(1)  # the other worker has them all by then
+            start, pids = time.monotonic(), [away(os.getpid).result() for _ in range(3)]
+            late_s = time.monotonic() - start
+            shared.setConst(go=1)
+            return os.getpid() not in pids, late_s, [poller.result() for poller in pollers]
+    """.replace("LOOK", look) % n_pollers)
+    assert (elsewhere, polled) == (True, [True] * n_pollers)
+    assert late_s < 5  # the limit of `away`; mostly three times 0.1 s, of which nothing happens
+
+
 @pytest.mark.parametrize("n", [1, 2])
 @pytest.mark.parametrize("done", [
     "shared.getConst('five', timeout=0)",
