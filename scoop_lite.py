@@ -1064,6 +1064,7 @@ class ZmqRouter:
             selector.register(fd, selectors.EVENT_READ, self.receive)
         self.endpoints: Dict[str, str] = {}  # by address that it listens at; "" where that is not possible
         self.members: Dict[str, Member] = {}  # by public key
+        self.keys: Dict[int, str] = {}  # public keys by rank: the last one each
 
     def invite(self, member: Member, address: str) -> Optional[List[str]]:
         """Listen at an address (an ephemeral port); return what a worker's ZmqLink needs, None if it is not ours."""
@@ -1077,7 +1078,8 @@ class ZmqRouter:
         if not self.endpoints[address]:
             return None
         public, secret = (key.decode() for key in self.zmq.curve_keypair())
-        self.members[public] = member
+        self.members.pop(self.keys.get(member.rank, ""), None)  # that of a dead incarnation
+        self.members[public], self.keys[member.rank] = member, public
         return [self.endpoints[address], self.server_key.decode(), public, secret]
 
     def authenticate(self) -> None:
@@ -1096,8 +1098,8 @@ class ZmqRouter:
         n = 0
         while self.socket.getsockopt(self.zmq.EVENTS) & self.zmq.POLLIN:
             identity, *frames = self.socket.recv_multipart(copy=False)
-            if frames:
-                member = self.members[frames[0].get("User-Id")]
+            member = self.members.get(frames[0].get("User-Id")) if frames else None
+            if member is not None:
                 member.route = identity.bytes
                 self.take(member, [f.bytes if len(f) < BIG_FRAME else f.buffer for f in frames])
                 n += 1
@@ -4046,7 +4048,8 @@ class Baton(Porch):
     """Which strand runs, what, and how long: one at a time, but for a task that an interrupt leaves in its thread."""
 
     n_parked = 0  # strands that wait
-    progress = -1, 0.0  # tasks run, carved and returned; and when that last changed
+    progress = -1, 0.0  # tasks run, carved and returned; and since when that has not changed, as far as it counts
+    looked_s = 0.0  # when that was looked at, or a wait ended
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -4086,17 +4089,22 @@ class Baton(Porch):
         progress = scheduler.n_done + scheduler.n_carved + scheduler.n_returned
         if progress != self.progress[0]:
             self.progress = progress, t
+        self.looked_s = t
         return t - self.progress[1] > (patience_s if scheduler.live > 1 else 0.001)  # of one: nobody else can
 
     def patience(self, timeout: float) -> float:
-        """Return the patience, in seconds, of the running code with a wait of so many, or with a look (0).
+        """Return the patience, in seconds, of the running code with a wait of so many that begins, or with a look (0).
 
         A script leaves its tasks to others, as it may have a window to serve. What a task waits for in vain may be
-        something that all others wait for, too.
+        something that all others wait for, too. Of the time that the code took for itself, half a patience counts.
         """
         if self.slice is not None or self.task is not None:
-            return min(5.0, 0.1 + 10 * timeout)
-        return 5.0 if timeout > 0 or self.scheduler.sent else 1.0
+            patience_s = min(5.0, 0.1 + 10 * timeout)
+        else:
+            patience_s = 5.0 if timeout > 0 or self.scheduler.sent else 1.0
+        own_s = now() - self.looked_s
+        self.progress = self.progress[0], self.progress[1] + max(0.0, own_s - patience_s / 2)
+        return patience_s
 
     def leave_behind(self) -> bool:
         """Have the script go on at once while a task runs on in its thread, which nobody can interrupt; see `rejoin`.
@@ -4434,7 +4442,7 @@ class Parking(Runner):
                 self.park()
             return True
         finally:
-            waiter.strand = None
+            waiter.strand, self.looked_s = None, now()
             if watched is not None:
                 watched.remove((condition, waiter))
 

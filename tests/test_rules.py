@@ -10,6 +10,7 @@ import functools
 import json
 import pickle
 import select
+import selectors
 import signal
 import socket
 import sys
@@ -2147,6 +2148,47 @@ def test_an_error_travels_though_there_is_no_memory_to_format_it(monkeypatch):
     error = failure.look()
     assert (type(error), error.args) == (ValueError, (3,))
     assert str(error.__cause__).strip() == "ValueError (and no memory for its traceback)"
+
+
+def test_the_broker_forgets_the_keys_of_dead_workers():
+    pytest.importorskip("zmq")
+    with selectors.DefaultSelector() as selector:
+        router = scoop_lite.ZmqRouter(selector, lambda *_: None)
+        for rank, incarnation in (1, 1), (2, 1), (1, 2), (1, 3):
+            router.invite(scoop_lite.Member(rank, incarnation, 0), "127.0.0.1")
+        assert [(member.rank, member.incarnation) for member in router.members.values()] == [(2, 1), (1, 3)]
+        router.close()
+
+
+def test_time_that_a_script_took_for_itself_is_no_time_in_which_it_waited_in_vain(monkeypatch):
+    """Else a wait of a moment after it runs a task that may take long; of its looks, each counts a little."""
+    clock = [100.0]
+    monkeypatch.setattr(scoop_lite, "now", lambda: clock[0])
+    found = scoop_lite.Runtime(scoop_lite.Config(n=2, strands="thread"))
+    found.scheduler.live, found.scheduler.sent = 2, {0: None}
+
+    def look():
+        return found.is_stuck(found.patience(0.0))
+
+    assert not look()
+    clock[0] += 60
+    assert not look()
+    clock[0] += 2.4
+    assert not look()
+    clock[0] += 0.2
+    assert look()
+    found.scheduler.n_returned += 1
+    assert not look()
+    for _ in range(2):  # it asks each minute
+        clock[0] += 60
+        assert not look()
+    clock[0] += 60
+    assert look()
+    found.scheduler.n_returned += 1
+    patience_s = found.patience(10.0)
+    assert not found.is_stuck(patience_s)
+    clock[0] += 5.1  # which the wait takes
+    assert found.is_stuck(patience_s)
 
 
 def test_hunger_that_was_said_before_what_is_known_counts_no_more(pool):
