@@ -2913,6 +2913,14 @@ class Queue:
         func = item.func if type(item) is Future else item.job.func
         return self.costs.get(cost_key(func), float("inf")) if func is not None else float("inf")
 
+    def next_cost(self) -> float:
+        """Return the measured seconds of the task that is next here; infinite if not known, or if there is none."""
+        level = self.levels[self.top]
+        try:
+            return self.known_cost(level[0])
+        except IndexError:  # it is empty, or the pump has carved from it just now
+            return math.inf
+
     def left_s(self) -> float:
         """Return the measured seconds of work that waits here, infinite unless it is at most one item. Any thread."""
         levels = [level for level in self.levels if level]
@@ -4096,10 +4104,11 @@ class Baton(Porch):
         """Return the patience, in seconds, of the running code with a wait of so many that begins, or with a look (0).
 
         A script leaves its tasks to others, as it may have a window to serve. What a task waits for in vain may be
-        something that all others wait for, too. Of the time that the code took for itself, half a patience counts.
+        something that all others wait for, too: so with a look it does not wait for long, if what is next here does not
+        take long. Of the time that the code took for itself, half a patience counts.
         """
         if self.slice is not None or self.task is not None:
-            patience_s = min(5.0, 0.1 + 10 * timeout)
+            patience_s = min(5.0, min(0.1, self.scheduler.next_cost() / 2) + 10 * timeout)
         else:
             patience_s = 5.0 if timeout > 0 or self.scheduler.sent else 1.0
         own_s = now() - self.looked_s

@@ -2150,6 +2150,21 @@ def test_an_error_travels_though_there_is_no_memory_to_format_it(monkeypatch):
     assert str(error.__cause__).strip() == "ValueError (and no memory for its traceback)"
 
 
+def test_a_task_that_looks_in_vain_leaves_short_ones_to_others_for_a_short_time():
+    found = scoop_lite.Runtime(scoop_lite.Config(n=2, strands="thread"))
+    found.scheduler.live = 2
+    future = found.submit(abs, (1,), {})
+    assert found.patience(0.0) == 1.0  # of a script
+    found.task = future
+    assert found.patience(0.0) == 0.1
+    for seconds, patience_s in (1.0, 0.1), (0.004, 0.002):
+        found.scheduler.costs[scoop_lite.cost_key(abs)] = seconds
+        assert found.patience(0.0) == patience_s
+    assert found.patience(0.01) == pytest.approx(0.102)
+    found.scheduler.levels[0].clear()
+    assert found.patience(0.0) == 0.1
+
+
 def test_the_broker_forgets_the_keys_of_dead_workers():
     pytest.importorskip("zmq")
     with selectors.DefaultSelector() as selector:
