@@ -4522,6 +4522,8 @@ class Parking(Runner):
         while True:
             if self.ready:
                 strand = self.next_strand()
+                if strand is self.current:  # what it waited for was there before it parked
+                    continue
                 if len(self.spares) >= 16 and self.current is not self.strands.main:  # its end would be the worker's
                     self.epoch += 1
                     self.current = strand

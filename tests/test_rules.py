@@ -2165,6 +2165,25 @@ def test_a_task_that_looks_in_vain_leaves_short_ones_to_others_for_a_short_time(
     assert found.patience(0.0) == 0.1
 
 
+@pytest.mark.parametrize("n_spares", [0, 16])
+def test_a_scheduler_that_is_ready_itself_goes_on(n_spares):
+    """As when a message that came before it parked had ended its wait: neither is it spare, nor does it end."""
+    class Went(BaseException):
+        pass
+
+    def step():
+        raise Went
+
+    found = scoop_lite.Runtime(scoop_lite.Config(n=2, strands="thread"))
+    found.current = scoop_lite.Strand()
+    found.spares = spares = [scoop_lite.Strand() for _ in range(n_spares)]
+    found.step = step
+    scoop_lite.Waiter(found, found.current)()
+    with pytest.raises(Went):
+        found.schedule()
+    assert found.spares == spares and len(spares) == n_spares and not found.ready
+
+
 def test_the_broker_forgets_the_keys_of_dead_workers():
     pytest.importorskip("zmq")
     with selectors.DefaultSelector() as selector:
