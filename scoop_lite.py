@@ -4108,7 +4108,7 @@ class Baton(Porch):
         take long. Of the time that the code took for itself, half a patience counts.
         """
         if self.slice is not None or self.task is not None:
-            patience_s = min(5.0, min(0.1, self.scheduler.next_cost() / 2) + 10 * timeout)
+            patience_s = min(5.0, min(0.1, max(SHORT_S, self.scheduler.next_cost() / 2)) + 10 * timeout)
         else:
             patience_s = 5.0 if timeout > 0 or self.scheduler.sent else 1.0
         own_s = now() - self.looked_s

@@ -2157,10 +2157,10 @@ def test_a_task_that_looks_in_vain_leaves_short_ones_to_others_for_a_short_time(
     assert found.patience(0.0) == 1.0  # of a script
     found.task = future
     assert found.patience(0.0) == 0.1
-    for seconds, patience_s in (1.0, 0.1), (0.004, 0.002):
+    for seconds, patience_s in (1.0, 0.1), (0.02, 0.01), (1e-6, scoop_lite.SHORT_S):  # one look alone is not in vain
         found.scheduler.costs[scoop_lite.cost_key(abs)] = seconds
         assert found.patience(0.0) == patience_s
-    assert found.patience(0.01) == pytest.approx(0.102)
+    assert found.patience(0.01) == pytest.approx(0.1 + scoop_lite.SHORT_S)
     found.scheduler.levels[0].clear()
     assert found.patience(0.0) == 0.1
 
