@@ -2018,7 +2018,7 @@ def _annotations(annotate: Any, owner: Any = None) -> Dict[str, Any]:
     """
     try:
         annotations: Dict[str, Any] = annotate(1) if owner is None else owner.__annotations__
-    except NameError:
+    except Exception:  # a NameError mostly, but they are any code
         library: Any = importlib.import_module("annotationlib")
         annotations = library.call_annotate_function(annotate, library.Format.FORWARDREF, owner=owner)
     return annotations
@@ -2058,7 +2058,8 @@ def _mentions(part: Any, alias: Any, seen: Set[int]) -> bool:
 
 def _imported(value: Any) -> Any:
     """Import what a global of Python >= 3.15 stands for, if it is imported lazily."""
-    return value.resolve() if type(value).__name__ == "lazy_import" else value
+    lazy: Any = getattr(types, "LazyImportType", ())
+    return value.resolve() if isinstance(value, lazy) else value
 
 
 def _is_of_c(cls: type) -> bool:
@@ -4105,12 +4106,11 @@ class Baton(Porch):
 
         A script leaves its tasks to others, as it may have a window to serve. What a task waits for in vain may be
         something that all others wait for, too: so with a look it does not wait for long, if what is next here does not
-        take long. Of the time that the code took for itself, half a patience counts.
+        take long. Of the time that a script took for itself, half a patience counts.
         """
         if self.slice is not None or self.task is not None:
-            patience_s = min(5.0, min(0.1, max(SHORT_S, self.scheduler.next_cost() / 2)) + 10 * timeout)
-        else:
-            patience_s = 5.0 if timeout > 0 or self.scheduler.sent else 1.0
+            return min(5.0, min(0.1, max(SHORT_S, self.scheduler.next_cost() / 2)) + 10 * timeout)
+        patience_s = 5.0 if timeout > 0 or self.scheduler.sent else 1.0
         own_s = now() - self.looked_s
         self.progress = self.progress[0], self.progress[1] + max(0.0, own_s - patience_s / 2)
         return patience_s

@@ -676,7 +676,7 @@ def test_annotations_with_names_that_are_not_defined():
         class Node:
             tree: Tree
             size: int
-            def grow(self, by: Water) -> Tree: return by + 1
+            def grow(self, by: str.Water) -> Tree: return by + 1
         def use(node: Missing):
             tree = Node.__annotations__["tree"]
             return tree.__forward_arg__, Node.__annotations__["size"], list(Node.grow.__annotations__), Node().grow(2)
