@@ -2074,7 +2074,7 @@ def _is_content(cls: type, name: str, value: Any) -> bool:
                                            name[:1] == name[-1:] == "_" != name[1:2] and name != "_missing_"):
         return False
     if isinstance(value, types.GetSetDescriptorType) and name in ("__dict__", "__weakref__"):
-        return False
+        return False  # by name, as since Python 3.15 all classes share these two, which belong to none
     return name not in _NO_CONTENT and not (isinstance(value, types.MemberDescriptorType) and value.__objclass__ is cls)
 
 
@@ -3635,11 +3635,7 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
                 error.__cause__, problem = problem, error
             outcome = Failure(problem)
     raised = outcome.look()
-    try:
-        text = traceback_text(raised)
-        summary = "".join(traceback.format_exception_only(type(raised), raised)).strip()
-    except MemoryError:  # Python 3.15 imports a module for it
-        text = summary = f"{type(raised).__qualname__} (and no memory for its traceback)"
+    text, summary = traceback_text(raised), traceback_text(raised, brief=True)
     try:
         pickled = dumps_whole(raised, by_value)
     except Exception:
@@ -3682,12 +3678,20 @@ FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
 MADE = _make_function.__name__.encode()  # it is in what travels by value
 
 
-def traceback_text(error: BaseException) -> str:
-    """Format an exception with its causes, without this module's own frames at the top; of an import, say where."""
+def traceback_text(error: BaseException, brief: bool = False) -> str:
+    """Format an exception with its causes, without this module's own frames at the top; of an import, say where.
+
+    If it is to be `brief`, leave out causes, frames and place.
+    """
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals is globals() and tb.tb_next is not None:
         tb = tb.tb_next
-    text = "".join(traceback.format_exception(type(error), error, tb)).rstrip()
+    try:
+        if brief:
+            return "".join(traceback.format_exception_only(type(error), error)).strip()
+        text = "".join(traceback.format_exception(type(error), error, tb)).rstrip()
+    except MemoryError:  # Python 3.15 imports a module for it
+        return f"{type(error).__qualname__} (and no memory to say more)"
     if isinstance(error, ImportError) and not isinstance(error.__cause__, RemoteTraceback):  # that one says it
         text += f"\n(on {socket.gethostname()}, by {sys.executable}; sys.path there: {sys.path})"
     return text
@@ -4104,9 +4108,9 @@ class Baton(Porch):
     def patience(self, timeout: float) -> float:
         """Return the patience, in seconds, of the running code with a wait of so many that begins, or with a look (0).
 
-        A script leaves its tasks to others, as it may have a window to serve. What a task waits for in vain may be
-        something that all others wait for, too: so with a look it does not wait for long, if what is next here does not
-        take long. Of the time that a script took for itself, half a patience counts.
+        A script leaves its tasks to others, as it may have a window to serve; of the time that it took for itself, half
+        a patience counts. What a task waits for in vain may be something that all others wait for, too: one that looks
+        is patient for half as long as what is next here takes, if that is known and short.
         """
         if self.slice is not None or self.task is not None:
             return min(5.0, min(0.1, max(SHORT_S, self.scheduler.next_cost() / 2)) + 10 * timeout)

@@ -2143,11 +2143,12 @@ def test_an_error_travels_though_there_is_no_memory_to_format_it(monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(traceback, "format_exception", fail)
+    monkeypatch.setattr(traceback, "format_exception_only", fail)
     form, frames = scoop_lite.pack_outcomes([Failure(ValueError(3))])
     (failure,) = scoop_lite.unpack_outcomes(form, frames, 1)
     error = failure.look()
     assert (type(error), error.args) == (ValueError, (3,))
-    assert str(error.__cause__).strip() == "ValueError (and no memory for its traceback)"
+    assert str(error.__cause__).strip() == "ValueError (and no memory to say more)"
 
 
 def test_a_task_that_looks_in_vain_leaves_short_ones_to_others_for_a_short_time():
