@@ -94,6 +94,7 @@ import warnings
 import weakref
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION, CancelledError, InvalidStateError
 from concurrent.futures import TimeoutError as FutureTimeout
+from operator import length_hint
 
 try:
     import fcntl
@@ -159,6 +160,7 @@ INITIALIZER = "scoop_lite.initializer"  # the name of the constant that an Execu
 AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
 ORIGIN = 0  # the rank of the worker that runs the user's script
 CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
+HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # else threads of one process run side by side
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
 DOOR_S = 2.0  # for a connection to prove its key: less refuses workers of a busy machine, more lets strangers stay
 MAX_CALLERS = 64  # connections that have not proved a key yet; the oldest makes way for one more
@@ -2338,8 +2340,9 @@ class Future:
         self.value = outcome
         self.state = FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED
         self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
-        if self.state == FAILED and _state["runtime"] is not None:
-            outcome.unseen = _state["runtime"].unseen
+        found = _state["runtime"]
+        if self.state == FAILED and found is not None:
+            outcome.unseen, found.has_failures = found.unseen, True
         if self.waiters is not None:
             waiters, self.waiters = self.waiters, None
             for waiter in waiters:
@@ -2553,7 +2556,8 @@ class Visit(Job):
     def deliver(self, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
         """Add results to the message that goes to their owner; see `Taker.flush`."""
         form, frames = pack_outcomes(outcomes, self.taker.by_value)
-        self.taker.n_visits += count
+        with self.taker.lock:
+            self.taker.n_visits += count
         self.taker.add_part(self.key, first, count, form, frames, seconds)
 
 
@@ -2679,9 +2683,25 @@ class Level(collections.deque):  # type: ignore[type-arg]
 
     __slots__ = ("stale",)
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, items: Iterable[Any] = ()) -> None:
+        super().__init__(items)
         self.stale = 0  # futures in it that were run or cancelled meanwhile
+
+
+def taken(queue: Deque[Any], take: Callable[[Deque[Any]], Any] = collections.deque.popleft) -> Iterator[Any]:
+    """Take all that is in a queue; other threads may add to it, and take from it, meanwhile."""
+    with contextlib.suppress(IndexError):
+        while True:
+            yield take(queue)
+
+
+def snapshot(queue: Deque[Any]) -> Deque[Any]:
+    """Copy a queue that another thread may be adding to."""
+    while True:
+        try:
+            return queue.copy()
+        except RuntimeError:  # it has: without a GIL, that may happen
+            pass
 
 
 DOOM = getattr(signal, "SIGURG", signal.SIGINT)  # a worker sends it to itself; SIGINT is the user's, also in tasks
@@ -2691,8 +2711,10 @@ def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
     """Run a slice. Alone in its frame, so that a signal handler can tell tasks written in C from our own work."""
     if piece.block.hi - piece.block.lo == 1 and not piece.out:
         piece.out.append(next(calls))  # alone, a task's own StopIteration can be told from the end
-    else:
+    elif HAS_GIL:
         piece.out.extend(calls)
+    else:  # that would lock `out` while tasks run
+        collections.deque(map(piece.out.append, calls), 0)
 
 
 def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
@@ -2709,13 +2731,17 @@ class Slice:
     """A block that is running in one C loop. Whoever holds the lock may take away what has not begun.
 
     ``list(it)`` takes all that remains in one step of the interpreter, and the loop simply ends after its current task.
+    Without a GIL, two threads may both get the same item of an iterator, but not of a deque: so there, `it` takes from
+    `rest`, and raises IndexError at its end.
     """
 
-    __slots__ = ("block", "it", "out", "started_s", "due_s", "pause_s", "seen", "strand", "n_handed", "scope",
+    __slots__ = ("block", "it", "rest", "out", "started_s", "due_s", "pause_s", "seen", "strand", "n_handed", "scope",
                  "scope_index")  # fmt: skip
 
-    def __init__(self, block: Block, it: Iterator[Any], started_s: float, strand: Any = None) -> None:
-        self.block, self.it, self.started_s, self.strand = block, it, started_s, strand
+    def __init__(self, block: Block, items: Iterable[Any], started_s: float, strand: Any = None) -> None:
+        self.block, self.started_s, self.strand = block, started_s, strand
+        rest: Any = iter(items) if HAS_GIL else collections.deque(items)
+        self.rest, self.it = rest, rest if HAS_GIL else map(collections.deque.popleft, itertools.repeat(rest))
         self.due_s = self.pause_s = math.inf  # when it, and for how long its task, may go on before it is late
         self.seen = 0, started_s  # tasks that had ended at the last look that found more of them, and when that was
         self.out: List[Any] = []
@@ -2746,9 +2772,9 @@ class Slice:
 
     def rob(self) -> Optional[Block]:
         """Take away all tasks that have not begun (lock held); of a slice that has not, none: the first is its own."""
-        if self.it.__length_hint__() >= self.block.hi - self.block.lo - len(self.out):  # type: ignore[attr-defined]
+        if length_hint(self.rest) >= self.block.hi - self.block.lo - len(self.out):
             return None
-        n = len(list(self.it))
+        n = len(list(self.it)) if HAS_GIL else sum(1 for _ in taken(self.rest, collections.deque.pop))
         if not n:
             return None
         rest = self.block.part(self.block.hi - n, self.block.hi)
@@ -3185,7 +3211,7 @@ class Carver(Taker):
         for piece in self.slices:
             if piece.block.job.owner == CLIENT and self.keeps(piece.block):
                 continue  # who is hungry gets others from the client
-            left = piece.it.__length_hint__()  # type: ignore[attr-defined]
+            left = length_hint(piece.rest)
             cost = self.costs.get(cost_key(piece.block.job.func), SHORT_S)
             worth_it = piece.is_late(self.clock()) or left * cost > 2 * MIN_CHUNK_S
             if left and worth_it and not piece.block.job.abandoned:
@@ -3213,7 +3239,7 @@ class Carver(Taker):
             if wanted(piece.block.job):
                 self.break_off(piece)
         for queue in (self.home, self.away, *self.levels):
-            for item in [x for x in queue if type(x) is Block and wanted(x.job)]:
+            for item in [x for x in snapshot(queue) if type(x) is Block and wanted(x.job)]:
                 a, b = max(first, item.lo), min(end, item.hi)
                 if a < b:
                     found.append((a, b))
@@ -3907,8 +3933,8 @@ class Mailbox:
             self.pump.nudge()  # whom the kernel has not told of it, if we were waiting
         if self.scheduler.ordered > self.scheduler.filled and self.pump is not None and self.pump.thread is not None:
             self.pump.asleep = True  # nor of an order: who submits tells it
-        while self.scheduler.answers:
-            self.emit(self.scheduler.answers.popleft())
+        for answer in taken(self.scheduler.answers) if self.scheduler.answers else ():  # the pump may be here, too
+            self.emit(answer)
         return n
 
     def take_in(self, arrived: Deque[Frames]) -> None:
@@ -4171,7 +4197,7 @@ class Runner(Baton):
     """Runs tasks: futures one by one, blocks in C loops, and knows at any time whose code runs."""
 
     n_here = 0  # tasks run where they were waited for
-    n_failures = 0
+    has_failures = False  # a future that was made here has failed
     interrupting = False  # a KeyboardInterrupt is on its way to the script
     missed = False  # one could not be raised when its signal came
     retrying = False  # so the signal will come again
@@ -4291,7 +4317,6 @@ class Runner(Baton):
                 self.interrupting = False
                 raise error  # the script's own strand runs this task
             self.interrupt_script()
-        self.n_failures += 1
         name_host(error, self.config)
         return Failure(error)
 
@@ -4314,18 +4339,18 @@ class Runner(Baton):
         """
         job = block.job
         rows = block.rows()
-        it = iter(rows[0])
+        piece = Slice(block, rows[0], now(), self.current)
         if job.mode == COLUMNS:
-            calls: Iterator[Any] = map(job.func, it, *rows[1:])
+            calls: Iterator[Any] = map(job.func, piece.it, *rows[1:])
         else:
-            calls = itertools.starmap(job.func if job.mode == CALLS else functools.partial(call_with, job.func), it)
+            func = job.func if job.mode == CALLS else functools.partial(call_with, job.func)
+            calls = itertools.starmap(func, piece.it)
         saved, epoch = (self.scope, self.slice, self.task), self.epoch
-        piece = Slice(block, it, now(), self.current)
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
             self.scheduler.slices.append(piece)
             if self.scheduler.aborted and self.scheduler.was_aborted(block):
-                calls = map(raise_interrupt, it)
+                calls = map(raise_interrupt, piece.it)
         if self.recorder is not None:
             self.recorder.begin(job, piece.started_s, *block.first_call())
         try:
@@ -4348,24 +4373,22 @@ class Runner(Baton):
         self.finish_slice(piece, seconds)
 
     def run_slice(self, piece: Slice, calls: Iterator[Any]) -> None:
-        out, job = piece.out, piece.block.job
+        out, block = piece.out, piece.block
         while True:
+            error: Optional[BaseException] = None
             try:
                 run_calls(piece, calls)
             except BaseException as problem:
                 error = problem
-                if self.left:
-                    self.rejoin(error)
-            else:
-                if self.left:
-                    self.rejoin()
-                with self.lock:
-                    if len(out) >= piece.block.hi - piece.block.lo:
-                        return
-                error = StopIteration()
-            job.failed = True
-            failure = self.failure(error)
-            if len(out) < piece.block.hi - piece.block.lo:  # else the interrupt came when all was done
+            if self.left:
+                self.rejoin(error if len(out) < block.hi - block.lo else None)
+            with self.lock:
+                ended = len(out) >= block.hi - block.lo
+            if ended and (error is None or not HAS_GIL and type(error) is IndexError):
+                return
+            block.job.failed = True
+            failure = self.failure(error or StopIteration())
+            if not ended:  # else the interrupt came when all was done
                 out.append(failure)
             del error, failure  # whose traceback refers to this frame
 
@@ -4489,12 +4512,13 @@ class Parking(Runner):
         job = piece.block.job
         with self.lock:
             first, running = piece.block.lo, piece in self.scheduler.slices
-            done = piece.out[:] if running and job.fold is None else []
-            del piece.out[: len(done)]
-            piece.block.lo += len(done)
-            piece.n_handed += len(done)
+            n = len(piece.out) if running and job.fold is None else 0
+            done = piece.out[:n]
+            del piece.out[:n]  # from here to the end of the next line, `index` is wrong
+            piece.block.lo += n
+            piece.n_handed += n
         if done:
-            job.deliver(first, len(done), done)
+            job.deliver(first, n, done)
 
     def next_strand(self) -> Strand:
         """Return the strand to go on with: one that became ready, or a scheduler without work."""
@@ -4685,7 +4709,8 @@ class Calls(Parking):
         """Return the scope of the running task; made when it creates its first child."""
         piece = self.slice
         if piece is not None:
-            job, index = piece.block.job, piece.index()
+            with self.lock:
+                job, index = piece.block.job, piece.index()
             if piece.scope is None or piece.scope_index != index:
                 piece.scope_index = index
                 piece.scope = self.new_scope(place_of(job.place, job.order + index), job.depth + 1)
@@ -4974,7 +4999,7 @@ class Runtime(Calls):
         """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
         if success:
             self.wait_until(lambda: not self.is_busy(), watched=self.resting)
-        if self.n_failures:
+        if self.has_failures:
             gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
         self.dispatch_unseen()
 
@@ -5714,8 +5739,10 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     """
     found = runtime()
     if cancel_futures:
-        for future in [item for level in found.scheduler.levels for item in level if type(item) is Future]:
-            found.cancel(future)
+        for level in found.scheduler.levels[:]:
+            for item in snapshot(level):
+                if type(item) is Future:
+                    found.cancel(item)
     if wait:
         found.wait_until(lambda: not found.scheduler.is_busy(own=True), watched=found.resting)
 
@@ -6316,10 +6343,7 @@ class Client(Neighbourhood):
 
     def take_waiting(self) -> List[Any]:
         """Return what waits in the queue and in the intake, which is empty then."""
-        items = list(itertools.chain(*self.scheduler.levels))
-        while self.intake:
-            items.append(self.intake.popleft())
-        return items
+        return [*itertools.chain(*self.scheduler.levels), *taken(self.intake)]
 
     def on_welcome(self, frames: Frames) -> None:
         """Learn from the launcher what its options, which it alone has read, say of our tasks, and who watches them."""
@@ -6349,8 +6373,8 @@ class Client(Neighbourhood):
     def fail_all(self) -> None:
         """Fail what is not done and never will be."""
         error = self.broken or broken_pool("the pool is closed")
-        while self.later:  # first: it may be a map's next block, or a question
-            self.later.popleft()()
+        for call in taken(self.later):  # first: it may be a map's next block, or a question
+            call()
         for item in (*self.take_waiting(), *[sent.block for sent in self.scheduler.sent.values()]):
             if type(item) is tuple:
                 item[0].settle(Failure(error))
@@ -8863,7 +8887,7 @@ class Recorder:
         with self.found.lock:
             pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left)
             for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels, getattr(s, "intake", ())):
-                items = list(itertools.islice(queue, 1000))  # a longer one holds futures, one by one
+                items = [queue[i] for i in range(min(1000, len(queue)))]  # a longer one holds futures, one by one
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
         return {
             "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done,
@@ -8910,8 +8934,8 @@ class Recorder:
             self.found.wait_for_room()
 
     def send_logs(self, emit: Callable[[Frames], None]) -> None:
-        while self.logs:
-            emit(self.scheduler.message("LOG", self.logs.popleft()))
+        for record in taken(self.logs):
+            emit(self.scheduler.message("LOG", record))
 
 
 class LogHandler(logging.Handler):

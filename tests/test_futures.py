@@ -1168,6 +1168,42 @@ def test_an_uncaught_remote_exception_prints_both_tracebacks(launch):
     assert outcome.stderr.rstrip().endswith("Special: 7")
 
 
+def test_each_task_of_a_map_runs_once_where_threads_run_side_by_side(facts):
+    """On a Python without a GIL as it is; elsewhere only as if there was none, which breaks nothing either."""
+    seed = random.randrange(2**32)
+    got = facts(
+        """
+        import random
+        import time
+
+        import scoop_lite
+        scoop_lite.HAS_GIL = False
+
+        def work(x):
+            sum(range(x % 7 * 30))
+            if x % 5000 == 4999:
+                raise (IndexError, StopIteration)[x % 3 == 0](x)
+            return futures.submit(abs, x).result() if x % 997 == 0 else x
+
+        def main():
+            rng, n_wrong, end_s = random.Random(SEED), 0, time.time() + 2
+            while time.time() < end_s:
+                n, raised = rng.choice([100, 3000, 40000]), 0
+                xs = range(n) if rng.random() < 0.5 else list(range(n))
+                found = [futures.map(work, xs[i : i + 5000]) for i in range(0, n, 5000)]
+                results = []
+                for part in found:
+                    try:
+                        results.extend(part)
+                    except (IndexError, RuntimeError):
+                        raised += 1
+                n_wrong += (results, raised) != ([x for x in range(n) if x % 5000 != 4999], n // 5000)
+            return n_wrong
+        """.replace("SEED", str(seed))
+    )
+    assert got == 0, seed
+
+
 def test_an_exception_that_nobody_looked_at_is_logged(launch):
     outcome = launch(
         program("""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import copyreg
 import datetime
 import fractions
 import functools
 import json
+import operator
 import pickle
 import select
 import selectors
@@ -1544,10 +1546,9 @@ def test_a_cancellation_takes_tasks_out_of_chunks_and_blocks_wherever_they_wait(
 
 def running(scheduler, one, begun=1):
     """A slice of a block of which so many tasks have begun; the last of them runs."""
-    it = iter(range(one.hi - one.lo))
+    piece = scoop_lite.Slice(one, range(one.hi - one.lo), scheduler.clock())
     for _ in range(begun):
-        next(it)
-    piece = scoop_lite.Slice(one, it, scheduler.clock())
+        next(piece.it)
     piece.out.extend([None] * (begun - 1))
     scheduler.slices.append(piece)
     return piece
@@ -1781,8 +1782,17 @@ def test_what_is_measured_short_is_short(scheduler):
     assert scheduler.is_short(len)
 
 
-def test_a_slice_begins_with_nothing_handed_on(scheduler):
-    piece = scoop_lite.Slice(block(4), iter(range(4)), 0.0)
+@pytest.fixture(params=[True, False], ids=["gil", "no-gil"])
+def gil(request, monkeypatch):
+    """Slices as where threads take turns, and as where they run side by side; what a test does in turn is the same."""
+    if request.param and not scoop_lite.HAS_GIL:
+        pytest.skip("this Python has none")
+    monkeypatch.setattr(scoop_lite, "HAS_GIL", request.param)
+    return request.param
+
+
+def test_a_slice_begins_with_nothing_handed_on(scheduler, gil):
+    piece = scoop_lite.Slice(block(4), range(4), 0.0)
     assert (piece.n_handed, piece.scope, piece.scope_index, piece.index()) == (0, None, -1, 0)
     piece.out.extend("ab")
     assert piece.index() == 2
@@ -1792,12 +1802,57 @@ def test_a_slice_begins_with_nothing_handed_on(scheduler):
     assert (rest.lo, rest.hi, piece.block.hi) == (3, 4, 3) and piece.rob() is None
 
 
+def test_two_threads_share_a_slice_without_doing_a_task_twice_or_not_at_all(gil):
+    """One runs it, the other takes away what has not begun: without a GIL, an iterator of C may give both an item."""
+    n = 20_000
+    for turn in range(40):
+        one = scoop_lite.Block(scoop_lite.Job(identity, 0, 0, 0, 0), [range(n)], 0, 0, n)
+        piece = scoop_lite.Slice(one, range(n), 0.0)
+        runs = threading.Thread(target=run_slice_alone, args=(piece, map(identity, piece.it)))
+        runs.start()
+        time.sleep(turn * 0.00005)
+        rest = piece.rob()
+        runs.join()
+        assert piece.out == list(range(one.hi)) and (one.hi == n if rest is None else (rest.lo, rest.hi) == (one.hi, n))
+
+
+def run_slice_alone(piece, calls):
+    with contextlib.suppress(IndexError):  # the end, without a GIL
+        scoop_lite.run_calls(piece, calls)
+
+
+def test_what_is_withdrawn_is_found_though_tasks_are_submitted_meanwhile(scheduler):
+    """The pump withdraws what a CANCEL names; the task that runs goes on to submit, for which it needs no lock."""
+    job, here = scoop_lite.MapJob(len, (["a"],), scope(scheduler), None, None), scope(scheduler)
+    scheduler.put(scoop_lite.Block(job, [["a"]], 0, 0, 1))
+
+    def wanted(found):
+        add(scheduler, here)
+        return found is job
+
+    assert scheduler.withdraw(wanted) == [(0, 1)]
+    assert scheduler.withdraw(wanted) == []
+
+
+def test_a_queue_is_copied_and_taken_as_it_is():
+    queue = scoop_lite.Level("abc")
+    assert list(scoop_lite.snapshot(queue)) == list("abc") and queue.stale == 0
+    found = []
+    for item in scoop_lite.taken(queue):
+        found.append(item)
+        queue.extend("d" * (len(found) == 2))  # what comes meanwhile is taken, too
+    assert found == list("abcd") and not queue
+    with pytest.raises(IndexError, match="of whoever takes it"):
+        for _ in scoop_lite.taken(collections.deque("a")):
+            raise IndexError("of whoever takes it")
+
+
 def test_what_runs_tells_where_it_was_made(scheduler):
     where = scope(scheduler)
     (future,) = add(scheduler, where)
     job = scoop_lite.MapJob(len, (["a"],), where, None, None)
-    own = scoop_lite.Slice(scoop_lite.Block(job, [["a"]], 0, 0, 1), iter("a"), 0.0)
-    others = scoop_lite.Slice(visit(scheduler), iter("a"), 0.0)
+    own = scoop_lite.Slice(scoop_lite.Block(job, [["a"]], 0, 0, 1), "a", 0.0)
+    others = scoop_lite.Slice(visit(scheduler), "a", 0.0)
     assert [scoop_lite.scope_of(runs) for runs in (future, own, others, None)] == [where, where, None, None]
 
 
@@ -1813,13 +1868,13 @@ def test_a_reduction_is_a_tree_of_the_items_numbers():
     assert [(index, size, value) for index, size, value in nodes] == [(3, 1, "3"), (4, 2, "(45)")]
 
 
-def test_a_slice_that_has_not_begun_keeps_its_tasks():
+def test_a_slice_that_has_not_begun_keeps_its_tasks(gil):
     """Its first one was taken out of the queue to be run here; whoever took it too would run it again, or lose it."""
     for n in (1, 4):
-        rows = iter(range(n))
-        piece = scoop_lite.Slice(scoop_lite.Block(scoop_lite.Job(len, 0, 0, 0, 0), [range(n)], 0, 0, n), rows, 0.0)
-        assert piece.rob() is None and rows.__length_hint__() == n
-        next(rows)  # now the first one runs
+        job = scoop_lite.Job(len, 0, 0, 0, 0)
+        piece = scoop_lite.Slice(scoop_lite.Block(job, [range(n)], 0, 0, n), range(n), 0.0)
+        assert piece.rob() is None and operator.length_hint(piece.rest) == n
+        next(piece.it)  # now the first one runs
         rest = piece.rob()
         assert (rest is None) if n == 1 else (rest.lo, rest.hi, piece.block.hi) == (1, 4, 1)
 
@@ -2080,11 +2135,11 @@ def test_a_running_task_whose_owner_has_died_and_that_does_not_wait_ends_nobody_
     assert scoop_lite.futures.submit(identity, 5).result() == 5
 
 
-def test_a_task_that_runs_alone_keeps_what_its_own_stop_iteration_says():
+def test_a_task_that_runs_alone_keeps_what_its_own_stop_iteration_says(gil):
     def stop(_):
         raise StopIteration(5)
 
-    piece = scoop_lite.Slice(block(1), iter([1]), 0.0)
+    piece = scoop_lite.Slice(block(1), [1], 0.0)
     with pytest.raises(StopIteration) as caught:
         scoop_lite.run_calls(piece, map(stop, piece.it))
     assert caught.value.value == 5 and not piece.out
@@ -2100,9 +2155,9 @@ def test_a_configuration_is_never_changed_and_has_no_other_names():
             wrong()
 
 
-def test_a_task_of_c_alone_in_its_slice_may_raise_stop_iteration_wherever_it_lies(scheduler):
+def test_a_task_of_c_alone_in_its_slice_may_raise_stop_iteration_wherever_it_lies(scheduler, gil):
     for lo in (0, 5):
-        piece = scoop_lite.Slice(block(6).part(lo, lo + 1), iter([1]), 0.0)
+        piece = scoop_lite.Slice(block(6).part(lo, lo + 1), [1], 0.0)
         with pytest.raises(StopIteration):
             scoop_lite.run_calls(piece, map(next, [iter([])]))
 
