@@ -250,7 +250,7 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("KILL", "broker > agent", "facts", "end this worker", "DIED"),
     ("OUTPUT", "agent > launcher", "facts, bytes", "what a worker printed, whole lines", ""),
     ("WRITTEN", "broker > agent", "count", "bytes of OUTPUT that have reached the user so far", ""),
-    ("BROKEN", "worker > broker > worker", "facts", "an initializer failed: nobody can run anything", ""),
+    ("BROKEN", "worker > broker > worker", "facts", "it cannot begin: nobody can run anything", ""),
     ("ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
     ("SPREAD", "broker > worker", "ref", "how many workers got the task of ALL", ""),
     ("OPENED", "worker > broker, client", "to, ref", "a task suspected of killing workers begins", "RESULT"),
@@ -1488,6 +1488,7 @@ class Broker(Accounts):
         self.constants: Dict[bytes, Frames] = {}
         self.restarted_s: Deque[float] = collections.deque()
         self.n_died = 0
+        self.broken = b""  # why no worker can begin, if so: facts
         self.status: Optional[int] = None  # of the job, once it has ended
         self.said_bye = self.is_straight = False
         self.worker_handlers = handlers_of((self,), "worker > broker")
@@ -1549,15 +1550,18 @@ class Broker(Accounts):
             self.suppliers[member.rank] = None
         if self.is_over():  # it was started just before the job ended
             self.to(member, "STOP")
+        elif self.broken and member.rank == ORIGIN:
+            self.to(member, "BROKEN", self.broken)
 
     def on_broken(self, member: Member, frames: Frames) -> None:
-        """Tell the user and the origin that an initializer failed; to start more workers would not help."""
+        """Tell the user and the origin why a worker cannot begin; to start more of them would not help."""
         why = read_facts(frames[1], why=str)["why"]
-        if self.restarts >= 0:
-            self.report(f"the initializer failed in worker {member.rank}:\n{why}")
-            self.restarts = -1
-            if member.rank != ORIGIN and ORIGIN in self.members:
-                self.to(self.members[ORIGIN], "BROKEN", *frames[1:])
+        if not self.broken:
+            text = f"worker {member.rank} on {self.host_names.get(member.host)}: {why}"
+            self.report(text)
+            self.restarts, self.broken = -1, facts(why=text)
+            if member.rank != ORIGIN and ORIGIN in self.members and self.members[ORIGIN].up:  # else see `on_hello`
+                self.to(self.members[ORIGIN], "BROKEN", self.broken)
 
     def on_const(self, member: Member, frames: Frames) -> None:
         """Keep a constant and echo it to all; one that exists already is refused to the setter alone."""
@@ -4974,12 +4978,12 @@ class Runtime(Calls):
         except BaseException as error:
             if self.rank == ORIGIN:
                 raise
-            why = facts(why=traceback_text(error))
+            why = facts(why=f"the initializer failed:\n{traceback_text(error)}")
             self.leave_with(1, message("BROKEN", self.rank, self.incarnation, why))
 
     def on_broken(self, frames: Frames) -> None:
-        """No worker can be initialized: raise that in the script."""
-        self.interrupt_script(MisuseError(f"the initializer failed:\n{json.loads(bytes(frames[1]))['why']}"))
+        """No worker can begin: raise that in the script."""
+        self.interrupt_script(MisuseError(json.loads(bytes(frames[1]))["why"]))
 
     def on_purge(self, frames: Frames) -> None:
         """Drop the tasks of an owner that died; end strands that are parked in one, and ours when it waits next."""
@@ -6360,8 +6364,8 @@ class Client(Neighbourhood):
 
     def on_broken(self, frames: Frames) -> None:
         why = json.loads(bytes(frames[1]))["why"]
-        logging.getLogger("concurrent.futures").critical("Exception in initializer:\n%s", why)
-        self.break_down(f"the initializer failed in a worker:\n{why}")
+        logging.getLogger("concurrent.futures").critical("%s", why)  # as CPython's executors say that
+        self.break_down(why)
 
     def on_stop(self, frames: Frames) -> None:
         """Break the pool: the launcher has gone before it was asked to."""
@@ -7094,16 +7098,39 @@ def new_runtime(config: Config) -> Runtime:
 
 
 def work(
-    found: Runtime, config: Config, rank: int, incarnation: int, pipe: StreamLink,
+    found: Optional[Runtime], config: Config, rank: int, incarnation: int, pipe: StreamLink,
     invitation: Optional[List[str]] = None, straight: Optional[StreamLink] = None,
 ) -> Any:  # fmt: skip
     """Be a worker: the role of every process that an agent starts.
 
     Args:
-        pipe: leads to the broker, maybe by its agent. straight: to an Executor's client. invitation: for `ZmqLink`.
+        found: its runtime, if that has been made. pipe: leads to the broker, maybe by its agent. straight: to an
+            Executor's client. invitation: for `ZmqLink`.
     """
-    origin = rank == ORIGIN
-    alone = origin and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
+    try:
+        found = found or new_runtime(config)
+        join(found, config, rank, incarnation, pipe, invitation, straight)
+    except Exception as error:
+        why = str(error) if isinstance(error, MisuseError) else traceback_text(error)
+        pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {why}")))
+        pipe.finish()
+        os._exit(1)
+    if rank == ORIGIN:
+        return be_origin(found, config)
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
+    call_init(config, found)
+    found.scheduler.interrupt = found.interrupt_task
+    signal.signal(DOOM, found.heed_doom)
+    found.schedule()
+    return 0
+
+
+def join(
+    found: Runtime, config: Config, rank: int, incarnation: int, pipe: StreamLink,
+    invitation: Optional[List[str]], straight: Optional[StreamLink],
+) -> None:  # fmt: skip
+    """Get ready to work, and join the pool."""
+    alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
     for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
         if stream is not None and not alone:
             stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
@@ -7124,24 +7151,23 @@ def work(
     gc.freeze()
     if link is pipe:
         link.send(hello(rank, incarnation))
-    if origin:
-        found.catch_signals()
-        code = run_script(config)
-        found.teller.tell(final=True)
-        found.settle(2.0)
-        found.detach()
-        if link is not pipe:
-            link.drain()
-        pipe.send(message("BYE", rank, incarnation, facts(code=str(code))))  # by the way that DIED will come
-        pipe.finish()
-        pipe.close()
-        return code
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
-    call_init(config, found)
-    found.scheduler.interrupt = found.interrupt_task
-    signal.signal(DOOM, found.heed_doom)
-    found.schedule()
-    return 0
+
+
+def be_origin(found: Runtime, config: Config) -> Any:
+    """Run the script, and leave the pool; return what to pass to `sys.exit`."""
+    link: Any = found.link
+    pipe: Any = found.pipe
+    found.catch_signals()
+    code = run_script(config)
+    found.teller.tell(final=True)
+    found.settle(2.0)
+    found.detach()
+    if link is not pipe:
+        link.drain()
+    pipe.send(message("BYE", ORIGIN, found.incarnation, facts(code=str(code))))  # by the way that DIED will come
+    pipe.finish()
+    pipe.close()
+    return code
 
 
 def call_init(config: Config, found: Runtime) -> None:
@@ -7204,7 +7230,10 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
 def apply_limits(config: Config) -> None:
     """Apply --nice; have children that user code forks be no workers."""
     if config.nice and hasattr(os, "nice"):
-        os.nice(config.nice)
+        try:
+            os.nice(config.nice)
+        except (OSError, OverflowError) as error:
+            raise MisuseError(f"--nice {config.nice}: {error}") from error
     if CAN_FORK:
         os.register_at_fork(after_in_child=disown)
 
@@ -7530,8 +7559,7 @@ class Agent(OutputRelay):
                 redirect_output(pipes)
             link, own = StreamLink(theirs), straight_link(straight[1]) if straight else None
             invitation = order.get("invitations", {}).get(str(rank))
-            found = self.prepared or new_runtime(self.config)
-            sys.exit(work(found, self.config, rank, incarnation, link, invitation, own))
+            sys.exit(work(self.prepared, self.config, rank, incarnation, link, invitation, own))
         child = Child(rank, incarnation, pid, life_in, None)
         child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
         fds = [sock.detach() for sock in (ours, *straight[:1])]
@@ -7710,7 +7738,7 @@ def serve_worker(number: int) -> None:
     config, door = Config(**order["config"]), order["door"]
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     share_cpus(config)
-    sys.exit(work(new_runtime(config), config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
+    sys.exit(work(None, config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
 
 
 def obey(life: Any) -> None:
@@ -8340,6 +8368,7 @@ class Links:
         self.join_s = 0.0  # when to give them up
         self.printing: Set[Site] = set()  # whose workers have printed something
         self.begun = False  # workers have been started
+        self.ending: Dict[Member, float] = {}  # workers whose link has ended, and when to end those that have not
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
@@ -8402,7 +8431,7 @@ class Links:
         self.touched.add(link)
 
     def read_peer(self, member: Member, budget: int = 1 << 20) -> None:
-        """Hand a worker's messages to the broker; one whose link is broken is ended."""
+        """Hand a worker's messages to the broker; one whose link has ended is about to end, or is ended."""
         link: Any = member.link
         if link.fileno() < 0:
             return  # it was dropped a moment ago, with its worker
@@ -8414,7 +8443,17 @@ class Links:
             if member.rank == ORIGIN and self.config.serve >= 0:
                 self.broker.said_bye = True  # it has nobody left to tell otherwise
                 self.broker.bury(member, {"code": 0})
+            elif wrong:
+                self.kill_worker(member)
             elif not self.broker.is_over():
+                self.ending[member] = now() + STOP_GRACE_S
+
+    def end_workers(self, now_s: float) -> None:
+        """End workers that live on without a link."""
+        for member in [member for member, end_s in self.ending.items() if now_s >= end_s]:
+            del self.ending[member]
+            if member.death is None:
+                self.report(f"worker {member.rank} has closed its link, and lives on: it is ended")
                 self.kill_worker(member)
 
     def read_agent(self, site: Site) -> None:
@@ -8651,6 +8690,7 @@ class Launcher(Links):
                 key.data()
             self.tell_written()
             self.watch_hosts(now())
+            self.end_workers(now())
             self.view.tick()
             if now() >= self.kill_s:
                 self.kill_all()
@@ -8683,7 +8723,7 @@ class Launcher(Links):
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
-        due_s = min(self.view.due_s(), self.kill_s, self.join_s if self.joining else math.inf)
+        due_s = min(self.view.due_s(), self.kill_s, self.join_s if self.joining else math.inf, *self.ending.values())
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None

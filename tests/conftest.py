@@ -83,6 +83,10 @@ if __name__ == "__main__":
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+#: For tests that leave a process little memory: without a GIL, Python reserves a gigabyte of it ahead.
+needs_memory_limit = pytest.mark.skipif("t" in getattr(sys, "abiflags", ""), reason="`ulimit -v` comes too late here")
+
+
 def pytest_addoption(parser):
     parser.addoption("--combos", default="all",
                      help=f"'all', 'quick' ({', '.join(QUICK)}), or some of {', '.join(COMBOS)} with commas between")

@@ -1289,6 +1289,34 @@ def test_nice(facts_once):
     assert origin in (base, base + 5)
 
 
+@pytest.mark.parametrize("backend", ["own", "loopback"])
+def test_a_worker_that_cannot_begin_says_why_and_no_other_is_started(launch_once, backend):
+    outcome = launch_once("print('never')", options=["-n", "3", "--nice", "9" * 11, "--backend", backend])
+    assert outcome.returncode == 1 and outcome.stdout == ""
+    why, *deaths, end = outcome.stderr.splitlines()
+    assert re.fullmatch(r"scoop_lite: worker \d on \S+: it cannot begin: --nice 9{11}: .*(large|big|long).*", why)
+    assert all(re.search("^scoop_lite: worker .* exited with status 1; .* left", death) for death in deaths)
+    assert re.fullmatch(r"scoop_lite: the origin \(pid \d+\) exited with status 1 before its script had ended", end)
+
+
+def test_a_worker_that_has_closed_its_link_and_lives_on_is_ended(launch_once):
+    source = program("""
+        def close_all(number):
+            if scoop_lite.worker and not os.path.exists("closed"):
+                os.mkdir("closed")
+                os.closerange(3, 1000)
+                time.sleep(30)
+            time.sleep(0.02)
+            return number
+
+        def main():
+            return sum(futures.map(close_all, range(50)))
+    """)
+    outcome = launch_once(source, options=["-n", "2"])
+    assert (outcome.returncode, outcome.facts) == (0, sum(range(50)))
+    assert "worker 1 has closed its link, and lives on: it is ended" in outcome.stderr
+
+
 def test_path(facts_once, tmp_path):
     """The directory that the workers run in."""
     (tmp_path / "down").mkdir()

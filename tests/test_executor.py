@@ -26,6 +26,7 @@ from operator import mul
 from pathlib import Path
 
 import pytest
+from conftest import needs_memory_limit
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
@@ -654,6 +655,7 @@ SHORT_OF_MEMORY = """
     """
 
 
+@needs_memory_limit
 @pytest.mark.parametrize("big_result", [True, False], ids=["result", "argument"])
 def test_what_has_no_room_where_it_arrives_fails_alone(big_result):
     status, out, err = run(SHORT_OF_MEMORY.format(big_result=big_result), launch=False)
@@ -661,6 +663,7 @@ def test_what_has_no_room_where_it_arrives_fails_alone(big_result):
     assert out.splitlines()[-1] == "7" and "starting another" not in err, (out, err)
 
 
+@needs_memory_limit
 @pytest.mark.parametrize("value", ["data", "data, 1", "[data]"], ids=["bytes", "tuple", "list"])
 def test_a_result_that_there_is_no_room_to_pickle_fails_alone(value):
     status, out, err = run("""

@@ -15,6 +15,7 @@ import socket
 import time
 
 import pytest
+from conftest import needs_memory_limit
 from faults import processes, system
 from faults.fixtures import *  # noqa: F403
 from faults.fixtures import PACES, limit, root, soak
@@ -373,6 +374,7 @@ def test_a_worker_that_the_kernel_kills_for_memory_is_said_to_be_out_of_memory(r
         job.clean()
 
 
+@needs_memory_limit
 def test_a_task_that_meets_a_memory_limit_fails_with_memory_error(run):
     limit_words = "import resource; resource.setrlimit(resource.RLIMIT_AS, (150 << 20, -1))"
     job = run(GREEDY.format(limit=limit_words), "-n", "2")
@@ -428,6 +430,7 @@ def test_an_error_outside_of_tasks_ends_the_script_or_the_worker_and_hangs_nobod
     job.clean()
 
 
+@needs_memory_limit
 @pytest.mark.parametrize("where", ["result", "argument"])
 def test_what_has_no_room_where_it_arrives_fails_alone(run, where):
     job = run("""

@@ -309,6 +309,15 @@ def test_a_command_that_hands_one_word_to_a_shell(place):
     assert out == "a:1 b:1 origin a\n"
 
 
+def test_a_host_that_lacks_what_an_option_asks_for_ends_the_run_with_one_sentence(place):
+    """It had been asked for a hundred workers, one after another, with a traceback each."""
+    pytest.importorskip("greenlet")
+    place.write("bin/python3", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n').chmod(0o755)
+    done = place.run("--hosts", "localhost:1", "a:2", "--strands", "greenlet", "where.py")
+    assert done.returncode == 1 and re.search("^scoop_lite: worker [12] on a: it cannot begin: --strands", done.err)
+    assert done.err.count("Traceback") == 1 and "starting another" not in done.err, done.err  # the script's
+
+
 SUBMITTED = {
     "pbs.sh": {"PBS_NODEFILE": "nodes", "PBS_O_WORKDIR": ".", "PBS_JOBID": "17.server", "PBS_ENVIRONMENT": "PBS_BATCH"},
     "lsf.sh": {"LSB_MCPU_HOSTS": "a 2 b 2 c 2 ", "LSB_JOBID": "17", "LSB_HOSTS": "a a b b c c"},

@@ -131,10 +131,18 @@ def test_a_broken_initializer_is_told_once_and_ends_all_restarts(pool, restarts)
     why = scoop_lite.facts(why="no such module")
     assert kinds(news(pool, pool.turn, 1, "BROKEN", why)) == [(ORIGIN, "BROKEN")]
     assert kinds(news(pool, pool.turn, 2, "BROKEN", why)) == []
-    assert pool.said == ["the initializer failed in worker 1:\nno such module"]
+    assert pool.said == ["worker 1 on here: no such module"]
     assert (0, "START") not in kinds(die(pool, 1))
     pool.turn(2, "BYE", scoop_lite.facts(tasks=5))
     assert (0, "START") not in kinds(die(pool, 2))  # not even for one that retires
+
+
+def test_an_origin_that_is_not_up_yet_learns_later_that_no_worker_can_begin(pool):
+    pool.broker.start(0, [ORIGIN])
+    assert news(pool, pool.turn, 1, "BROKEN", scoop_lite.facts(why="w")) == []
+    hello = scoop_lite.message("HELLO", ORIGIN, 2, scoop_lite.facts(pid=7))
+    told = news(pool, pool.broker.turn, ORIGIN, hello)
+    assert told[-1] == (ORIGIN, "BROKEN", [scoop_lite.facts(why="worker 1 on here: w")])
 
 
 def test_the_origins_own_initializer_is_told_to_nobody_else(pool):
