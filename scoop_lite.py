@@ -9096,7 +9096,8 @@ class View:
     def __init__(self, launcher: Launcher) -> None:
         self.launcher, self.config, self.broker = launcher, launcher.config, launcher.broker
         self.start_s, self.started, self.pid = now(), time.time(), os.getpid()
-        self.numbers: Dict[Tuple[int, int], Dict[str, Any]] = {}  # told last, by rank and incarnation
+        # What was told last, by rank and incarnation; with 0, by all who have ended, together.
+        self.numbers: Dict[Tuple[int, int], Dict[str, Any]] = {}
         self.files = Writer(launcher.bell.ring)
         self.trace = self.log = -1  # descriptors
         self.logs: List[Tuple[float, str]] = []  # a heap: records wait for earlier ones from other hosts
@@ -9145,8 +9146,11 @@ class View:
         """Take in what STATS, TRACE or LOG tells, or that a worker has died."""
         host = self.broker.host_names.get(member.host, "?")
         if kind == "STATS":
-            key = member.rank, member.incarnation
-            self.numbers[key] = {**told, "host": host, "rank": member.rank, "works": member.capacity > 0}
+            numbers = {**told, "host": host, "rank": member.rank, "works": member.capacity > 0}
+            if told["final"]:  # a worker may have a million predecessors
+                self.numbers.pop((member.rank, member.incarnation), None)
+                numbers = add_numbers(self.numbers.get((member.rank, 0), {}), numbers)
+            self.numbers[member.rank, member.incarnation * (not told["final"])] = numbers
         elif kind == "TRACE":
             self.files.put(self.trace, told)
         elif kind == "LOG":
@@ -9242,13 +9246,10 @@ class View:
         for host in dict.fromkeys(v["host"] for v in told):
             here = [v for v in told if v["host"] == host]
             yield f"host {host}: {shares(here, wall_s)}"
-            for rank in dict.fromkeys(v["rank"] for v in here):
-                yield f"  worker {rank}: {shares([v for v in here if v['rank'] == rank], wall_s)}"
-        spent: Dict[str, Any] = {}
-        for name, (count, seconds, longest_s) in (item for v in told for item in v["spent"].items()):
-            old = spent.get(name, (0.0, 0, 0.0))
-            spent[name] = max(old[0], longest_s), old[1] + count, old[2] + seconds
-        for name, (longest_s, count, seconds) in sorted(spent.items(), key=lambda item: -item[1][0])[:5]:
+            for v in here:
+                yield f"  worker {v['rank']}: {shares([v], wall_s)}"
+        spent: Dict[str, Any] = functools.reduce(add_numbers, told, {"spent": {}})["spent"]
+        for name, (count, seconds, longest_s) in sorted(spent.items(), key=lambda item: -item[1][2])[:5]:
             yield f"  {name}: longest {span(longest_s)}, {count:,.0f} measured, {span(seconds)} together"
 
     # -- wiretap ----------------------------------------------------------------------------------------------------
@@ -9274,11 +9275,21 @@ class View:
         self.launcher.writer.put(2, line.encode())
 
 
+def add_numbers(old: Dict[str, Any], new: Dict[str, Any]) -> Dict[str, Any]:
+    """Return what two workers of one rank have done together, as STATS tells it."""
+    both = {name: value + old.get(name, 0) if type(value) in (int, float) else value for name, value in new.items()}
+    spent = dict(old.get("spent", {}))
+    for name, (count, seconds, longest_s) in new["spent"].items():
+        n, sum_s, most_s = spent.get(name, (0, 0.0, 0.0))
+        spent[name] = n + count, sum_s + seconds, max(most_s, longest_s)
+    return {**both, "spent": spent, "rank": new["rank"]}
+
+
 def shares(told: List[Dict[str, Any]], wall_s: float) -> str:
-    """Say what workers, of which some may be the followers of others, did with their time."""
-    up_s, idle_s, n = sum(v["up_s"] for v in told), sum(v["idle_s"] for v in told), len({v["rank"] for v in told})
+    """Say what workers, each with its predecessors, did with their time."""
+    up_s, idle_s = sum(v["up_s"] for v in told), sum(v["idle_s"] for v in told)
     return (f"{plural(sum(v['ran'] for v in told), 'task')}, busy {up_s - idle_s:.2f} s, idle {idle_s:.2f} s, "
-            f"lost {max(0.0, n * wall_s - up_s):.2f} s")  # fmt: skip
+            f"lost {max(0.0, len(told) * wall_s - up_s):.2f} s")  # fmt: skip
 
 
 def parts_of(frames: Frames) -> List[Tuple[int, int, int, int]]:

@@ -342,6 +342,30 @@ def test_the_summary_says_who_did_what(launch):
     assert re.search(r"pause: longest \S+ ms, 40 measured, 2\.\d+ s together", outcome.stderr)
 
 
+def test_the_summary_adds_up_workers_that_follow_each_other(launch_once):
+    outcome = launch_once(SLOW, args=["60"], options=["-v", "--max-tasks-per-child", "3"])
+    pattern = r"worker (\d): (\d+) tasks, busy ([\d.]+) s, idle ([\d.]+) s, lost ([\d.]+) s"
+    workers = re.findall(pattern, outcome.stderr)
+    assert [rank for rank, *_ in workers] == ["0", "1"] and sum(int(n) for _, n, *_ in workers) >= 60, outcome
+    assert all(float(busy) > 0 for _, _, busy, *_ in workers)
+    spent = re.search(r"pause: longest \S+ m?s, (\d+) measured, ([\d.]+) s together", outcome.stderr)
+    assert spent and int(spent[1]) >= 60 and float(spent[2]) > 3, outcome
+
+
+def test_what_the_launcher_keeps_of_a_worker_does_not_grow_with_the_number_of_its_predecessors():
+    view = scoop_lite.View(scoop_lite.Launcher(scoop_lite.Config(n=2, verbose=1)))
+    told = {"done": 3, "ran": 2, "up_s": 1.5, "idle": True, "final": False, "spent": {}, "rerun": 0}
+    for incarnation in range(1, 50):
+        member = scoop_lite.Member(1, incarnation, 0)
+        view.observe("STATS", member, told)
+        view.observe("STATS", member, {**told, "final": True, "spent": {"f": [2, 0.5, 0.1 * (incarnation % 7)]}})
+    view.observe("STATS", scoop_lite.Member(1, 50, 0), told)
+    assert {key: (n["done"], n["ran"], n["rank"], n["final"]) for key, n in view.numbers.items()} == {
+        (1, 0): (147, 98, 1, True), (1, 50): (3, 2, 1, False)}  # fmt: skip
+    (seconds,) = view.numbers[1, 0]["spent"].values()
+    assert seconds == pytest.approx((98, 24.5, 0.6))
+
+
 def test_the_summary_counts_deaths_and_what_ran_again(launch):
     stderr = launch(DEADLY, options=["-v"]).stderr
     found = re.search(r"bytes moved, (\d+) deaths?, (\d+) re-runs?\n", stderr)
