@@ -6770,6 +6770,7 @@ class Config:
     prolog: str = ""
     python: str = ""
     profile: str = ""
+    hash_seed: str = ""  # of all interpreters that we start, so that texts have the same `hash` everywhere
     threads: int = 0
     capacity: int = 1  # tasks it runs at once: 0 in an Executor's client
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
@@ -7244,6 +7245,18 @@ def share_cpus(config: Config) -> None:
         os.environ.setdefault(name, str(config.threads))  # the user's setting wins
 
 
+def user_environment() -> Dict[str, str]:
+    """Return what the user has set, here, of the variables that we set."""
+    return {name: os.environ[name] for name in (*THREAD_VARIABLES, HASH_SEED) if name in os.environ}
+
+
+def adopt_environment(told: Dict[str, str]) -> None:
+    """In an interpreter that we have started: set what the user has set; the seed of hashes has done its work."""
+    os.environ.pop(HASH_SEED, None)
+    for name, value in told.items():
+        os.environ.setdefault(name, value)
+
+
 def disown() -> None:
     """In a child that user code forks: it is no worker, and must not touch our link. It ends with the code around."""
     found, _state["runtime"] = _state["runtime"], None
@@ -7280,6 +7293,7 @@ def start_profile(config: Config, found: Runtime) -> None:
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
                     "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS")  # fmt: skip
+HASH_SEED = "PYTHONHASHSEED"
 
 
 def usable_cpus() -> int:
@@ -7666,15 +7680,18 @@ class LoopbackAgent(Agent):
         python, *words = compiled_command()
         if rank != ORIGIN:
             how.update(stdin=subprocess.DEVNULL, start_new_session=True, creationflags=NEW_GROUP)
+        environment = {**os.environ, HASH_SEED: self.config.hash_seed}
+        command = [self.config.python or python, *words, WORKER, str(number)]
         try:
-            process = subprocess.Popen([self.config.python or python, *words, WORKER, str(number)], **how)
+            process = subprocess.Popen(command, env=environment, **how)
         except OSError as error:
             self.link.send(not_started(rank, incarnation, error, (life_out, life_in)))
             return
         os.close(life_out)
         child = self.children[rank, incarnation] = Child(rank, incarnation, process.pid, life_in, None)
         child.process = process
-        orders = facts(config=vars(self.config), door=self.door.invite(rank, incarnation)) + b"\n"
+        door = self.door.invite(rank, incarnation)
+        orders = facts(config=vars(self.config), door=door, environment=user_environment()) + b"\n"
         threading.Thread(target=self.attend, args=(child, orders), daemon=True).start()
 
     def attend(self, child: Child, orders: bytes) -> None:
@@ -7736,6 +7753,7 @@ def serve_worker(number: int) -> None:
     life = open(number, "rb", 0)
     order = json.loads(life.readline())
     config, door = Config(**order["config"]), order["door"]
+    adopt_environment(order["environment"])
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     share_cpus(config)
     sys.exit(work(None, config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
@@ -8120,12 +8138,12 @@ def is_here(name: str) -> bool:
 
 
 def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
-    """Return the words that start an agent: constants but for the user's interpreter and prolog.
+    """Return the words that start an agent: constants but for a number, the user's interpreter and prolog.
 
     Its link is its standard input and output, or the `local` descriptors, which it inherits.
     """
     python = [config.python] if config.python else own_command()[:-1] if local else ["python3"]
-    words = [*python, "-c", f"exec({BOOTSTRAP!r})"]
+    words = ["env", f"{HASH_SEED}={config.hash_seed}", *python, "-c", f"exec({BOOTSTRAP!r})"]
     if config.prolog:
         words = ["/bin/sh", "-c", LOCAL_PROLOG if local else PROLOG, config.prolog, *words]
     return words + [str(fd) for fd in local or (() if config.prolog else (0, 1))]
@@ -8163,8 +8181,7 @@ class Site:
 
     def start(self) -> None:
         """Start the command (OSError: there is none), and prepare all that its agent needs."""
-        header: Dict[str, Any] = {"config": vars(self.config), "here": self.here}
-        header["environment"] = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
+        header: Dict[str, Any] = {"config": vars(self.config), "here": self.here, "environment": user_environment()}
         if self.here:
             ours, theirs = socket.socketpair()
             header["life"], self.life_in = os.pipe()
@@ -8262,8 +8279,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     order = json.loads(header)
     config = Config(**order["config"])
     config = config.replace(ship=config.ship and not order["here"])
-    for name, value in order["environment"].items():
-        os.environ.setdefault(name, value)
+    adopt_environment(order["environment"])
     with contextlib.suppress(OSError):  # JOIN tells where we are instead
         os.chdir(config.directory)
     if order["here"]:
@@ -8504,7 +8520,7 @@ class Links:
         self.joining.discard(site)
         self.join_s = max(self.join_s, now() + JOIN_S)
         site.cpus, site.facing = there["cpus"], there["facing"]
-        self.broker.host_names[host] = site.name
+        self.broker.host_names[host] = socket.gethostname() if site.here else site.name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
 
@@ -8571,10 +8587,13 @@ class Launcher(Links):
         self.view = View(self)
 
     def start_hosts(self) -> None:
-        """Start an agent on every host; on this one first, before any thread or ØMQ context exists here."""
+        """Start an agent on every host; on this one first, before any thread or ØMQ context exists here.
+
+        With others, this one's is not forked: it could not have their seed of hashes.
+        """
         loopback, config = self.config.backend == "loopback", self.config
         for site in sorted(self.sites, key=lambda site: not site.here):
-            if site.here and (loopback or not config.python and not config.prolog):
+            if site.here and (loopback or not (config.python or config.prolog or self.far)):
                 self.start_here(site, loopback)
             else:
                 self.start_host(site)
@@ -9537,11 +9556,13 @@ def configure(options: argparse.Namespace) -> Config:
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
     terminal = terminal and options.serve < 0  # else we are in a session without one
     progress = not options.quiet if options.progress is None else options.progress
+    seed = os.environ.get(HASH_SEED, "random")
+    seed = str(int.from_bytes(os.urandom(4), "big") or 1) if seed in ("", "random") else seed
     config = Config(**{name: value for name, value in vars(options).items() if name in Config.__annotations__}).replace(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler),
         backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
         progress="line" if progress and terminal else "plain" if options.progress else "", n=options.n or usable_cpus(),
-        verbose=-1 if options.quiet else options.verbose,
+        verbose=-1 if options.quiet else options.verbose, hash_seed=seed,
     )  # fmt: skip
     if options.serve < 0:
         return config

@@ -1289,6 +1289,17 @@ def test_nice(facts_once):
     assert origin in (base, base + 5)
 
 
+def test_fresh_interpreters_give_a_text_the_same_hash(launch_once):
+    source = program("""
+        def main():
+            everywhere = futures.run_on_all(lambda: [hash("a text"), os.environ.get("PYTHONHASHSEED")])
+            return [len(everywhere), *everywhere.values()]
+    """)
+    outcome = launch_once(source, options=["-n", "3", "--backend", "loopback"])
+    n, first, *others = outcome.facts
+    assert n == 3 and others == [first] * 2 and first[1] == os.environ.get("PYTHONHASHSEED")
+
+
 @pytest.mark.parametrize("backend", ["own", "loopback"])
 def test_a_worker_that_cannot_begin_says_why_and_no_other_is_started(launch_once, backend):
     outcome = launch_once("print('never')", options=["-n", "3", "--nice", "9" * 11, "--backend", backend])

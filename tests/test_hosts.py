@@ -318,6 +318,38 @@ def test_a_host_that_lacks_what_an_option_asks_for_ends_the_run_with_one_sentenc
     assert done.err.count("Traceback") == 1 and "starting another" not in done.err, done.err  # the script's
 
 
+HASHES = """\
+import os, time
+from scoop_lite import futures
+
+def about(_):
+    time.sleep(0.02)
+    return hash("a text"), os.environ.get("PYTHONHASHSEED"), os.environ.get("HOST")
+
+if __name__ == "__main__":
+    hashes, seeds, hosts = map(set, zip(*futures.map(about, range(200))))
+    print(len(hashes), *seeds, *hashes, hosts >= {"a", "b", None})
+"""
+
+
+@pytest.mark.parametrize("seed", ["", "random", "5"])
+def test_a_text_has_one_hash_on_all_hosts(place, seed):
+    """Programs that divide work by it would be right on one host, and wrong on two."""
+    place.environment["PYTHONHASHSEED"] = seed
+    place.write("hashes.py", HASHES)
+    n, *seeds, value, there = place.right("--hosts", "localhost:1", "a:1", "b:1", "hashes.py").split()
+    assert (n, seeds, there) == ("1", [seed] * bool(seed), "True")
+    plain = [sys.executable, "-c", "print(hash('a text'))"]
+    assert (value == subprocess.check_output(plain, env=place.environment, text=True).strip()) is (seed == "5")
+
+
+def test_hashes_are_others_in_each_run_and_their_seed_is_not_left_to_programs(place):
+    place.environment.pop("PYTHONHASHSEED", None)
+    place.write("hashes.py", HASHES)
+    runs = {place.right("--hosts", "localhost:1", "a:1", "b:1", "hashes.py") for _ in range(2)}
+    assert len(runs) == 2 and all(run.startswith("1 None ") for run in runs)
+
+
 SUBMITTED = {
     "pbs.sh": {"PBS_NODEFILE": "nodes", "PBS_O_WORKDIR": ".", "PBS_JOBID": "17.server", "PBS_ENVIRONMENT": "PBS_BATCH"},
     "lsf.sh": {"LSB_MCPU_HOSTS": "a 2 b 2 c 2 ", "LSB_JOBID": "17", "LSB_HOSTS": "a a b b c c"},

@@ -65,7 +65,7 @@ class Terminal:
         self.stream = pyte.ByteStream(self.screen)
         self.start = time.monotonic()
         self.status = None
-        environment = {**os.environ, "TERM": "xterm-256color", **env}
+        environment = {**os.environ, "TERM": "xterm-256color", "PYTHONUNBUFFERED": "", **env}  # which would cut lines
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
