@@ -8108,6 +8108,8 @@ CAUSES = (
 
 def own_command() -> List[str]:
     """Return the words that run this file with this Python and its own options."""
+    if getattr(sys, "frozen", False) or not sys.executable:  # else a frozen program would start itself, over and over
+        raise MisuseError("this program is frozen, or embeds Python: there is no interpreter to start workers with")
     flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
     return [sys.executable, *flags, __file__]
 

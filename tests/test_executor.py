@@ -655,6 +655,19 @@ SHORT_OF_MEMORY = """
     """
 
 
+@pytest.mark.parametrize("program", ["sys.frozen = True", "sys.executable = ''"])
+def test_a_frozen_program_does_not_start_itself_over_and_over(program):
+    status, out, err = run("""
+        import sys, scoop_lite
+        %s
+        try:
+            scoop_lite.Executor(2)
+        except scoop_lite.MisuseError as error:
+            print(error)
+    """ % program, launch=False)
+    assert (status, err) == (0, "") and "frozen" in out, (out, err)
+
+
 @needs_memory_limit
 @pytest.mark.parametrize("big_result", [True, False], ids=["result", "argument"])
 def test_what_has_no_room_where_it_arrives_fails_alone(big_result):
