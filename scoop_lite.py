@@ -540,6 +540,8 @@ class StreamLink:
             packed = struct.pack(f"{len(fds)}i", *fds)
             sent = self.sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, packed)])
             self.sock.sendall(data[sent:])
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # as in `flush`: what the other end had sent before is still to be read
         except OSError as error:
             self.closed = self.closed or str(error)
         finally:
@@ -6767,6 +6769,7 @@ class Config:
     verbose: int = 0
     nice: int = 0
     pythonpath: str = ""
+    env: str = ""  # names of variables that go to other hosts, with commas between them
     prolog: str = ""
     python: str = ""
     profile: str = ""
@@ -7245,16 +7248,18 @@ def share_cpus(config: Config) -> None:
         os.environ.setdefault(name, str(config.threads))  # the user's setting wins
 
 
-def user_environment() -> Dict[str, str]:
-    """Return what the user has set, here, of the variables that we set."""
-    return {name: os.environ[name] for name in (*THREAD_VARIABLES, HASH_SEED) if name in os.environ}
+def user_environment(names: str = "") -> Dict[str, str]:
+    """Return what the user has set, here, of the variables that we set, and of --env."""
+    wanted = *THREAD_VARIABLES, HASH_SEED, *names.split(",")
+    return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
 def adopt_environment(told: Dict[str, str]) -> None:
     """In an interpreter that we have started: set what the user has set; the seed of hashes has done its work."""
     os.environ.pop(HASH_SEED, None)
     for name, value in told.items():
-        os.environ.setdefault(name, value)
+        if name not in THREAD_VARIABLES or name not in os.environ:  # else that is set for this host
+            os.environ[name] = value
 
 
 def disown() -> None:
@@ -8183,7 +8188,8 @@ class Site:
 
     def start(self) -> None:
         """Start the command (OSError: there is none), and prepare all that its agent needs."""
-        header: Dict[str, Any] = {"config": vars(self.config), "here": self.here, "environment": user_environment()}
+        header: Dict[str, Any] = {"config": vars(self.config), "here": self.here}
+        header["environment"] = user_environment(self.config.env)
         if self.here:
             ours, theirs = socket.socketpair()
             header["life"], self.life_in = os.pipe()
@@ -9454,6 +9460,7 @@ OPTIONS = {
         option("--external-hostname", dest="address", type=address, metavar="ADDRESS",
                help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)"),
         option("--python-interpreter", dest="python", metavar="EXE", help="interpreter that runs workers"),
+        option("--env", metavar="NAME,...", help="environment variables to pass on to other hosts"),
         option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
         option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),
         option("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)"),
@@ -9509,8 +9516,8 @@ def option_words(**options: Any) -> List[str]:
             flag = "--" + name.replace("_", "-")
             if flag not in known or name in ("serve", "version", "help"):
                 raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
-            values = [] if value is True else value if isinstance(value, (list, tuple)) else [value]
-            words += [flag, *map(str, values)]
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [flag] if value is True else [flag, ",".join(map(str, values))]
     return words
 
 
@@ -9582,6 +9589,8 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
     yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
     beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"
     yield o.heartbeat_s >= o.dead_after_s, beat  # else every host that has nothing to say would be dead
+    for variable in filter(None, o.env.split(",")):
+        yield variable not in os.environ, f"--env {variable}: it is not set here"
     yield o.init and not all(o.init.partition(":")), f"--init {o.init}: it names a function as module:function"
     prompt = f"-i: you type here, but {first} runs the program; write --hosts localhost {first}"
     yield o.interactive and not is_here(first), prompt

@@ -425,9 +425,11 @@ def test_a_descriptor_comes_with_its_message_and_not_before_earlier_ones():
     assert found == batch and len(other.descriptors) == 1
     os.write(other.descriptors[0], b"it is the same pipe")
     assert os.read(reader, 99) == b"it is the same pipe"
+    other.send([b"last words"])
     other.close()
     one.send_with_descriptors(batch[1], writer)
-    assert one.closed and not one.out
+    assert list(one.receive()) == [[b"last words"]] and not one.out  # though the other end has gone
+    assert one.receive() and one.closed
     for fd in (reader, writer, other.descriptors[0]):
         os.close(fd)
 

@@ -318,6 +318,28 @@ def test_a_host_that_lacks_what_an_option_asks_for_ends_the_run_with_one_sentenc
     assert done.err.count("Traceback") == 1 and "starting another" not in done.err, done.err  # the script's
 
 
+def test_variables_that_env_names_reach_other_hosts(place):
+    value = "it's $HOME; \udcff\n é"
+    place.environment.update(GIVEN=value, OTHER="x", KEPT="not given", OMP_NUM_THREADS="7")
+    place.write("bin/ssh", FAKE.format(record=place.record).replace("cd /", "GIVEN=old; unset KEPT; cd /"))
+    place.write("given.py", """\
+import os, time
+from scoop_lite import futures
+
+def given(_):
+    time.sleep(0.02)
+    return (os.environ.get("HOST"), *map(os.environ.get, ("GIVEN", "OTHER", "KEPT", "OMP_NUM_THREADS")))
+
+if __name__ == "__main__":
+    print(sorted(set(futures.map(given, range(100)))))
+""")
+    out = place.right("--hosts", "a:1", "b:1", "--env", "GIVEN,OTHER", "given.py")
+    assert out == f"{[(host, value, 'x', None, '7') for host in 'ab']}\n"
+    assert value not in place.record.read_text()
+    done = place.run("--hosts", "a:1", "--env", "GIVEN,ABSENT", "given.py")
+    assert done.returncode == 2 and "--env ABSENT: it is not set here" in done.err
+
+
 HASHES = """\
 import os, time
 from scoop_lite import futures
