@@ -6766,6 +6766,7 @@ class Config:
     seed: int = 0
     heartbeat_s: float = 1.0
     dead_after_s: float = 5.0
+    join_timeout_s: float = 10.0
     verbose: int = 0
     nice: int = 0
     pythonpath: str = ""
@@ -8067,7 +8068,7 @@ STARTERS = {
 }
 #: The starters that processes must come from to belong to a scheduler's job, and so to be counted and ended with it.
 SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch"}
-JOIN_S = 10  # for a host to answer, or for its agent to come through, since the last one did: they may share processors
+JOIN_S = 10.0  # for a host to answer, or its agent to come through, since the last one did: they may share processors
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at once
 ALL_BYTES = bytes(range(256))
@@ -8526,7 +8527,7 @@ class Links:
         there = read_facts(frames[1], cpus=int, facing=str, python=str, directory=str)
         site = self.sites[host]
         self.joining.discard(site)
-        self.join_s = max(self.join_s, now() + JOIN_S)
+        self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
         site.cpus, site.facing = there["cpus"], there["facing"]
         self.broker.host_names[host] = socket.gethostname() if site.here else site.name
         if self.config.verbose > 0:
@@ -8605,7 +8606,7 @@ class Launcher(Links):
                 self.start_here(site, loopback)
             else:
                 self.start_host(site)
-        self.join_s = now() + JOIN_S
+        self.join_s = now() + self.config.join_timeout_s
 
     def start_here(self, site: Site, loopback: bool) -> None:
         """Fork this host's agent, where it does not return; with --backend loopback it is a thread."""
@@ -8666,7 +8667,7 @@ class Launcher(Links):
             link.codec.rest = after[255:]  # nothing, as an agent waits for what it needs; or what start-up files print
             link.out.appendleft(memoryview(site.needs))  # sent earlier, start-up files or qrsh might lose it
             self.touched.add(link)
-            self.join_s = max(self.join_s, now() + JOIN_S)
+            self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
             self.selector.modify(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, site))
             self.agents[site.number] = link
             self.show(site, before)
@@ -8689,7 +8690,7 @@ class Launcher(Links):
         """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
         for site in self.sites if self.joining and now_s >= self.join_s else ():
             if site in self.joining:
-                self.lose_host(site, f"no answer within {JOIN_S} s")
+                self.lose_host(site, f"no answer within {self.config.join_timeout_s:g} s (--join-timeout)")
         for site in self.far:
             if site.number in self.agents and site not in self.joining:
                 site.link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
@@ -9463,6 +9464,8 @@ OPTIONS = {
         option("--env", metavar="NAME,...", help="environment variables to pass on to other hosts"),
         option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
         option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),
+        option("--join-timeout", dest="join_timeout_s", type=seconds, default=JOIN_S, metavar="S",
+               help="seconds for a host to join, since the last one did (default: 10)"),
         option("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)"),
         option("--heartbeat", dest="heartbeat_s", type=seconds, default=1.0, metavar="S",
                help="seconds between signs of life of a host, less than --dead-after (default: 1)"),

@@ -484,7 +484,15 @@ def test_a_host_that_says_nothing(place):
     begin = time.monotonic()
     done = place.run("--launcher", "mute {host}", "--hosts", "a", "where.py")
     assert time.monotonic() - begin < 20
-    assert done.returncode == 1 and "host a did not join: no answer within 10 s; " in done.err and "mute a" in done.err
+    assert done.returncode == 1 and "mute a" in done.err
+    assert "host a did not join: no answer within 10 s (--join-timeout); " in done.err
+
+
+def test_a_slow_host_is_given_the_time_that_the_user_says(place):
+    place.write("bin/ssh", FAKE.format(record=place.record).replace("cd /", "cd /; sleep 3"))
+    done = place.run("--hosts", "a:1", "b:1", "--join-timeout", "1", "where.py")
+    assert done.returncode == 1 and "host b did not join: no answer within 1 s (--join-timeout)" in done.err
+    assert place.right("--hosts", "a:1", "b:1", "--join-timeout", "20", "where.py").startswith("a:1 b:1")
 
 
 def test_an_interrupt_while_hosts_join(place):
