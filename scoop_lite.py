@@ -8071,6 +8071,8 @@ SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch"}
 JOIN_S = 10.0  # for a host to answer, or its agent to come through, since the last one did: they may share processors
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at once
+#: What ssh says where sshd had too many at once (MaxStartups), as on the way to many hosts through one; tries, at most.
+BUSY, MAX_TRIES = "exchange_identification", 6
 ALL_BYTES = bytes(range(256))
 MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
 #: What `python3 -c` runs: a constant, without a line break or exclamation mark, for which csh has no quotes.
@@ -8181,6 +8183,7 @@ class Site:
     facing = ""  # our address as it sees it
     printed = told = 0  # bytes that its workers have printed; how many of these its agent knows to be written
     told_way = False  # we have said how its workers come
+    n_tries = 0  # to start it
 
     def __init__(self, number: int, host: Host, config: Config) -> None:
         self.number, self.name, self.n, self.config = number, *host, config
@@ -8188,7 +8191,12 @@ class Site:
         self.noise = self.words = b""
 
     def start(self) -> None:
-        """Start the command (OSError: there is none), and prepare all that its agent needs."""
+        """Start the command (OSError: there is none), maybe again, and prepare all that its agent needs."""
+        if self.n_tries:
+            self.link.close()
+            self.process.stderr.close()
+            self.noise = self.words = b""
+        self.n_tries += 1
         header: Dict[str, Any] = {"config": vars(self.config), "here": self.here}
         header["environment"] = user_environment(self.config.env)
         if self.here:
@@ -8593,6 +8601,7 @@ class Launcher(Links):
         super().__init__(config)
         self.join_s = self.kill_s = math.inf  # when to stop waiting for hosts; for the script to end by itself
         self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
+        self.again: Dict[Site, float] = {}  # hosts that were too busy to let us in, and when to try again
         self.view = View(self)
 
     def start_hosts(self) -> None:
@@ -8676,18 +8685,38 @@ class Launcher(Links):
             link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
         elif not data or len(before) > 1 << 20:
             link.closed = "the connection ended" if not data else "it prints without end"
-        if link.closed:
+        if link.closed and not self.may_try_again(site):
             self.lose_host(site, link.closed)
+
+    def may_try_again(self, site: Site) -> bool:
+        """Have a command started again soon that has ended because its server was asked too often at once."""
+        stderr = site.process.stderr
+        if stderr is None or site.n_tries >= MAX_TRIES or BUSY not in site.last_words():
+            return False
+        self.selector.unregister(site.link.fileno())
+        self.end_words(site)
+        self.again[site] = now() + site.n_tries * (0.5 + os.urandom(1)[0] / 256)  # others wait for the same
+        self.join_s = max(self.join_s, self.again[site] + self.config.join_timeout_s)
+        return True
 
     def read_words(self, site: Site) -> None:
         """Keep and show what a starter says on standard error."""
         text = site.read_words()
         if text is None:
-            self.selector.unregister(site.process.stderr)
+            self.end_words(site)
         self.show(site, text or b"")
 
+    def end_words(self, site: Site) -> None:
+        """Listen no more to what a starter says on standard error."""
+        with contextlib.suppress(KeyError):  # that was done when its link ended, a moment ago
+            self.selector.unregister(site.process.stderr)
+
     def watch_hosts(self, now_s: float) -> None:
-        """Give up on hosts that take too long to join; exchange heartbeats with those that have."""
+        """Try busy hosts again, give up on those that take too long to join, exchange heartbeats with others."""
+        for site in [site for site, start_s in self.again.items() if now_s >= start_s]:
+            del self.again[site]
+            if site in self.joining:
+                self.start_host(site)
         for site in self.sites if self.joining and now_s >= self.join_s else ():
             if site in self.joining:
                 self.lose_host(site, f"no answer within {self.config.join_timeout_s:g} s (--join-timeout)")
@@ -8751,7 +8780,8 @@ class Launcher(Links):
 
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
-        due_s = min(self.view.due_s(), self.kill_s, self.join_s if self.joining else math.inf, *self.ending.values())
+        join_s = self.join_s if self.joining else math.inf
+        due_s = min(self.view.due_s(), self.kill_s, join_s, *self.ending.values(), *self.again.values())
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None

@@ -495,6 +495,44 @@ def test_a_slow_host_is_given_the_time_that_the_user_says(place):
     assert place.right("--hosts", "a:1", "b:1", "--join-timeout", "20", "where.py").startswith("a:1 b:1")
 
 
+REFUSED = """\
+for try in 1 2 3 4 5 6 7; do
+    if mkdir try.$2.$try 2>/dev/null; then break; fi
+done
+if [ $try -le {times} ]; then
+    echo "kex_exchange_identification: Connection closed by remote host" >&2
+    exit 255
+fi
+"""
+
+
+@pytest.mark.parametrize("times", [2, 6])
+def test_a_host_that_is_too_busy_to_let_us_in_is_tried_again(place, times):
+    """As sshd does with more than ten at once, when many hosts are reached through one."""
+    refuse = REFUSED.format(times=times).replace("$2", '"$HOST"')
+    fake = FAKE.format(record=place.record).replace("cd /", f"cd {place.path}\n{refuse}cd /")
+    place.write("bin/ssh", fake)
+    done = place.run("--hosts", "a:1", "b:1", "localhost:1", "where.py")
+    if times == 2:
+        assert done.returncode == 0 and done.out.startswith("a:1 b:1 ") and done.err == "", done.err
+        assert len(list(place.path.glob("try.*"))) == 6
+    else:
+        assert done.returncode == 1 and "did not join: the connection ended; ssh ended with status 255" in done.err
+        assert 6 in [len(list(place.path.glob(f"try.{host}.*"))) for host in "ab"]
+
+
+def test_an_interrupt_while_a_busy_host_is_to_be_tried_again(place):
+    fake = 'echo "kex_exchange_identification: Connection closed by remote host" >&2; : >begun; exit 255'
+    place.write("bin/ssh", f"#!/bin/sh\n{fake}\n").chmod(0o755)
+    process = place.start("--hosts", "a:1", "localhost:1", "where.py")
+    while not (place.path / "begun").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    assert process.wait(10) == 130 and time.monotonic() - begin < 3
+
+
 def test_an_interrupt_while_hosts_join(place):
     place.write("bin/mute", "#!/bin/sh\n: >begun\nexec sleep 60\n").chmod(0o755)
     process = place.start("--launcher", "mute {host}", "--hosts", "a", "localhost", "where.py")
