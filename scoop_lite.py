@@ -8413,6 +8413,18 @@ class Links:
         for line in text.decode(errors="replace").splitlines() if self.config.verbose > 0 else ():
             self.report(f"{site.name} says: {line}")
 
+    def read_words(self, site: Site) -> None:
+        """Keep and show what a starter says on standard error."""
+        text = site.read_words()
+        if text is None:
+            self.end_words(site)
+        self.show(site, text or b"")
+
+    def end_words(self, site: Site) -> None:
+        """Listen no more to what a starter says on standard error."""
+        with contextlib.suppress(KeyError):  # that was done when its link ended, a moment ago
+            self.selector.unregister(site.process.stderr)
+
     def send(self, member: Member, frames: Frames, *fds: int) -> None:
         """Send to a worker that has said HELLO: straight, maybe with descriptors, or through its agent."""
         link = member.link or self.sites[member.host].link  # whose agent drops what nobody reads
@@ -8698,18 +8710,6 @@ class Launcher(Links):
         self.again[site] = now() + site.n_tries * (0.5 + os.urandom(1)[0] / 256)  # others wait for the same
         self.join_s = max(self.join_s, self.again[site] + self.config.join_timeout_s)
         return True
-
-    def read_words(self, site: Site) -> None:
-        """Keep and show what a starter says on standard error."""
-        text = site.read_words()
-        if text is None:
-            self.end_words(site)
-        self.show(site, text or b"")
-
-    def end_words(self, site: Site) -> None:
-        """Listen no more to what a starter says on standard error."""
-        with contextlib.suppress(KeyError):  # that was done when its link ended, a moment ago
-            self.selector.unregister(site.process.stderr)
 
     def watch_hosts(self, now_s: float) -> None:
         """Try busy hosts again, give up on those that take too long to join, exchange heartbeats with others."""
