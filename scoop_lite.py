@@ -8096,6 +8096,8 @@ m=sys.modules["scoop_lite"]=types.ModuleType("scoop_lite")
 m.__file__=os.fsdecode(part())
 exec(compile(part(),m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
+#: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`.
+FIND_PYTHON = '"$0" -S -c 0 </dev/null >/dev/null 2>&1 && exec "$0" "$@"; exec python3 "$@"'
 #: Sources a prolog, in bash where there is one; then becomes the agent.
 LOCAL_PROLOG = """exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" """
 PROLOG = f"exec 3<&0 4>&1 </dev/null >&2; {LOCAL_PROLOG} 3 4"  # with the link out of its way
@@ -8148,11 +8150,13 @@ def is_here(name: str) -> bool:
 
 
 def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
-    """Return the words that start an agent: constants but for a number, the user's interpreter and prolog.
+    """Return the words that start an agent: constants but for a number, interpreters, and the user's prolog.
 
-    Its link is its standard input and output, or the `local` descriptors, which it inherits.
+    Its link is its standard input and output, or the `local` descriptors, which it inherits. On another host, a prolog
+    says by PATH which interpreter runs it; else it is our own, where that works too: it has what the program needs.
     """
-    python = [config.python] if config.python else own_command()[:-1] if local else ["python3"]
+    found = ["python3"] if config.prolog else ["sh", "-c", FIND_PYTHON, sys.executable or "python3"]
+    python = [config.python] if config.python else own_command()[:-1] if local else found
     words = ["env", f"{HASH_SEED}={config.hash_seed}", *python, "-c", f"exec({BOOTSTRAP!r})"]
     if config.prolog:
         words = ["/bin/sh", "-c", LOCAL_PROLOG if local else PROLOG, config.prolog, *words]
@@ -9490,7 +9494,8 @@ OPTIONS = {
         option("--rsh", dest="launcher", action="store_const", const="rsh", help="reach hosts by rsh"),
         option("--external-hostname", dest="address", type=address, metavar="ADDRESS",
                help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)"),
-        option("--python-interpreter", dest="python", metavar="EXE", help="interpreter that runs workers"),
+        option("--python-interpreter", dest="python", metavar="EXE",
+               help="interpreter that runs workers (default: this one, or python3 on hosts where it does not work)"),
         option("--env", metavar="NAME,...", help="environment variables to pass on to other hosts"),
         option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
         option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),

@@ -502,6 +502,7 @@ REAL_CAUSES = {
 def test_over_ssh_a_host_that_does_not_start_is_named_with_its_cause(run, cluster, allowed):
     cluster.python("node3", "echo 'bash: line 1: python3: command not found' >&2; exit 127")
     more = ["--min-hosts", "1"] if allowed else []
+    more += ["--python-interpreter", "python3"]
     jobs = {name: run(SUM, *cluster.options("node1", name), "-n", "2", *more) for name in REAL_CAUSES}
     begin = time.monotonic()
     for name, job in jobs.items():

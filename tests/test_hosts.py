@@ -312,10 +312,11 @@ def test_a_command_that_hands_one_word_to_a_shell(place):
 def test_a_host_that_lacks_what_an_option_asks_for_ends_the_run_with_one_sentence(place):
     """It had been asked for a hundred workers, one after another, with a traceback each."""
     pytest.importorskip("greenlet")
-    place.write("bin/python3", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n').chmod(0o755)
-    done = place.run("--hosts", "localhost:1", "a:2", "--strands", "greenlet", "where.py")
-    assert done.returncode == 1 and re.search("^scoop_lite: worker [12] on a: it cannot begin: --strands", done.err)
-    assert done.err.count("Traceback") == 1 and "starting another" not in done.err, done.err  # the script's
+    bare = place.write("bare", f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    done = place.run("--hosts", "a:1", "b:2", "--strands", "greenlet", "--python-interpreter", bare, "where.py")
+    assert done.returncode == 1 and re.search("^scoop_lite: worker [0-2] on [ab]: it cannot begin: --strands", done.err)
+    assert "Traceback" not in done.err and "starting another" not in done.err, done.err
 
 
 def test_variables_that_env_names_reach_other_hosts(place):
@@ -565,8 +566,25 @@ def test_a_module_that_the_origins_host_lacks_is_named_once(place, task):
     done = place.run("--hosts", "a:1", "lacking.py")
     assert done.returncode == 1
     assert re.findall(r"No module named 'no_such_module' (.*)", done.err)[-1] == (
-        f"on {os.uname().nodename}, for {shutil.which('python3', path=place.environment['PATH'])}"
-        " there (nor beside the script)")
+        f"on {os.uname().nodename}, for {sys.executable} there (nor beside the script)")
+
+
+@pytest.mark.parametrize("there", ["it works", "it is not there", "it does not work"])
+def test_hosts_run_our_own_interpreter_where_it_works(place, there):
+    """As on a shared disk, where it has what the program needs; else `python3`."""
+    place.write("which.py", "import os, sys\nfrom scoop_lite import futures\nif __name__ == '__main__':\n"
+                            "    print(futures.run_on_all(os.environ.get, 'WHICH'))\n")
+    python3 = place.write("bin/python3", f'#!/bin/sh\nWHICH=python3 exec {sys.executable} "$@"\n')
+    python3.chmod(0o755)
+    ours = place.write("it's ours", f'#!/bin/sh\nWHICH=ours exec -a "$0" {sys.executable} "$@"\n'.replace("sh", "bash"))
+    ours.chmod(0o755)
+    breaking = {"it works": "cd /", "it is not there": "rm \"$OURS\"", "it does not work": "echo exit 127 >\"$OURS\""}
+    place.environment["OURS"] = str(ours)
+    place.write("bin/ssh", FAKE.format(record=place.record).replace("cd /", f"{breaking[there]}; cd /"))
+    words = [str(ours), place.file, "--hosts", "a:2", "which.py"]
+    done = subprocess.run(words, cwd=place.path, env=place.environment, stdout=subprocess.PIPE, timeout=40, text=True)
+    which = "ours" if there == "it works" else "python3"
+    assert (done.returncode, done.stdout) == (0, f"{{0: '{which}', 1: '{which}'}}\n")
 
 
 def test_sixty_four_hosts_are_up_in_time(place):
@@ -735,7 +753,7 @@ def test_another_python_on_a_host(real, nodes):
                            "    print(sum(futures.map(lambda i: f(i), range(50))))\n")
     set_python("node3", other)
     try:
-        done = real.run(*nodes, "mixed.py")
+        done = real.run(*nodes, "--python-interpreter", "python3", "mixed.py")
     finally:
         set_python("node3", sys.executable)
     assert done.out.startswith("1225\n"), done.err
@@ -747,7 +765,7 @@ def test_zmq_reaches_the_hosts_that_can(real, nodes):
     pytest.importorskip("zmq", reason="pyzmq is not installed")
     set_python("node3", f"{sys.executable} -S")  # without site-packages, and so without pyzmq
     try:
-        done = real.run(*nodes, "-v", "--backend", "zmq", "where.py")
+        done = real.run(*nodes, "-v", "--backend", "zmq", "--python-interpreter", "python3", "where.py")
     finally:
         set_python("node3", sys.executable)
     assert done.out == "node1:2 node2:2 node3:2 origin node1\n", done.err
