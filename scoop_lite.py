@@ -8185,6 +8185,7 @@ class Site:
     pid = 0  # of the agent, if that is forked
     cpus = 0  # that it offers, once it has joined
     facing = ""  # our address as it sees it
+    directory = ""  # where its workers run, if it does not have ours
     printed = told = 0  # bytes that its workers have printed; how many of these its agent knows to be written
     told_way = False  # we have said how its workers come
     n_tries = 0  # to start it
@@ -8301,8 +8302,11 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     config = Config(**order["config"])
     config = config.replace(ship=config.ship and not order["here"])
     adopt_environment(order["environment"])
-    with contextlib.suppress(OSError):  # JOIN tells where we are instead
+    try:
         os.chdir(config.directory)
+        lost = False
+    except OSError:  # JOIN tells where we are instead
+        lost = True
     if order["here"]:
         link = StreamLink(socket.socket(fileno=reader))
         tie_life(order["life"], forks=True)
@@ -8313,7 +8317,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
         os.dup2(2, writer)
     raise_file_limit()
     facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
-    there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), facing=facing)
+    there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), lost=lost, facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
     Agent(link, config, local=order["here"]).run()
     os._exit(0)
@@ -8548,11 +8552,11 @@ class Links:
 
     def on_join(self, host: int, frames: Frames) -> None:
         """Note that a host's agent is there."""
-        there = read_facts(frames[1], cpus=int, facing=str, python=str, directory=str)
+        there = read_facts(frames[1], cpus=int, facing=str, python=str, directory=str, lost=bool)
         site = self.sites[host]
         self.joining.discard(site)
         self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
-        site.cpus, site.facing = there["cpus"], there["facing"]
+        site.cpus, site.facing, site.directory = there["cpus"], there["facing"], there["directory"] * there["lost"]
         self.broker.host_names[host] = socket.gethostname() if site.here else site.name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
@@ -8769,6 +8773,10 @@ class Launcher(Links):
                 self.lose_host(site, "the job ends before it has begun")
             return
         self.broker.welcome["size"] = sum(n for _, n in shares)
+        lost = [site for site in self.sites if site.directory]
+        if lost:  # what tasks write there is not where the user looks for it
+            more = f" and {plural(len(lost) - 1, 'other host')}" if lost[1:] else ""
+            self.report(f"no {self.config.directory} on {lost[0].name}{more}: tasks run in {lost[0].directory} there")
         if self.config.backend == "zmq":  # only now, as a context must not exist before the agent is forked
             self.router, self.broker.invite = ZmqRouter(self.selector, self.take_zmq), self.invite
         first = ORIGIN

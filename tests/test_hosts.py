@@ -319,6 +319,17 @@ def test_a_host_that_lacks_what_an_option_asks_for_ends_the_run_with_one_sentenc
     assert "Traceback" not in done.err and "starting another" not in done.err, done.err
 
 
+def test_the_user_hears_where_tasks_run_on_hosts_without_his_directory(place):
+    """What they write there, he would look for in vain."""
+    gone = place.path / "gone"
+    gone.mkdir()
+    place.write("bin/ssh", FAKE.format(record=place.record).replace("cd /", f"rmdir {gone} 2>/dev/null; cd /usr"))
+    done = place.run("--path", gone, "--hosts", "a:1", "b:1", place.path / "where.py")
+    assert (done.returncode, done.out) == (0, "a:1 b:1 origin a\n"), done.err
+    assert done.err == f"scoop_lite: no {gone} on a and 1 other host: tasks run in /usr there\n"
+    assert place.run("--hosts", "a:1", "where.py").err == ""
+
+
 def test_variables_that_env_names_reach_other_hosts(place):
     value = "it's $HOME; \udcff\n é"
     place.environment.update(GIVEN=value, OTHER="x", KEPT="not given", OMP_NUM_THREADS="7")
