@@ -7114,7 +7114,7 @@ def work(
     """
     try:
         found = found or new_runtime(config)
-        join(found, config, rank, incarnation, pipe, invitation, straight)
+        enter_pool(found, config, rank, incarnation, pipe, invitation, straight)
     except Exception as error:
         why = str(error) if isinstance(error, MisuseError) else traceback_text(error)
         pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {why}")))
@@ -7130,11 +7130,11 @@ def work(
     return 0
 
 
-def join(
+def enter_pool(
     found: Runtime, config: Config, rank: int, incarnation: int, pipe: StreamLink,
     invitation: Optional[List[str]], straight: Optional[StreamLink],
 ) -> None:  # fmt: skip
-    """Get ready to work, and join the pool."""
+    """Get ready to work, and say so."""
     alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
     for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
         if stream is not None and not alone:
