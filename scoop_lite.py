@@ -7115,9 +7115,8 @@ def work(
     try:
         found = found or new_runtime(config)
         enter_pool(found, config, rank, incarnation, pipe, invitation, straight)
-    except Exception as error:
-        why = str(error) if isinstance(error, MisuseError) else traceback_text(error)
-        pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {why}")))
+    except MisuseError as error:  # what else may happen here, such as a lack of memory, need not happen to others
+        pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {error}")))
         pipe.finish()
         os._exit(1)
     if rank == ORIGIN:
