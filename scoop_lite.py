@@ -4386,7 +4386,7 @@ class Runner(Baton):
                 run_calls(piece, calls)
             except BaseException as problem:
                 error = problem
-            if self.left:
+            if self.left:  # in a child that a task has forked, its own error is the child's, not the end of `rest`
                 self.rejoin(error if len(out) < block.hi - block.lo else None)
             with self.lock:
                 ended = len(out) >= block.hi - block.lo
@@ -4715,7 +4715,7 @@ class Calls(Parking):
         """Return the scope of the running task; made when it creates its first child."""
         piece = self.slice
         if piece is not None:
-            with self.lock:
+            with self.lock:  # the pump may be in `hand_in`
                 job, index = piece.block.job, piece.index()
             if piece.scope is None or piece.scope_index != index:
                 piece.scope_index = index
@@ -7254,11 +7254,11 @@ def user_environment(names: str = "") -> Dict[str, str]:
     return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
-def adopt_environment(told: Dict[str, str]) -> None:
+def adopt_environment(told: Dict[str, str], names: str = "") -> None:
     """In an interpreter that we have started: set what the user has set; the seed of hashes has done its work."""
     os.environ.pop(HASH_SEED, None)
     for name, value in told.items():
-        if name not in THREAD_VARIABLES or name not in os.environ:  # else that is set for this host
+        if name not in THREAD_VARIABLES or name not in os.environ or name in names.split(","):  # else this host's holds
             os.environ[name] = value
 
 
@@ -8096,7 +8096,10 @@ m.__file__=os.fsdecode(part())
 exec(compile(part(),m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
 #: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`.
-FIND_PYTHON = '"$0" -S -c 0 </dev/null >/dev/null 2>&1 && exec "$0" "$@"; exec python3 "$@"'
+FIND_PYTHON = (
+    '"$0" -S -c "import sys;sys.exit(sys.version_info<(3,8))" </dev/null >/dev/null 2>&1 && exec "$0" "$@"; '
+    'exec python3 "$@"'
+)
 #: Sources a prolog, in bash where there is one; then becomes the agent.
 LOCAL_PROLOG = """exec "$(command -v bash || command -v sh)" -c '. "$0" && exec "$@"' "$0" "$@" """
 PROLOG = f"exec 3<&0 4>&1 </dev/null >&2; {LOCAL_PROLOG} 3 4"  # with the link out of its way
@@ -8300,7 +8303,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     order = json.loads(header)
     config = Config(**order["config"])
     config = config.replace(ship=config.ship and not order["here"])
-    adopt_environment(order["environment"])
+    adopt_environment(order["environment"], config.env)
     try:
         os.chdir(config.directory)
         lost = False
@@ -8555,7 +8558,8 @@ class Links:
         site = self.sites[host]
         self.joining.discard(site)
         self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
-        site.cpus, site.facing, site.directory = there["cpus"], there["facing"], there["directory"] * there["lost"]
+        site.cpus, site.facing = there["cpus"], there["facing"]
+        site.directory = there["directory"] if there["lost"] else ""
         self.broker.host_names[host] = socket.gethostname() if site.here else site.name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
@@ -8709,8 +8713,10 @@ class Launcher(Links):
 
     def may_try_again(self, site: Site) -> bool:
         """Have a command started again soon that has ended because its server was asked too often at once."""
-        stderr = site.process.stderr
-        if stderr is None or site.n_tries >= MAX_TRIES or BUSY not in site.last_words():
+        if site.process.stderr is None or site.n_tries >= MAX_TRIES:
+            return False
+        said = site.last_words()
+        if BUSY not in said or any(re.search(pattern, said) for pattern, _ in CAUSES):  # the way there is broken
             return False
         self.selector.unregister(site.link.fileno())
         self.end_words(site)
@@ -8996,7 +9002,8 @@ class Recorder:
         with self.found.lock:
             pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left)
             for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels, getattr(s, "intake", ())):
-                items = [queue[i] for i in range(min(1000, len(queue)))]  # a longer one holds futures, one by one
+                # By index, as others may add to it meanwhile. A longer one holds futures, one by one.
+                items = [queue[i] for i in range(min(1000, len(queue)))]
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
         return {
             "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done,
@@ -9345,7 +9352,7 @@ class View:
 
 
 def add_numbers(old: Dict[str, Any], new: Dict[str, Any]) -> Dict[str, Any]:
-    """Return what two workers of one rank have done together, as STATS tells it."""
+    """Return what two workers have done together, as STATS tells it; all else is the new one's."""
     both = {name: value + old.get(name, 0) if type(value) in (int, float) else value for name, value in new.items()}
     spent = dict(old.get("spent", {}))
     for name, (count, seconds, longest_s) in new["spent"].items():
@@ -9610,13 +9617,14 @@ def configure(options: argparse.Namespace) -> Config:
     terminal = hasattr(os, "tcgetpgrp") and os.isatty(2) and os.environ.get("TERM", "dumb") != "dumb"
     terminal = terminal and options.serve < 0  # else we are in a session without one
     progress = not options.quiet if options.progress is None else options.progress
-    seed = os.environ.get(HASH_SEED, "random")
-    seed = str(int.from_bytes(os.urandom(4), "big") or 1) if seed in ("", "random") else seed
+    hash_seed = os.environ.get(HASH_SEED, "random")
+    if hash_seed in ("", "random"):
+        hash_seed = str(int.from_bytes(os.urandom(4), "big") or 1)  # 0 would mean: none
     config = Config(**{name: value for name, value in vars(options).items() if name in Config.__annotations__}).replace(
         **program, directory=directory, hosts=tuple(hosts), launcher=choose_launcher(options, scheduler),
         backend="loopback" if not CAN_FORK else options.backend if options.backend in ("zmq", "loopback") else "own",
         progress="line" if progress and terminal else "plain" if options.progress else "", n=options.n or usable_cpus(),
-        verbose=-1 if options.quiet else options.verbose, hash_seed=seed,
+        verbose=-1 if options.quiet else options.verbose, hash_seed=hash_seed,
     )  # fmt: skip
     if options.serve < 0:
         return config

@@ -1289,6 +1289,11 @@ def test_nice(facts_once):
     assert origin in (base, base + 5)
 
 
+def test_lists_among_an_executors_options_become_one_word_each():
+    words = scoop_lite.option_words(hosts=["a", "n[1,3]:2"], env=("A", "B"), retries=0, quiet=True, check=False)
+    assert words == ["--hosts", "a,n[1,3]:2", "--env", "A,B", "--retries", "0", "--quiet"]
+
+
 def test_fresh_interpreters_give_a_text_the_same_hash(launch_once):
     source = program("""
         def main():

@@ -484,7 +484,7 @@ def test_over_ssh_a_slow_link_that_still_carries_bytes_is_alive(run, cluster, pa
     outcome = job.right(size, 60)
     assert time.monotonic() - begin > 3 * pace.dead_after_s, "the link was not slow enough to show anything"
     assert job.runs() == {"node2": 1}
-    assert re.fullmatch(r"(scoop_lite: no /\S+ on node1 and 1 other host: tasks run in /\S* there\n)?", outcome.err)
+    assert outcome.err == ""
 
 
 REAL_CAUSES = {

@@ -333,7 +333,8 @@ def test_the_user_hears_where_tasks_run_on_hosts_without_his_directory(place):
 def test_variables_that_env_names_reach_other_hosts(place):
     value = "it's $HOME; \udcff\n é"
     place.environment.update(GIVEN=value, OTHER="x", KEPT="not given", OMP_NUM_THREADS="7")
-    place.write("bin/ssh", FAKE.format(record=place.record).replace("cd /", "GIVEN=old; unset KEPT; cd /"))
+    place.write("bin/ssh", FAKE.format(record=place.record).replace(
+        "cd /", "export OMP_NUM_THREADS=3; GIVEN=old; unset KEPT; cd /"))
     place.write("given.py", """\
 import os, time
 from scoop_lite import futures
@@ -346,7 +347,9 @@ if __name__ == "__main__":
     print(sorted(set(futures.map(given, range(100)))))
 """)
     out = place.right("--hosts", "a:1", "b:1", "--env", "GIVEN,OTHER", "given.py")
-    assert out == f"{[(host, value, 'x', None, '7') for host in 'ab']}\n"
+    assert out == f"{[(host, value, 'x', None, '3') for host in 'ab']}\n"
+    out = place.right("--hosts", "a:1", "--env", "OMP_NUM_THREADS", "given.py")
+    assert out == "[('a', 'old', 'x', None, '7')]\n"  # OTHER came with the shell: it is this machine
     assert value not in place.record.read_text()
     done = place.run("--hosts", "a:1", "--env", "GIVEN,ABSENT", "given.py")
     assert done.returncode == 2 and "--env ABSENT: it is not set here" in done.err
@@ -533,6 +536,13 @@ def test_a_host_that_is_too_busy_to_let_us_in_is_tried_again(place, times):
         assert 6 in [len(list(place.path.glob(f"try.{host}.*"))) for host in "ab"]
 
 
+def test_a_host_behind_a_way_that_is_broken_is_not_tried_again(place):
+    said = "ssh: connect to host gate port 22: Connection refused\nkex_exchange_identification: Connection closed"
+    place.write("bin/ssh", f"#!/bin/sh\necho '{said}' >&2\nmkdir try.$$\nexit 255\n").chmod(0o755)
+    done = place.run("--hosts", "a:1", "where.py")
+    assert done.returncode == 1 and "is sshd running there" in done.err and len(list(place.path.glob("try.*"))) == 1
+
+
 def test_an_interrupt_while_a_busy_host_is_to_be_tried_again(place):
     fake = 'echo "kex_exchange_identification: Connection closed by remote host" >&2; : >begun; exit 255'
     place.write("bin/ssh", f"#!/bin/sh\n{fake}\n").chmod(0o755)
@@ -580,7 +590,7 @@ def test_a_module_that_the_origins_host_lacks_is_named_once(place, task):
         f"on {os.uname().nodename}, for {sys.executable} there (nor beside the script)")
 
 
-@pytest.mark.parametrize("there", ["it works", "it is not there", "it does not work"])
+@pytest.mark.parametrize("there", ["it works", "it is not there", "it does not work", "it is too old"])
 def test_hosts_run_our_own_interpreter_where_it_works(place, there):
     """As on a shared disk, where it has what the program needs; else `python3`."""
     place.write("which.py", "import os, sys\nfrom scoop_lite import futures\nif __name__ == '__main__':\n"
@@ -589,7 +599,8 @@ def test_hosts_run_our_own_interpreter_where_it_works(place, there):
     python3.chmod(0o755)
     ours = place.write("it's ours", f'#!/bin/sh\nWHICH=ours exec -a "$0" {sys.executable} "$@"\n'.replace("sh", "bash"))
     ours.chmod(0o755)
-    breaking = {"it works": "cd /", "it is not there": "rm \"$OURS\"", "it does not work": "echo exit 127 >\"$OURS\""}
+    breaking = {"it works": "cd /", "it is not there": "rm \"$OURS\"", "it does not work": "echo exit 127 >\"$OURS\"",
+                "it is too old": "echo '[ \"$2\" != -c ]' >\"$OURS\""}  # as what it is asked would tell
     place.environment["OURS"] = str(ours)
     place.write("bin/ssh", FAKE.format(record=place.record).replace("cd /", f"{breaking[there]}; cd /"))
     words = [str(ours), place.file, "--hosts", "a:2", "which.py"]
