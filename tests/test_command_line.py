@@ -25,6 +25,8 @@ from pathlib import Path
 import pytest
 from conftest import CHECKOUT, MARKER, program
 
+import scoop_lite
+
 #: Prints what a program can know about how it was started.
 MIRROR = """
 import json, os, signal, sys, threading
