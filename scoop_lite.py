@@ -242,7 +242,7 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("POOL", "broker > worker", "facts", "the number of workers changed", ""),
     ("BYE", "worker > broker", "facts", "the origin's script has ended; another worker retires", "STOP"),
     ("STOP", "broker > worker, agent", "", "the job is over", ""),
-    ("INTERRUPT", "broker > agent", "facts", "the user wants the script to end", "BYE"),
+    ("INTERRUPT", "broker > agent", "facts", "a signal for the script, most often to end", "BYE"),
     ("JOIN", "agent > launcher", "facts", "a host is there; how many CPUs it offers", "START"),
     ("START", "broker > agent", "facts", "start these workers", "STARTED"),
     ("STARTED", "agent > broker", "facts", "a worker runs (its link follows as a descriptor)", ""),
@@ -7486,7 +7486,7 @@ class Agent(OutputRelay):
 
     def catch_signals(self) -> None:
         """Note signals and ring, so that they are acted on between two messages."""
-        for number in (*END_SIGNALS, signal.SIGCHLD):
+        for number in (*END_SIGNALS, *NOTICES, signal.SIGCHLD):
             handler = signal.signal(number, self.on_signal)
             self.old_handlers.setdefault(number, handler)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, DOOM))  # which who started us may have blocked
@@ -7510,7 +7510,7 @@ class Agent(OutputRelay):
     def on_signal(self, number: int, frame: Any) -> None:
         """Note a signal (see `catch_signals`); those that end the agent of another host start its grace."""
         self.signals.add(number)
-        if not self.local and number != signal.SIGCHLD and number != signal.SIGINT:  # a scheduler ends its job
+        if not self.local and number in END_SIGNALS and number != signal.SIGINT:  # a scheduler ends its job
             self.stop_s = min(self.stop_s, now() + 3)
 
     def obey(self, frames: Frames) -> None:
@@ -7609,7 +7609,7 @@ class Agent(OutputRelay):
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
         if rank != ORIGIN:
             os.setpgid(0, 0)  # first: from here on the terminal's Ctrl-C does not reach it
-            self.old_handlers[signal.SIGINT] = signal.default_int_handler
+            self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **dict.fromkeys(NOTICES, let_pass)})
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
@@ -7640,7 +7640,8 @@ class Agent(OutputRelay):
         number = read_facts(frames[1], signal=int)["signal"]
         for child in self.children.values() if number not in self.signals else ():
             if child.rank == ORIGIN:
-                os.kill(child.pid, number if catches(child.pid, number) else signal.SIGINT)
+                os.kill(child.pid, number if number in NOTICES or catches(child.pid, number) else signal.SIGINT)
+        self.signals.discard(number)  # the next one counts again
 
     def on_suspend(self, frames: Frames) -> None:
         """Wait for the launcher as long as its end of the link is open; with its next byte, judging begins anew."""
@@ -7770,17 +7771,23 @@ def obey(life: Any) -> None:
         if _state["runtime"] is None:
             os._exit(128 + number)  # no script has begun
         if number not in _state["runtime"].signals:
-            signal_self(number if callable(signal.getsignal(number)) else signal.SIGINT)
+            signal_self(number if number in NOTICES or callable(signal.getsignal(number)) else signal.SIGINT)
     os._exit(1)
 
 
 #: They ask a job to end.
 END_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+#: They mean what the script makes of them. Schedulers announce a job's end by them, often to each of its processes.
+NOTICES = [getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
 OUTPUT_WINDOW = 4 << 20  # bytes of workers' output that may wait for the user's terminal
 BACKLOG = 4 << 20  # bytes that may wait for a slow link before those who would send more have to wait
 FORK_BATCH = 16  # workers forked before any of them is taken care of: less copies more memory, more has these wait
 IDLE_S = 3600.0  # that an agent may wait for something to happen: of less, an idle pool uses CPU
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
+
+
+def let_pass(number: int, frame: Any) -> None:
+    """Let a signal pass that is the script's. To ignore it would be inherited by the programs that tasks start."""
 
 
 def catches(pid: int, number: int) -> bool:
@@ -8058,8 +8065,9 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 # up:   whatever a login shell prints, "scoop_lite agent:", 256 bytes 00…FF.  Then both ways: ZMTP.
 
 #: Name: command that reaches a host. All but srun hand one word to a shell over there, as ssh does.
+#: We open no port: so neither shall ssh, whatever the user's configuration has it forward.
 STARTERS = {
-    "ssh": "ssh -T -o BatchMode=yes -o ConnectTimeout=8 -- {host}",
+    "ssh": "ssh -T -o BatchMode=yes -o ConnectTimeout=8 -o ClearAllForwardings=yes -- {host}",
     "rsh": "rsh {host}",
     "srun": "srun --nodelist={host} --nodes=1 --ntasks=1 --overlap --unbuffered --cpu-bind=none --mpi=none",
     "qrsh": "qrsh -inherit {host}",
@@ -8623,7 +8631,7 @@ class Launcher(Links):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.join_s = self.kill_s = math.inf  # when to stop waiting for hosts; for the script to end by itself
-        self.old_handlers: Dict[int, Any] = {}  # of signals, as they were before ours
+        self.old_handlers = {number: signal.getsignal(number) for number in (*END_SIGNALS, *NOTICES)}
         self.again: Dict[Site, float] = {}  # hosts that were too busy to let us in, and when to try again
         self.view = View(self)
 
@@ -8684,8 +8692,7 @@ class Launcher(Links):
         self.joining.add(site)
         self.selector.register(site.link.fileno(), selectors.EVENT_READ, functools.partial(self.read_start, site))
         if site.process.stderr is not None:
-            read_words = functools.partial(self.read_words, site)
-            self.selector.register(site.process.stderr, selectors.EVENT_READ, read_words)
+            self.selector.register(site.process.stderr, selectors.EVENT_READ, functools.partial(self.read_words, site))
 
     def read_start(self, site: Site) -> None:
         """Take in what a host says before its agent does; from the marker on, it is a link like any other."""
@@ -8742,9 +8749,8 @@ class Launcher(Links):
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
-        self.old_handlers = {number: signal.getsignal(number) for number in END_SIGNALS}
         for number, handler in self.old_handlers.items():
-            if handler is not signal.SIG_IGN:
+            if handler is not signal.SIG_IGN or number in NOTICES:
                 signal.signal(number, self.on_signal)
         self.start_hosts()
         signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
@@ -8805,16 +8811,18 @@ class Launcher(Links):
 
     def on_signal(self, number: int, frame: Any) -> None:
         """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
-        if self.signalled is not None:
-            self.kill_s = now()
-            return
-        self.signalled = number
         origin = self.broker.members.get(ORIGIN)
-        if origin is None or not origin.up:  # no script has begun: there is nothing to end in good order
-            self.kill_s = now() + (self.config.backend == "loopback")  # by that way, it may have begun unheard
-        elif number != signal.SIGINT:
-            self.kill_s = now() + 4
-        for host in self.agents:
+        begun = origin is not None and origin.up
+        if number not in NOTICES:  # these are passed on, and that is all; before a script has begun, not even that
+            if self.signalled is not None:
+                self.kill_s = now()
+                return
+            self.signalled = number
+            if not begun:  # there is nothing to end in good order, though with loopback it may have begun unheard
+                self.kill_s = now() + (self.config.backend == "loopback")
+            elif number != signal.SIGINT:
+                self.kill_s = now() + 4
+        for host in self.agents if begun or number not in NOTICES else ():
             self.broker.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
 
     def catch_suspend(self) -> None:

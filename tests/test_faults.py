@@ -767,6 +767,56 @@ def test_a_signal_to_the_launcher_or_its_group_ends_everything(run, names, phase
             assert len(job.ledger("finally")) == 1, "%s: %s" % (where, job)
 
 
+NOTICED = """
+    def slow(i):
+        note("run", i)
+        time.sleep(0.05)
+        return i
+
+    if __name__ == "__main__":
+        if {catches}:
+            for number in (signal.SIGUSR1, signal.SIGUSR2):
+                signal.signal(number, lambda number, frame: note("noticed", number))
+        reach("handlers")
+        print(sum(futures.map(slow, range(120))))
+"""
+
+
+def notify(job, where, number):
+    """Send a signal as users, shells or schedulers do: to the launcher, to its group, to each process of the job."""
+    if where == "group":
+        os.killpg(job.launcher, number)
+    else:
+        others = [p.pid for p in job.processes()] if where == "all" else []
+        for pid in [*others, job.launcher]:
+            processes.send(pid, number)
+
+
+@pytest.mark.parametrize("where", ["process", "group", "all"])
+def test_what_a_scheduler_announces_by_a_signal_reaches_the_script_once_and_harms_nobody(run, where):
+    job = run(NOTICED.format(catches=True), "-n", "3")
+    job.reached("handlers")
+    job.noted("run", 3)
+    workers = job.workers()
+    for n, number in enumerate([signal.SIGUSR1, signal.SIGUSR2, signal.SIGUSR1], 1):
+        notify(job, where, number)
+        assert job.noted("noticed", n)[-1].key == str(int(number))
+        time.sleep(0.3)  # of two such signals in one moment, one may be lost or be noticed twice
+    assert job.workers() == workers
+    job.right(sum(range(120)))
+    assert len(job.ledger("noticed")) == 3 and set(job.runs().values()) == {1}, str(job)
+    job.clean()
+
+
+def test_a_signal_that_the_script_does_not_catch_kills_it_as_it_would_without_us(run):
+    job = run(NOTICED.format(catches=False), "-n", "3")
+    job.reached("handlers")
+    job.noted("run", 3)
+    notify(job, "process", signal.SIGUSR1)
+    assert job.finish(10).shell_status == 128 + signal.SIGUSR1, str(job)
+    job.clean()
+
+
 POLLED = """
     def hang():
         note("run")

@@ -6,12 +6,14 @@ What holds when hosts fail is in test_faults_hosts.py; what users and schedulers
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -122,7 +124,7 @@ def test_dry_run_starts_nothing(place):
     assert done.returncode == 0 and not place.record.exists()
     assert "a: 2 workers, the origin among them" in done.err and "user@b: " in done.err
     commands = done.out.splitlines()
-    begin = "ssh -p 2222 -J 'the gate' -T -o BatchMode=yes -o ConnectTimeout=8 -- "
+    begin = "ssh -p 2222 -J 'the gate' -T -o BatchMode=yes -o ConnectTimeout=8 -o ClearAllForwardings=yes -- "
     assert [command.startswith(begin + host) for command, host in zip(commands, ("a ", "user@b "))] == [True, True]
 
 
@@ -231,6 +233,16 @@ def test_an_interrupt_reaches_a_far_origin(place):
     out, err = process.communicate(timeout=10)
     assert (process.returncode, out) == (130, "cleaned up\n")
     assert "KeyboardInterrupt" in err
+
+
+def test_an_announcement_reaches_a_far_origin(place):
+    place.write("wait.py", "import signal, time\nsignal.signal(signal.SIGUSR1, lambda *_: print('told', flush=True))\n"
+                           "print('waiting', flush=True)\ntime.sleep(2)\nprint('done')\n")
+    process = place.start("--hosts", "a:1", "b:2", "wait.py")
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGUSR1)
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (0, "told\ndone\n", "")
 
 
 def state(pid):
@@ -810,6 +822,21 @@ def test_spaces_and_quotes_in_paths(shipped, nodes):
     for name in ("program.py", "helper.py", "package"):
         shutil.move(str(shipped.path / name), str(odd))
     assert shipped.right(*nodes, odd / "program.py") == ALL_THREE
+
+
+@pytest.mark.root
+def test_no_port_is_opened_that_the_users_configuration_of_ssh_would_forward(real, nodes):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = real.path / "ssh_config"
+    forward = f"LocalForward 127.0.0.1:{port} localhost:9\n"
+    config.write_text(f"Host *\n{forward}Include {STATE}/ssh_config\n")
+    real.write("connect.py", f"import socket\nprint(socket.socket().connect_ex(('127.0.0.1', {port})))\n")
+    told = subprocess.run(["ssh", "-G", "-F", config, "node1"], stdout=subprocess.PIPE, check=True, text=True)
+    assert f"localforward [127.0.0.1]:{port} " in told.stdout
+    options = ["--ssh-executable", f"ssh -F {config}", "--hosts", "localhost:1", "node1:1", "node2:1"]
+    assert real.right(*options, "connect.py") == f"{errno.ECONNREFUSED}\n"
 
 
 @pytest.mark.root

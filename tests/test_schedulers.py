@@ -45,6 +45,23 @@ if __name__ == "__main__":
     print("begun", flush=True)
     list(futures.map(sleep, range(100)))
 """
+#: Says when it is told that its end comes, as by `sbatch --signal=USR1@60`; then ends as soon as it may.
+TOLD = """\
+import os, signal, time
+from scoop_lite import futures
+
+def sleep(i):
+    time.sleep(0.1)
+    return i
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, lambda number, frame: print("told", flush=True))
+    print("begun", flush=True)
+    done = []
+    while not os.path.exists("enough"):
+        done += futures.map(sleep, range(20))
+    print("right" if done == list(range(20)) * (len(done) // 20) else "wrong", flush=True)
+"""
 
 
 def script(name, *words, check=True, limit_s=60, **how):
@@ -175,6 +192,23 @@ def test_scancel_leaves_nothing(slurm, place):
     assert processes_of(place)
     run(["scancel", job], slurm, place)
     wait_for(lambda: not processes_of(place), 5)
+
+
+@pytest.mark.parametrize("way", [[], ["--batch"], ["--full"]], ids=["steps", "batch", "full"])
+def test_an_announcement_reaches_the_script_and_costs_no_worker(slurm, place, way):
+    """Slurm tells each process of the job's steps, or the one that the job's script has become, or all of them."""
+    (place / "told.py").write_text(TOLD)
+    words = ["sbatch", "--parsable", "-N3", "-n6", "-o", "out", "--wrap", "exec python3 scoop_lite.py -v told.py"]
+    job = run(words, slurm, place).stdout.strip()
+    wait_for(lambda: "begun" in read(place / "out"), 15)
+    done = run(["scancel", "--signal=USR1", *way, job], slurm, place)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: "told" in read(place / "out"), 10)
+    time.sleep(1)
+    (place / "enough").touch()
+    wait_for(lambda: not processes_of(place), 15)
+    text = read(place / "out")
+    assert "right" in text and " 0 deaths" in text, text
 
 
 def test_exit_status(slurm, place):
