@@ -122,6 +122,8 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
 if _run_as_script:  # one module under one name, whatever the file is called: so that what it defines can be pickled
+    if vars(sys.modules["__main__"]) is not globals():  # cProfile, for one: nobody could import what runs here
+        raise ImportError("no other program can run scoop_lite; write -m cProfile script.py behind it, or see --profile")
     __name__ = "scoop_lite"
     sys.modules[os.path.splitext(os.path.basename(__file__))[0]] = sys.modules["__main__"]
 sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script else __name__])
@@ -6218,7 +6220,7 @@ class Client(Neighbourhood):
 
     def __init__(self, owner: Executor, options: Sequence[str], n: int, max_tasks: int) -> None:
         program = program_facts()
-        sys.modules.setdefault("__mp_main__", sys.modules["__main__"])  # as workers name what they import of it
+        sys.modules["__mp_main__"] = sys.modules["__main__"]  # as workers name what they import of it
         config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
         words = [*compiled_command(), "-n", str(n), *options, "--serve"]
         sock = self.start_launcher(words, program)

@@ -873,6 +873,19 @@ def test_an_origin_that_vanishes_is_a_failure(launch, status):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def test_a_profiler_of_the_launcher_is_told_what_to_write(tmp_path):
+    """It runs a file in a namespace that belongs to no module, so what the script imports would not be this file."""
+    path = tmp_path / "scoop_lite.py"
+    path.write_bytes(Path(scoop_lite.__file__).read_bytes())
+    (tmp_path / "one.py").write_text("from scoop_lite import futures\nprint(list(futures.map(abs, [-1])))\n")
+    words = [sys.executable, "-m", "cProfile", str(path), "-n", "2", "one.py"]
+    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == 1 and "no other program can run scoop_lite; write -m cProfile" in done.stderr
+    words = [sys.executable, str(path), "-n", "2", "-m", "cProfile", "one.py"]
+    done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
+    assert done.returncode == 0 and done.stdout.startswith("[1]\n"), done
+
+
 def test_no_script_gives_the_help_page(launch_once):
     bare = launch_once([], n=None)
     asked = launch_once(["--help"], n=None)

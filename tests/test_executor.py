@@ -1242,3 +1242,45 @@ def note_or_die(ledger, i):
     if i == 20:
         os._exit(1)
     return i
+
+
+#: Runs a program as coverage does: `__main__` is another module from then on, of which multiprocessing has not heard.
+TOOL = """\
+import multiprocessing, sys, types
+
+main = sys.modules["__main__"] = types.ModuleType("__main__")
+main.__file__ = sys.argv[1]
+exec(compile(open(sys.argv[1]).read(), sys.argv[1], "exec"), main.__dict__)
+"""
+UNDER_A_TOOL = """\
+import scoop_lite
+
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+def double(point):
+    return Point(2 * point.x)
+
+if __name__ == "__main__":
+    with scoop_lite.Executor(2) as pool:
+        points = list(pool.map(double, map(Point, range(50))))
+        print({type(point) is Point for point in points}, sum(point.x for point in points))
+"""
+TOOLS = {
+    "like coverage": ["tool.py"],
+    "cProfile": ["-m", "cProfile", "-o", "profile"],
+    "trace": ["-m", "trace", "--count", "-C", "counts"],
+    "pdb": ["-m", "pdb", "-c", "continue", "-c", "quit"],
+    "runpy": ["-c", "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')"],
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_programs_that_a_tool_runs_find_their_classes(tmp_path, tool):
+    (tmp_path / "tool.py").write_text(TOOL)
+    (tmp_path / "program.py").write_text(UNDER_A_TOOL)
+    env = dict(os.environ, PYTHONPATH=os.path.dirname(scoop_lite.__file__))
+    done = subprocess.run([sys.executable, *TOOLS[tool], "program.py"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert "{True} 2450\n" in done.stdout and done.returncode == 0, done
