@@ -123,7 +123,7 @@ __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
 if _run_as_script:  # one module under one name, whatever the file is called: so that what it defines can be pickled
     if vars(sys.modules["__main__"]) is not globals():  # cProfile, for one: nobody could import what runs here
-        raise ImportError("no other program can run scoop_lite; write -m cProfile script.py behind it, or see --profile")
+        raise ImportError("nothing but Python runs scoop_lite; write -m cProfile script.py after it, or use --profile")
     __name__ = "scoop_lite"
     sys.modules[os.path.splitext(os.path.basename(__file__))[0]] = sys.modules["__main__"]
 sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script else __name__])

@@ -880,7 +880,7 @@ def test_a_profiler_of_the_launcher_is_told_what_to_write(tmp_path):
     (tmp_path / "one.py").write_text("from scoop_lite import futures\nprint(list(futures.map(abs, [-1])))\n")
     words = [sys.executable, "-m", "cProfile", str(path), "-n", "2", "one.py"]
     done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
-    assert done.returncode == 1 and "no other program can run scoop_lite; write -m cProfile" in done.stderr
+    assert done.returncode == 1 and "nothing but Python runs scoop_lite; write -m cProfile" in done.stderr
     words = [sys.executable, str(path), "-n", "2", "-m", "cProfile", "one.py"]
     done = subprocess.run(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=30)
     assert done.returncode == 0 and done.stdout.startswith("[1]\n"), done
