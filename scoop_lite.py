@@ -9803,6 +9803,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         sys.exit(0)
     if options.tunnel:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
+    tell_copies(config, os.environ)
     raise_file_limit()
     status = Launcher(config).run()
     tell_unread_input(config)
@@ -9813,6 +9814,23 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         flush_output()
         os._exit(status)
     sys.exit(status)
+
+
+#: What a command that starts a program several times tells each of them: which it is, and of how many.
+COPIES = (
+    ("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),
+    ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+    ("mpiexec", "PMI_RANK", "PMI_SIZE"),
+)
+
+
+def tell_copies(config: Config, environ: Mapping[str, str]) -> None:
+    """Tell the user, once, if we were started as programs of MPI are: each copy of us runs the whole script."""
+    for command, rank, size in COPIES if config.serve < 0 and config.verbose >= 0 else ():
+        if environ.get(rank) == "0" and environ.get(size, "0") not in ("0", "1"):
+            what = f"{command} has started {environ[size]} of us, and each runs the whole script on all its workers"
+            print(f"scoop_lite: {what}; leave {command} away, unless you mean that", file=sys.stderr)
+            return
 
 
 def tell_unread_input(config: Config) -> None:

@@ -886,6 +886,20 @@ def test_a_profiler_of_the_launcher_is_told_what_to_write(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("[1]\n"), done
 
 
+COPIES = [("srun", "SLURM_PROCID", "SLURM_STEP_NUM_TASKS"), ("mpirun", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),
+          ("mpiexec", "PMI_RANK", "PMI_SIZE")]
+
+
+@pytest.mark.parametrize("command, rank, size", COPIES)
+def test_who_starts_a_launcher_as_programs_of_mpi_are_hears_of_it_once(launch_once, command, rank, size):
+    told = launch_once(["-c", "pass"], env={rank: "0", size: "8"})
+    assert told.returncode == 0 and told.stderr.startswith(f"scoop_lite: {command} has started 8 of us"), told
+    assert len(told.stderr.splitlines()) == 1
+    for env in ({rank: "3", size: "8"}, {rank: "0", size: "1"}, {rank: "0"}):
+        assert launch_once(["-c", "pass"], env=env).stderr == ""
+    assert launch_once(["-q", "-c", "pass"], env={rank: "0", size: "8"}).stderr == ""
+
+
 def test_no_script_gives_the_help_page(launch_once):
     bare = launch_once([], n=None)
     asked = launch_once(["--help"], n=None)

@@ -211,6 +211,17 @@ def test_an_announcement_reaches_the_script_and_costs_no_worker(slurm, place, wa
     assert "right" in text and " 0 deaths" in text, text
 
 
+def test_who_starts_several_launchers_by_srun_hears_of_it_once(slurm, place):
+    (place / "rank.py").write_text("print('script')\n")
+    done = run(["salloc", "-N2", "-n4", "srun", "python3", "scoop_lite.py", "--hosts", "localhost:1", "rank.py"],
+               slurm, place)
+    assert (done.returncode, done.stdout) == (0, "script\n" * 4)
+    assert done.stderr.count("scoop_lite: srun has started 4 of us, and each runs the whole script") == 1, done.stderr
+    done = run(["salloc", "-N2", "-n4", "srun", "-n1", "python3", "scoop_lite.py", "--hosts", "localhost:1", "rank.py"],
+               slurm, place)
+    assert (done.returncode, done.stdout) == (0, "script\n") and "scoop_lite:" not in done.stderr, done.stderr
+
+
 def test_exit_status(slurm, place):
     (place / "seven.py").write_text("import sys\nsys.exit(7)\n")
     done = run(["salloc", "-N2", "-n2", "python3", "scoop_lite.py", "seven.py"], slurm, place)
