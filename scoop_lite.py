@@ -5446,7 +5446,8 @@ def submit(func: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
 
     Args:
         func: a function, method, class, partial or callable object; lambdas and closures travel by value.
-        args, kwargs: its arguments. They are read when the task starts or travels: don't change them meanwhile.
+        args, kwargs: its arguments. They are read when the task starts or travels: don't change them meanwhile. A task
+            that runs where it was made gets these very objects, so it should not change them either.
 
     Returns:
         A Future.

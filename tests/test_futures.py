@@ -2053,6 +2053,47 @@ def test_map_as_completed_hands_over_exceptions(facts):
     assert set(got[0]) <= {2, 3, 4} and got[1] == []
 
 
+@pytest.mark.parametrize("check", [False, True])
+def test_arguments_are_copied_when_they_travel_or_by_check(launch_once, check):
+    facts = facts_with(launch_once, """
+    def grow(items):
+        items.append("by the task")
+        return items
+
+    def main():
+        items = []
+        grown = futures.submit(grow, items).result()
+        mapped = []
+        grown_by_map, = futures.map(grow, [mapped])
+        changed = []
+        future = futures.submit(len, changed)
+        changed.append("between submit and start")
+        return items, grown is items, mapped, grown_by_map is mapped, future.result()
+    """, n=1, options=["--check"] * check)
+    copied = [[], False, [], False, 0]
+    assert facts == (copied if check else [["by the task"], True, ["by the task"], True, 1])
+
+
+def test_a_breakpoint_in_a_task(launch_once):
+    body = """
+    def stop(i):
+        time.sleep(0.02)
+        if i == 3:
+            breakpoint()
+        return i
+
+    def main():
+        return list(futures.map(stop, range(6)))
+    """
+    alone = launch_once(program(body), n=1, stdin=b"p i * 11\ncontinue\n")
+    assert alone.returncode == 0 and "(Pdb) 33\n(Pdb) [0, 1, 2, 3, 4, 5]" in alone.stdout, alone
+    others = launch_once(program(body.replace("list(futures.map(stop, range(6)))", "outcome(lambda: each(stop))") + """
+    def each(function):
+        return futures.run_on_all(function, 3)
+    """), n=2, stdin=b"continue\n")
+    assert others.returncode == 0 and "BdbQuit" in others.stdout.splitlines()[-1], others
+
+
 def test_check_sends_all_through_pickle(launch_once):
     """Even what is run where it was made: so it is a copy, and what cannot travel is named by its path."""
     got = facts_with(launch_once, """
