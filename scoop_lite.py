@@ -9649,6 +9649,8 @@ def configure(options: argparse.Namespace) -> Config:
 def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any, str]]:
     """Yield what cannot work with these options, hosts and packages, or on this platform: (is it so, a sentence)."""
     n, first = max(1, len(hosts)), hosts[0].name if hosts else "localhost"
+    kind = sys.implementation.name
+    yield kind != "cpython", f"this Python is {kind}: workers need CPython, whose garbage collector and code they know"
     yield o.hosts and o.hostfile, "give --hosts or --hostfile, not both"
     yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
     beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"

@@ -900,6 +900,19 @@ def test_who_starts_a_launcher_as_programs_of_mpi_are_hears_of_it_once(launch_on
     assert launch_once(["-q", "-c", "pass"], env={rank: "0", size: "8"}).stderr == ""
 
 
+def test_another_kind_of_python_is_refused_in_a_sentence(tmp_path):
+    """PyPy, if it is here; else one that only says so, and through an Executor, too."""
+    (tmp_path / "scoop_lite.py").write_bytes(Path(scoop_lite.__file__).read_bytes())
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.implementation.name = 'other'\n")
+    found = shutil.which("pypy3")
+    launch = ["scoop_lite.py", "-n", "2", "-c", "pass"]
+    pool = ["-c", "import scoop_lite\nscoop_lite.Executor(2).submit(abs, 1).result()"]
+    for words in [[sys.executable, *launch], [sys.executable, *pool]] + ([[found, *launch]] if found else []):
+        env = dict(os.environ, PYTHONPATH=str(tmp_path))
+        done = subprocess.run(words, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, timeout=30)
+        assert done.returncode != 0 and "other: workers need CPython" in done.stderr, done.stderr
+
+
 def test_no_script_gives_the_help_page(launch_once):
     bare = launch_once([], n=None)
     asked = launch_once(["--help"], n=None)
