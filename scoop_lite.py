@@ -1690,6 +1690,11 @@ class Broker(Accounts):
             death = {"rank": member.rank, "incarnation": member.incarnation, "pid": member.pid, "code": 1}
             self.bury(member, dict(death, host=name, how=f"is lost with its host: {why}", cut_off=True))
 
+    def has_begun(self) -> bool:
+        """Tell whether a script runs, as far as we have heard."""
+        origin = self.members.get(ORIGIN)
+        return origin is not None and origin.up
+
     def is_over(self) -> bool:
         """Return True once the script has ended, so that nobody has anything to do any more."""
         return self.said_bye or self.status is not None
@@ -8634,6 +8639,7 @@ class Launcher(Links):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.join_s = self.kill_s = math.inf  # when to stop waiting for hosts; for the script to end by itself
+        self.is_early = False  # a signal came before we had heard of a script; it may have begun unheard
         self.old_handlers = {number: signal.getsignal(number) for number in (*END_SIGNALS, *NOTICES)}
         self.again: Dict[Site, float] = {}  # hosts that were too busy to let us in, and when to try again
         self.view = View(self)
@@ -8814,17 +8820,14 @@ class Launcher(Links):
 
     def on_signal(self, number: int, frame: Any) -> None:
         """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
-        origin = self.broker.members.get(ORIGIN)
-        begun = origin is not None and origin.up
+        begun = self.broker.has_begun()
         if number not in NOTICES:  # these are passed on, and that is all; before a script has begun, not even that
             if self.signalled is not None:
-                self.kill_s = now()
+                self.is_early, self.kill_s = False, now()
                 return
-            self.signalled = number
-            if not begun:  # there is nothing to end in good order, though with loopback it may have begun unheard
-                self.kill_s = now() + (self.config.backend == "loopback")
-            elif number != signal.SIGINT:
-                self.kill_s = now() + 4
+            self.signalled, self.is_early = number, not begun
+            if self.is_early or number != signal.SIGINT:
+                self.kill_s = now() + (1 if self.is_early else 4)
         for host in self.agents if begun or number not in NOTICES else ():
             self.broker.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
 
@@ -8845,7 +8848,10 @@ class Launcher(Links):
         self.catch_suspend()
 
     def kill_all(self) -> None:
-        """End every process of the job, now."""
+        """End every process of the job, now; but a script that had begun unheard when the first signal came may end."""
+        if self.is_early and self.broker.has_begun():
+            self.is_early, self.kill_s = False, math.inf if self.signalled == signal.SIGINT else now() + 3
+            return
         self.kill_s = now() + 2
         for member in self.broker.members.values():
             self.kill_worker(member)

@@ -19,7 +19,7 @@ from conftest import needs_memory_limit
 from faults import processes, system
 from faults.fixtures import *  # noqa: F403
 from faults.fixtures import PACES, limit, root, soak
-from faults.jobs import stop
+from faults.jobs import resume, stop
 from faults.processes import process, processes_of, wait_until
 
 SQUARES = """
@@ -815,6 +815,29 @@ def test_a_signal_that_the_script_does_not_catch_kills_it_as_it_would_without_us
     notify(job, "process", signal.SIGUSR1)
     assert job.finish(10).shell_status == 128 + signal.SIGUSR1, str(job)
     job.clean()
+
+
+def test_a_script_that_has_begun_before_the_launcher_heard_of_it_may_clean_up(run):
+    """On a busy machine, the launcher gets its turn late; then the script's word comes after the signal."""
+    for _ in range(3):
+        job = run("""
+            if __name__ == "__main__":
+                try:
+                    reach("begun")
+                    time.sleep(30)
+                finally:
+                    time.sleep(1.5)
+                    note("finally")
+        """, "-n", "2")
+        wait_until(lambda: [pid for child in processes.children(job.launcher) for pid in processes.children(child)],
+                   5, lambda: "the first worker; %s" % job, 0.0005)
+        stop([job.launcher])
+        job.reached("begun")
+        os.kill(job.launcher, signal.SIGINT)
+        resume([job.launcher])
+        outcome = job.finish(8)
+        job.clean(1)
+        assert outcome.shell_status == 128 + signal.SIGINT and len(job.ledger("finally")) == 1, str(job)
 
 
 POLLED = """

@@ -119,7 +119,7 @@ sys.modules.update(dict.fromkeys(UNIX_MODULES))
 without(os, OS_NAMES)
 without(socket, SOCKET_NAMES)
 without(select, SELECT_NAMES)
-OTHER_SIGNALS = [name for name in dir(signal) if re.fullmatch("SIG[A-Z]+", name) and name not in SIGNALS]
+OTHER_SIGNALS = [name for name in dir(signal) if re.fullmatch("SIG[A-Z0-9]+", name) and name not in SIGNALS]
 without(signal, SIGNAL_NAMES + OTHER_SIGNALS)
 signal.SIGBREAK = 21
 signal.signal, signal.set_wakeup_fd, signal.raise_signal = set_signal, set_wakeup_fd, raise_signal
