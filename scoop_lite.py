@@ -7861,6 +7861,7 @@ ALLOCATIONS = (
     ("LSF", "LSB_MCPU_HOSTS", "pairs"),
     ("LSF", "LSB_DJOB_HOSTFILE", "file"),
     ("LSF", "LSB_HOSTS", "words"),  # last, because LSF leaves it out of big jobs
+    ("OAR", "OAR_NODEFILE", "file"),
 )
 
 
@@ -8080,9 +8081,10 @@ STARTERS = {
     "srun": "srun --nodelist={host} --nodes=1 --ntasks=1 --overlap --unbuffered --cpu-bind=none --mpi=none",
     "qrsh": "qrsh -inherit {host}",
     "blaunch": "blaunch {host}",
+    "oarsh": "oarsh {host}",
 }
 #: The starters that processes must come from to belong to a scheduler's job, and so to be counted and ended with it.
-SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch"}
+SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch", "OAR": "oarsh"}
 JOIN_S = 10.0  # for a host to answer, or its agent to come through, since the last one did: they may share processors
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at once

@@ -382,6 +382,7 @@ JOBS = [
     ("LSF", {"LSB_DJOB_HOSTFILE": "/lsf/hosts", "LSB_HOSTS": "h1 h1 h2"}, "h1:2 h2:1"),
     ("LSF", {"LSB_HOSTS": "h1 h2 h1"}, "h1:2 h2:1"),
     ("LSF", {"LSB_HOSTS": "h1"}, "h1:1"),
+    ("OAR", {"OAR_NODEFILE": "/pbs/nodes", "OAR_JOB_ID": "17"}, "node1:2 node2:2"),
 ]
 
 

@@ -402,6 +402,7 @@ def test_hashes_are_others_in_each_run_and_their_seed_is_not_left_to_programs(pl
 SUBMITTED = {
     "pbs.sh": {"PBS_NODEFILE": "nodes", "PBS_O_WORKDIR": ".", "PBS_JOBID": "17.server", "PBS_ENVIRONMENT": "PBS_BATCH"},
     "lsf.sh": {"LSB_MCPU_HOSTS": "a 2 b 2 c 2 ", "LSB_JOBID": "17", "LSB_HOSTS": "a a b b c c"},
+    "oar.sh": {"OAR_NODEFILE": "nodes", "OAR_JOB_ID": "17"},
 }
 
 
@@ -410,10 +411,13 @@ def test_submit_scripts_of_schedulers_that_cannot_be_here(place, script):
     """In an environment as their documentation describes it, with a stand-in for what starts processes elsewhere."""
     shutil.copy(place.file, str(place.path / "scoop_lite.py"))
     shutil.copytree(str(CHECKOUT / "examples"), str(place.path / "examples"))
-    place.write("bin/blaunch", '#!/bin/sh\nexport HOST="$1"\nshift\ncd /\nexec /bin/sh -c "$*"\n').chmod(0o755)
+    for starter in ("blaunch", "oarsh"):
+        command = f'[ $STARTER = {starter} ] || exit\nexport HOST="$1"\nshift\ncd /\nexec /bin/sh -c "$*"\n'
+        place.write(f"bin/{starter}", "#!/bin/sh\n" + command).chmod(0o755)
     place.write("nodes", "a\na\nb\nb\nc\nc\n")
+    own = {"STARTER": {"pbs.sh": "ssh", "lsf.sh": "blaunch", "oar.sh": "oarsh"}[script]}
     with open(place.path / "examples" / "submit" / script, "rb") as file:
-        done = subprocess.run(["/bin/sh"], cwd=place.path, env={**place.environment, **SUBMITTED[script]}, stdin=file,
+        done = subprocess.run(["/bin/sh"], cwd=place.path, env={**place.environment, **SUBMITTED[script], **own}, stdin=file,
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, text=True)
     assert (done.returncode, done.stdout[:30]) == (0, "1280000 darts: pi is about 3.1"), done.stderr
     for host in "abc":
