@@ -415,10 +415,11 @@ def test_submit_scripts_of_schedulers_that_cannot_be_here(place, script):
         command = f'[ $STARTER = {starter} ] || exit\nexport HOST="$1"\nshift\ncd /\nexec /bin/sh -c "$*"\n'
         place.write(f"bin/{starter}", "#!/bin/sh\n" + command).chmod(0o755)
     place.write("nodes", "a\na\nb\nb\nc\nc\n")
-    own = {"STARTER": {"pbs.sh": "ssh", "lsf.sh": "blaunch", "oar.sh": "oarsh"}[script]}
+    starter = {"pbs.sh": "ssh", "lsf.sh": "blaunch", "oar.sh": "oarsh"}[script]
+    env = {**place.environment, **SUBMITTED[script], "STARTER": starter}
     with open(place.path / "examples" / "submit" / script, "rb") as file:
-        done = subprocess.run(["/bin/sh"], cwd=place.path, env={**place.environment, **SUBMITTED[script], **own}, stdin=file,
-                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, text=True)
+        done = subprocess.run(["/bin/sh"], cwd=place.path, env=env, stdin=file, stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, timeout=60, text=True)
     assert (done.returncode, done.stdout[:30]) == (0, "1280000 darts: pi is about 3.1"), done.stderr
     for host in "abc":
         assert f"{host}: 2 workers" in done.stderr and f"{host} is there: " in done.stderr
