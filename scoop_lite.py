@@ -7495,8 +7495,7 @@ class Agent(OutputRelay):
     def catch_signals(self) -> None:
         """Note signals and ring, so that they are acted on between two messages."""
         for number in (*END_SIGNALS, *NOTICES, signal.SIGCHLD):
-            handler = signal.signal(number, self.on_signal)
-            self.old_handlers.setdefault(number, handler)
+            self.old_handlers.setdefault(number, signal.signal(number, self.on_signal))
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGCHLD, DOOM))  # which who started us may have blocked
         signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
 
@@ -7554,8 +7553,7 @@ class Agent(OutputRelay):
     def hold(self, fds: Iterable[int]) -> None:
         """Note descriptors that workers to come have to close.
 
-        They do that by ranges, without a look at what they belong to, which would copy the memory that holds it: else
-        the last of a thousand workers needs 3 ms for it.
+        They do that by ranges, not by what they belong to, as that would copy memory: 3 ms for the last of a thousand.
         """
         for fd in fds:
             self.held.extend(bytes(max(0, fd + 1 - len(self.held))))
@@ -7571,7 +7569,7 @@ class Agent(OutputRelay):
             straight = socket.socketpair() if self.config.is_straight else ()
             for _ in range(1 if rank == ORIGIN and self.local else 3):
                 ends.append(os.pipe())
-            pid = os.fork()
+            pid = fork_deaf()
         except OSError as error:
             self.link.send(not_started(rank, incarnation, error, itertools.chain(*ends)))
             return None
@@ -7587,6 +7585,7 @@ class Agent(OutputRelay):
             link, own = StreamLink(theirs), straight_link(straight[1]) if straight else None
             invitation = order.get("invitations", {}).get(str(rank))
             sys.exit(work(self.prepared, self.config, rank, incarnation, link, invitation, own))
+        self.signals = set() if rank == ORIGIN else self.signals  # of what came during the fork, it knows nothing
         child = Child(rank, incarnation, pid, life_in, None)
         child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
         fds = [sock.detach() for sock in (ours, *straight[:1])]
@@ -7621,6 +7620,7 @@ class Agent(OutputRelay):
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)  # see `fork_deaf`
         if rank == ORIGIN or not hasattr(self.selector, "fileno"):  # `select` and `poll` have no descriptor
             self.selector.close()  # properly: at the origin's end its deletion would close what has its number then
         else:
@@ -7796,6 +7796,18 @@ STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 
 def let_pass(number: int, frame: Any) -> None:
     """Let a signal pass that is the script's. To ignore it would be inherited by the programs that tasks start."""
+
+
+def fork_deaf() -> int:
+    """Fork with END_SIGNALS blocked until the child has handlers and unblocks them: it would lose what came earlier."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, END_SIGNALS)
+    pid = -1
+    try:
+        pid = os.fork()
+    finally:
+        if pid != 0:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
+    return pid
 
 
 def catches(pid: int, number: int) -> bool:
@@ -8850,9 +8862,9 @@ class Launcher(Links):
         self.catch_suspend()
 
     def kill_all(self) -> None:
-        """End every process of the job, now; but a script that had begun unheard when the first signal came may end."""
-        if self.is_early and self.broker.has_begun():
-            self.is_early, self.kill_s = False, math.inf if self.signalled == signal.SIGINT else now() + 3
+        """End every process of the job, now; a script that has begun meanwhile gets two seconds."""
+        if self.is_early and self.broker.has_begun():  # it may be ending, or have missed the signal
+            self.is_early, self.kill_s = False, now() + 2
             return
         self.kill_s = now() + 2
         for member in self.broker.members.values():
