@@ -9852,7 +9852,7 @@ def tell_copies(config: Config, environ: Mapping[str, str]) -> None:
     for command, rank, size in COPIES if config.serve < 0 and config.verbose >= 0 else ():
         if environ.get(rank) == "0" and environ.get(size, "0") not in ("0", "1"):
             what = f"{command} has started {environ[size]} of us, and each runs the whole script on all its workers"
-            print(f"scoop_lite: {what}; leave {command} away, unless you mean that", file=sys.stderr)
+            print(f"scoop_lite: {what}; leave out {command}, unless you mean that", file=sys.stderr)
             return
 
 
