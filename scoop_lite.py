@@ -7569,7 +7569,7 @@ class Agent(OutputRelay):
             straight = socket.socketpair() if self.config.is_straight else ()
             for _ in range(1 if rank == ORIGIN and self.local else 3):
                 ends.append(os.pipe())
-            pid = fork_deaf()
+            pid = fork_deaf() if rank == ORIGIN else os.fork()  # a signal to our group is not meant for others
         except OSError as error:
             self.link.send(not_started(rank, incarnation, error, itertools.chain(*ends)))
             return None
@@ -7641,7 +7641,7 @@ class Agent(OutputRelay):
             child.kill()
 
     def on_interrupt(self, frames: Frames) -> None:
-        """Interrupt the origin as the launcher was, unless the whole foreground group was: then it knows.
+        """Signal the origin as the launcher was, unless the whole foreground group was: then it knows.
 
         SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
         """
