@@ -6253,7 +6253,8 @@ class Client(Neighbourhood):
                 door = Door(selector, lambda rank, incarnation, sock: came.append(sock))
                 program["door"] = door.invite(ORIGIN, 1)
             fds = [] if door else [theirs.fileno()]
-            self.process = subprocess.Popen([*words, str(fds[0] if fds else 0)], stdin=subprocess.PIPE, pass_fds=fds,
+            words, environment = [*words, str(fds[0] if fds else 0)], {**os.environ, AS_PYTHON: "1"}
+            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=fds, env=environment,
                                             start_new_session=True, creationflags=NEW_GROUP)  # fmt: skip
             assert self.process.stdin is not None
             with self.process.stdin as stdin:
@@ -6942,7 +6943,7 @@ def set_up_path(config: Config) -> None:
         import multiprocessing.process
 
         multiprocessing.process.current_process().authkey = bytes.fromhex(config.authkey)
-    if config.paths and set(sys.path[1:]) <= set(config.paths):  # else this host has an installation of its own
+    if os.path.dirname(os.__file__) in config.paths:  # else that client has another Python
         sys.path[:] = config.paths
         return
     safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P or -I: then our own directory is not there either
@@ -8150,28 +8151,50 @@ CAUSES = (
 
 def own_command() -> List[str]:
     """Return the words that run this file with this Python and its own options."""
-    if getattr(sys, "frozen", False) or not sys.executable:  # else a frozen program would start itself, over and over
-        raise MisuseError("this program is frozen, or embeds Python: there is no interpreter to start workers with")
     flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, __file__]
+    return [interpreter(), *flags, __file__]
+
+
+def interpreter() -> str:
+    """Return the Python that runs this program; of a program that embeds Python, the one which that belongs to."""
+    if AS_PYTHON in os.environ:
+        raise MisuseError(f"an Executor started this program again, as its workers' interpreter: sys.executable is "
+                          f"{sys.executable!r}. Fix: set sys.executable to a Python interpreter")
+    version = "python%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", "")
+    beside = os.path.join(sys.exec_prefix, *(("python.exe",) if os.name == "nt" else ("bin", version)))
+    for path in () if getattr(sys, "frozen", False) else (sys.executable or "", beside):
+        if "py" in os.path.basename(path).lower() and os.access(path, os.X_OK):
+            return path
+    raise MisuseError(f"this program is frozen, or embeds Python, and so has no interpreter to start workers with: "
+                      f"neither sys.executable, {sys.executable!r}, nor {beside}. Fix: set sys.executable to one")
+
+
+#: In the environment of what an Executor starts as an interpreter: if that is its own program, it starts no other.
+AS_PYTHON = "SCOOP_LITE_AS_PYTHON"
 
 
 def compiled_command() -> List[str]:
     """Return words that do the same by the .pyc file that importing this one has left: to compile it takes 0.1 s."""
     *python, path = own_command()
-    return [*python, *([] if path.endswith(".pyc") else ["-c", COMPILED]), os.path.abspath(path)]
+    whole = path.endswith(".pyc") and os.path.isfile(path)
+    return [*python, *([] if whole else ["-c", COMPILED]), os.path.abspath(path)]
 
 
-#: Runs a script as `python` would, but for that.
+#: Runs a script as `python` would, but for that; also one in a zip file.
 COMPILED = """import os,sys
 p=__file__=sys.argv[0]=sys.argv.pop(1)
-if sys.path[0]=="": sys.path[0]=os.path.dirname(p)
-import importlib.machinery as m
-exec(m.SourceFileLoader("__main__",p).get_code("__main__"))"""
+d,n=os.path.split(os.path.splitext(p)[0])
+if sys.path[0]=="": sys.path[0]=d
+import importlib.machinery as m,zipimport as z
+exec((m.SourceFileLoader(n,p) if os.path.isfile(p) else z.zipimporter(d)).get_code(n))"""
 
 
 def own_source() -> bytes:
-    """Return what this file holds."""
+    """Return what this file holds, which may lie in a zip file."""
+    if not os.path.isfile(__file__):
+        import zipimport
+
+        return zipimport.zipimporter(os.path.dirname(__file__)).get_data(__file__)
     with open(__file__, "rb") as file:
         return file.read()
 
@@ -8332,7 +8355,8 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
     order = json.loads(header)
     config = Config(**order["config"])
-    config = config.replace(ship=config.ship and not order["here"])
+    alike = set(sys.path[1:]) <= set(config.paths)  # else this host, or Python, has an installation of its own
+    config = config.replace(ship=config.ship and not order["here"], paths=config.paths if alike else ())
     adopt_environment(order["environment"], config.env)
     try:
         os.chdir(config.directory)
@@ -9659,6 +9683,7 @@ def configure(options: argparse.Namespace) -> Config:
     )  # fmt: skip
     if options.serve < 0:
         return config
+    os.environ.pop(AS_PYTHON, None)
     words = sys.stdin.read()
     if not words:  # an interrupt came before our Executor could say anything
         sys.exit(1)

@@ -655,7 +655,7 @@ SHORT_OF_MEMORY = """
     """
 
 
-@pytest.mark.parametrize("program", ["sys.frozen = True", "sys.executable = ''"])
+@pytest.mark.parametrize("program", ["sys.frozen = True", "sys.executable, sys.exec_prefix = '', '/nowhere'"])
 def test_a_frozen_program_does_not_start_itself_over_and_over(program):
     status, out, err = run("""
         import sys, scoop_lite
@@ -666,6 +666,86 @@ def test_a_frozen_program_does_not_start_itself_over_and_over(program):
             print(error)
     """ % program, launch=False)
     assert (status, err) == (0, "") and "frozen" in out, (out, err)
+
+
+@pytest.mark.parametrize("executable", ["", "/bin/sh", "/nowhere/python3"], ids=["unknown", "other", "missing"])
+def test_a_program_that_embeds_python_uses_the_interpreter_that_this_belongs_to(executable):
+    status, out, err = run("""
+        import sys, scoop_lite
+        sys.executable = %r
+        if __name__ == "__main__":
+            with scoop_lite.Executor(2) as pool:
+                print(*pool.map(abs, [-1, -2]))
+    """ % executable, launch=False)
+    assert (status, out, err) == (0, "1 2\n", "")
+
+
+def test_a_program_that_passes_for_an_interpreter_starts_itself_once_at_most(tmp_path):
+    program, app = tmp_path / "program.py", tmp_path / "pyapp"
+    program.write_text(f"import sys; sys.executable = {str(app)!r}; print('started', flush=True)\n"
+                       f"sys.path.insert(0, {os.path.dirname(scoop_lite.__file__)!r}); import scoop_lite\n"
+                       "scoop_lite.Executor(2).submit(abs, -1).result()")
+    app.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
+    app.chmod(0o755)
+    done = subprocess.run([str(app)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          timeout=60)  # fmt: skip
+    assert done.returncode == 1 and done.stdout == "started\n" * 2, done
+    assert f"sys.executable is {str(app)!r}. Fix: set sys.executable" in done.stderr, done.stderr
+
+
+ZIPPED = """
+import sys
+import helper
+from vendor.scoop_lite import Executor
+
+def outer(x):
+    return helper.twice(x) + 1
+
+if __name__ == "__main__":
+    with Executor(2, {options}) as pool:
+        print(*pool.map(outer, [1, 2]), *pool.map(helper.twice, [3]), *pool.map(lambda x: -x, [4]))
+"""
+
+
+@pytest.mark.parametrize("compiled", [False, True], ids=["source", "compiled"])
+@pytest.mark.parametrize("options", ["", "backend='loopback'"], ids=["own", "loopback"])
+def test_a_zip_file_may_hold_the_program_and_scoop_lite(tmp_path, compiled, options):
+    app = tmp_path / "app"
+    (app / "vendor").mkdir(parents=True)
+    (app / "__main__.py").write_text(ZIPPED.format(options=options))
+    (app / "helper.py").write_text("def twice(x):\n    return 2 * x\n")
+    (app / "vendor" / "__init__.py").write_text("")
+    vendored = app / "vendor" / "scoop_lite.py"
+    shutil.copy(scoop_lite.__file__, vendored)
+    if compiled:
+        py_compile.compile(str(vendored), str(vendored) + "c")
+        vendored.unlink()
+    zipped = shutil.make_archive(str(tmp_path / "app"), "zip", app)
+    done = subprocess.run([sys.executable, zipped], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3 5 6 -4\n", "")
+
+
+def test_a_program_that_has_changed_sys_path_finds_its_modules_in_workers(tmp_path):
+    """As programs packed by pex do: without what this Python has installed, with what they bring."""
+    (tmp_path / "app.py").write_text("""
+import helper
+from scoop_lite import Executor
+
+def outer(x):
+    return helper.twice(x) + 1
+
+if __name__ == "__main__":
+    with Executor(2) as pool:
+        print(*pool.map(outer, [1, 2]))
+""")
+    (tmp_path / "helper.py").write_text("def twice(x):\n    return 2 * x\n")
+    status, out, err = run(f"""
+        import runpy, sys
+        sys.path[:] = [{str(tmp_path)!r}, *(p for p in sys.path if "-packages" not in p)]
+        runpy.run_module("app", run_name="__main__", alter_sys=True)
+    """, launch=False)
+    assert (status, out, err) == (0, "3 5\n", "")
 
 
 @needs_memory_limit
