@@ -6764,7 +6764,7 @@ class Config:
     """What the command line decided; made once, passed down, never changed. Plain values only: it travels as JSON."""
 
     n: int = 1  # workers, the origin included
-    kind: str = "script"  # of program: script, archive (or directory), module, code, prompt
+    kind: str = "script"  # of program: script, archive (or directory), module, code, stdin, prompt
     program: str = ""
     args: Tuple[str, ...] = ()
     backend: str = "own"
@@ -6904,13 +6904,19 @@ def compile_script(loader: Any, path: str) -> types.CodeType:
     return code
 
 
+#: Kinds of programs that no worker can import, so that all of them travels by value; and what tracebacks call them.
+NAMELESS = {"code": "<string>", "prompt": "<string>", "stdin": "<stdin>"}
+
+
 def run_program(config: Config, module: types.ModuleType) -> None:
     """Run the user's program in a module, as `python` would."""
     namespace = module.__dict__
     namespace.setdefault("__builtins__", __builtins__)
-    if config.kind in ("code", "prompt"):
+    if config.kind in NAMELESS:
         namespace["__loader__"] = importlib.machinery.BuiltinImporter
-        code = compile(config.program, "<string>", "exec", dont_inherit=True)  # as there
+        code = compile(config.program, NAMELESS[config.kind], "exec", dont_inherit=True)
+        if config.kind == "stdin":
+            namespace["__file__"] = "<stdin>"  # as there
     elif config.kind in ("module", "archive"):
         import runpy
 
@@ -6938,7 +6944,8 @@ def run_program(config: Config, module: types.ModuleType) -> None:
 
 def set_up_path(config: Config) -> None:
     """Set `sys.argv` and `sys.path` as `python` would for this program."""
-    sys.argv = [{"module": "-m", "code": "-c", "prompt": ""}.get(config.kind, config.program), *config.args]
+    named = {"module": "-m", "code": "-c", "stdin": "-", "prompt": ""}
+    sys.argv = [named.get(config.kind, config.program), *config.args]
     if config.authkey:
         import multiprocessing.process
 
@@ -6948,7 +6955,7 @@ def set_up_path(config: Config) -> None:
         return
     safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P or -I: then our own directory is not there either
     if config.kind == "archive" or not safe:
-        sys.path[: not safe] = ["" if config.kind in ("code", "prompt") else config.root]
+        sys.path[: not safe] = ["" if config.kind in NAMELESS else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 
 
@@ -7152,7 +7159,7 @@ def enter_pool(
     _state["runtime"] = found
     found.connect(config, rank, incarnation, link, straight)
     found.pipe = pipe
-    if config.kind in ("code", "prompt"):
+    if config.kind in NAMELESS:
         found.scheduler.by_value = ALL_NAMES
     set_up_path(config)
     alias_scoop()
@@ -9528,7 +9535,7 @@ def option(*names: str, **about: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
 # Every option there is, by group, as --help shows them. A value whose `dest` is a field of Config goes there as it is.
 OPTIONS = {
     "the program": [
-        option("script", nargs="?", help="the program, run as `python script.py args…` would"),
+        option("script", nargs="?", help="the program, run as `python script.py args…` would; - reads it from stdin"),
         option("args", nargs=argparse.REMAINDER, help="its arguments"),
         option("-m", dest="module", nargs=argparse.REMAINDER, help="run a module as the program"),
         option("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program"),
@@ -9638,6 +9645,11 @@ def choose_program(options: argparse.Namespace, root: str) -> Dict[str, Any]:
     path = options.script
     if path is None:
         return {"kind": "prompt", "root": root}
+    if path == "-":
+        try:
+            return {"kind": "stdin", "program": importlib.util.decode_source(sys.stdin.buffer.read()), "root": root}
+        except (AttributeError, OSError, SyntaxError, UnicodeError) as error:  # AttributeError: it is closed
+            raise MisuseError(f"can't read a program from standard input: {error}") from error
     spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
     if spec is not None and spec.loader is not None:  # a directory or a zip file, run by the `__main__` in it
         return {"kind": "archive", "program": path, "root": os.path.join(root, path)}
@@ -9758,8 +9770,8 @@ def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
         bundle = re.match("-[ivq]*([cmn])(.*)", words[i], re.DOTALL)  # -qn 4, -im module, -n4
         name, attached = ("-" + bundle[1], bundle[2]) if bundle else (words[i], "")
         after = list(itertools.takewhile(lambda word: word[:1] != "-" and not program(word), words[i + 1 :]))
-        if name in ("--", "-m", "-c") or not name.startswith("-"):
-            end = i + 1 + (name.startswith("-") and not attached)
+        if name in ("-", "--", "-m", "-c") or not name.startswith("-"):
+            end = i + 1 + (name in ("--", "-m", "-c") and not attached)
             return words[:end], words[end:]
         if name in ("--hosts", "--host") and after:
             words[i : i + 1 + len(after)] = ["--hosts=" + ",".join(after)]

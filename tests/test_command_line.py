@@ -231,6 +231,36 @@ def test_code(launch):
     assert outcome.facts == [[5 * i for i in range(50)], 25]
 
 
+def test_a_program_from_standard_input(launch):
+    """As a here-document in a job's script is."""
+    words = ["-", "-n", "x y", "-"]
+    expect_the_same(launch(words, stdin=MIRROR.encode()), launch.plain(words, stdin=MIRROR.encode()))
+    outcome = launch(["-"], stdin=program("""
+        FIVE = 5
+
+        def times(x):
+            time.sleep(0.001)
+            return x * FIVE
+
+        def main():
+            return [list(futures.map(times, range(50))), away(times, 5).result()]
+        """).encode())  # fmt: skip
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    assert outcome.facts == [[5 * i for i in range(50)], 25]
+
+
+@pytest.mark.parametrize("source", [b"print(1\n", b"def f():\n    1 / 0\n\nf()\n"], ids=["syntax", "error"])
+def test_what_is_wrong_with_a_program_from_standard_input(launch_once, source):
+    ours, plain = launch_once(["-"], stdin=source), launch_once.plain(["-"], stdin=source)
+    assert (ours.returncode, ours.stdout, ours.stderr) == (plain.returncode, plain.stdout, plain.stderr)
+
+
+def test_a_program_from_standard_input_that_cannot_be_read(launch_once):
+    one_sentence(launch_once(["-"], stdin=b"print('\xe9')"), "read a program from standard input")
+    words = ["-c", 'exec "$@" <&-', "sh", sys.executable, launch_once.file, "-"]
+    one_sentence(launch_once.run(words, python=["sh"]).finish(), "read a program from standard input")
+
+
 def test_modules_beside_the_script_reach_the_workers(launch, tmp_path):
     (tmp_path / "beside.py").write_text(
         "def where(x):\n    import os, time\n    time.sleep(0.01)\n    return [x, os.getpid()]\n"

@@ -217,6 +217,11 @@ def test_what_is_piped_in_for_a_far_origin_is_said_to_be_unread(place, source):
     assert done.stderr.count("\n") == (source in ("pipe", "file"))
 
 
+def test_a_program_from_standard_input_travels(place):
+    with (place.path / "where.py").open() as file:
+        assert place.right("--hosts", "a:2", "b", "-n", "3", "-", stdin=file) == "a:2 b:1 origin a\n"
+
+
 def test_profiles_of_a_far_origin(place):
     """Each host writes those of its workers, into a directory that it may not have yet."""
     place.write("gone.py", "import shutil; shutil.rmtree('profiles', ignore_errors=True)\n" + WHERE)
