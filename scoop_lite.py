@@ -3815,6 +3815,7 @@ class Mailbox:
         self.scheduler = self.scheduler_class(self.emit, self.later.append, self.lock, config.retries)
         self.scheduler.max_tasks = config.max_tasks
         self.unseen: Deque[BaseException] = collections.deque()  # exceptions of futures dropped without a look
+        self.n_unseen, self.told_unseen_s = 0, -math.inf  # how many were only counted; when one was last told in full
         self.recorder: Optional[Recorder] = None  # what the hooks call
         self.inbox: Deque[Frames] = collections.deque()
         self.ready: Deque[Strand] = collections.deque()  # parked strands that can go on
@@ -3983,11 +3984,21 @@ class Mailbox:
         if self.unseen:
             self.dispatch_unseen()
 
-    def dispatch_unseen(self) -> None:
-        """Log exceptions whose futures were dropped without a look."""
+    def dispatch_unseen(self, final: bool = False) -> None:
+        """Log exceptions whose futures were dropped without a look: one a second in full, the others by their number.
+
+        What makes one of a thousand tasks fail often makes all of them fail.
+        """
         while self.unseen:
             error = self.unseen.popleft()
+            if now() < self.told_unseen_s + 1.0:
+                self.n_unseen += 1
+                continue
+            self.told_unseen_s = now()
             logger.error("a task failed and nobody looked at it", exc_info=(type(error), error, error.__traceback__))
+        if self.n_unseen and (final or now() >= self.told_unseen_s + 1.0):
+            logger.error("%s failed and nobody looked at them", plural(self.n_unseen, "more task"))
+            self.n_unseen = 0
 
     def on_piece(self, frames: Frames) -> None:
         """Keep a piece of a frame, until its message comes (lock held)."""
@@ -5014,7 +5025,7 @@ class Runtime(Calls):
             self.wait_until(lambda: not self.is_busy(), watched=self.resting)
         if self.has_failures:
             gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
-        self.dispatch_unseen()
+        self.dispatch_unseen(final=True)
 
     def poll(self, future: Future) -> None:
         """Look at the link in passing; who asks again and again in vain runs tasks. Other threads do neither."""
@@ -9077,6 +9088,8 @@ class Recorder:
     def tell(self, final: bool = False, idle: bool = False) -> None:
         """Send numbers and records to the launcher; the last ones by the way that DIED comes, so before it."""
         emit, pipe, config, s = self.found.emit, self.found.pipe, self.config, self.scheduler
+        if final:
+            self.found.dispatch_unseen(final)
         if final and pipe is not None and pipe is not self.found.link:
             emit = pipe.send
         self.cut_s = t = now()

@@ -1225,6 +1225,33 @@ def test_an_exception_that_nobody_looked_at_is_logged(launch):
     assert "somebody saw this" not in outcome.stderr
 
 
+def test_a_thousand_failures_that_nobody_looked_at_do_not_flood_the_terminal(launch):
+    """The script's own traceback would be gone from it."""
+    outcome = launch(
+        program("""
+        def fail(x):
+            raise LookupError(x)
+
+        def main():
+            made = [futures.submit(fail, x) for x in range(1000)]
+            futures.wait(made)
+            del made
+            futures.submit(abs, -1).result()
+            time.sleep(1.1)
+            futures.submit(fail, "a second later")
+            futures.submit(fail, "and once more")
+        """)
+    )
+    assert outcome.returncode == 0
+    lines = outcome.stderr.splitlines()
+    n_told, numbers = 0, 0
+    for line in lines:
+        n_told += line.endswith("a task failed and nobody looked at it")
+        more = re.search(r"(\S+) more tasks? failed and nobody looked at them", line)
+        numbers += int(more[1].replace(",", "")) if more else 0
+    assert n_told + numbers == 1002 and 1 <= n_told < 8 and len(lines) < 100, outcome
+
+
 @pytest.mark.parametrize("n", [1, 2])
 def test_exceptions_that_are_not_errors(facts, n):
     got = facts(
