@@ -5418,7 +5418,20 @@ def runtime() -> Runtime:
         "(python scoop_lite.py -n 4 script.py)", RuntimeWarning, stacklevel=1 + len(list(ours)),
     )  # fmt: skip
     found = _state["runtime"] = Runtime(Config(n=1))
+    with contextlib.suppress(RuntimeError):  # the script has ended: from now on, only what is waited for is run
+        at_exit(finish_serially, found)
     return found
+
+
+def at_exit(function: Callable[..., None], *args: Any) -> None:
+    """Have a function called when the main thread has ended its work, while threads can still be started."""
+    getattr(threading, "_register_atexit", atexit.register)(function, *args)
+
+
+def finish_serially(found: Runtime) -> None:
+    """Run what a script without the launcher has submitted and not waited for, unless an exception has ended it."""
+    if os.getpid() == found.pid and threading.get_ident() == found.current.ident:
+        found.finish(not hasattr(sys, "last_type"))
 
 
 futures = types.ModuleType("scoop_lite.futures", """Create tasks and wait for them, from the script and from tasks.
@@ -6552,7 +6565,7 @@ class Executor(concurrent.futures.Executor):
             _state["clients"], _state["exiting"] = set(), False
             if CAN_FORK:
                 os.register_at_fork(after_in_child=forget_pools)
-            getattr(threading, "_register_atexit", atexit.register)(end_pools)  # before daemon threads are frozen
+            at_exit(end_pools)  # before daemon threads are frozen
         self._client = Client(self, self._options, self._max_workers, self._max_tasks)
         if self._initializer is not None:
             self._client.call(self._client.start_initializer, self._initializer, self._initargs)

@@ -1123,6 +1123,36 @@ def test_without_the_launcher_all_runs_serially_after_one_warning(launch_once):
     assert len(warnings) == 1 and "scoop_lite" in warnings[0] and "program.py" in warnings[0], outcome
 
 
+@pytest.mark.parametrize("end", ["", "raise LookupError('own')", "sys.exit(0)"])
+@pytest.mark.parametrize("launched", [True, False], ids=["launched", "alone"])
+def test_what_a_script_has_submitted_is_run_at_its_end(launch_once, launched, end):
+    """With and without the launcher: unless an exception ended it."""
+    source = f"""
+        import sys
+        from scoop_lite import futures
+
+        def say(n):
+            if n > 0:
+                futures.submit(say, n - 1).result()
+            print("said", n)
+
+        def fail():
+            raise ValueError("nobody looks at this")
+
+        if __name__ == "__main__":
+            futures.submit(say, 2)
+            futures.submit(fail)
+            futures.submit(say, -1)
+            print("the end")
+            {end}
+    """
+    outcome = launch_once(source) if launched else launch_once.serial(source)
+    assert outcome.returncode == ("raise" in end)
+    said = [] if "raise" in end else ["said 0", "said 1", "said 2", "said -1"]
+    assert sorted(outcome.stdout.splitlines()) == sorted(["the end", *said]), outcome
+    assert outcome.stderr.count("ValueError: nobody looks at this") == (not end.startswith("raise")), outcome
+
+
 @pytest.mark.parametrize("call", [
     "futures.submit(abs, -1)", "list(futures.map(abs, [-1]))", "futures.mapScan(abs, max, [-1])",
     "futures.map_as_completed(abs, [-1])", "shared.setConst(a=1)", "futures.task_seed()",
