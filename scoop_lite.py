@@ -2472,7 +2472,8 @@ class Job:
 
     Attributes:
         func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
-        place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting.
+        place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting. (But see
+            `Block.spot`.)
         born_s: when it was made here. failed: an outcome may be a Failure; else nobody has to look at each.
         abandoned: nobody wants the results any more. key, owner: of the chunk they came in, if they are a `Visit`.
     """
@@ -2678,6 +2679,13 @@ class Block:
         lo, hi = self.lo - self.base, self.hi - self.base
         return [c if lo == 0 and len(c) == hi else c[lo:hi] for c in self.columns]
 
+    def spot(self, index: int) -> Any:
+        """Return place and depth of a task; those of several parents, once submitted, have them as a second column."""
+        job = self.job
+        if job.mode != COLUMNS and len(self.columns) > 1:
+            return self.columns[1][index - self.base]
+        return place_of(job.place, job.order + index), job.depth
+
     def first_call(self) -> Any:
         """Return arguments and keyword arguments of the first of these tasks."""
         row, mode = [column[self.lo - self.base] for column in self.columns], self.job.mode
@@ -2865,6 +2873,8 @@ class Queue:
     The lock guards all of it. Base of `Scheduler`, as `Carver` is.
     """
 
+    retries = 2  # deaths that a task may survive; if none, tasks travel one by one
+
     def __init__(self, lock: Any, clock: Callable[[], float]) -> None:
         self.lock, self.clock = lock, clock
         self.live = 1  # workers in the pool
@@ -3021,6 +3031,33 @@ class Queue:
         cost += 1e-9
         n = min(n, self.max_tasks or n, most)
         return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(budget_s / cost))))
+
+    def gather(self, level: Level) -> Block:
+        """Take futures of one function off the front of a queue, as one parcel (lock held).
+
+        Where few of one parent wait, as in a recursion, others' from deeper queues come along: up to half of all.
+        """
+        head: Future = level[0]
+        func, scope, order, plain = head.func, head.at, head.order, head.kwargs is None
+        parcel = Parcel([], func, CALLS if plain else KWCALLS, scope.place, order, scope.depth)
+        futures, calls, spots, levels = parcel.futures, [], [], self.levels[scope.depth :]
+        n = self.chunk_size(max(len(level), sum(map(len, levels)) // 2), func) if self.retries else 1
+        for level in levels:
+            while level and len(futures) < n:
+                item = level[0]
+                if type(item) is not Future or item.func is not func or (item.kwargs is None) is not plain:
+                    break
+                level.popleft()
+                if item.state != PENDING:
+                    level.stale -= 1
+                    continue
+                calls.append(item.args if plain else (item.args, item.kwargs))
+                spots.append((item.at, item.order))
+                futures.append(item)
+                item.state, item.at = SENT, parcel
+        if all(at is scope for at, _ in spots) and spots[-1][1] == order + len(spots) - 1:
+            return Block(parcel, [calls], 0, 0, len(futures))
+        return Block(parcel, [calls, [(place_of(at.place, i), at.depth) for at, i in spots]], 0, 0, len(futures))
 
     def claim(self, future: Future) -> bool:
         """Take one certain future out of its queue, to run it at once; False if somebody else has it."""
@@ -3200,24 +3237,6 @@ class Carver(Taker):
         job, n = block.job, block.job.n_left(block) + n_behind
         most = MAX_CHUNK if job.fold is None else n
         return getattr(job, "chunk", None) or self.chunk_size(n, job.func, chunk_s(job), most)
-
-    def gather(self, level: Level) -> Block:
-        """Take futures of one function and one parent off the front of a queue, as one parcel (lock held)."""
-        head: Future = level[0]
-        func, scope, order, plain = head.func, head.at, head.order, head.kwargs is None
-        parcel = Parcel([], func, CALLS if plain else KWCALLS, scope.place, order, scope.depth)
-        futures, calls = parcel.futures, []
-        for _ in range(self.chunk_size(len(level), func) if self.retries else 1):
-            item = level[0] if level else None
-            if type(item) is not Future or item.func is not func or item.at is not scope or item.order != order:
-                break
-            if item.state != PENDING or (item.kwargs is None) is not plain:
-                break
-            order += 1
-            calls.append(item.args if plain else (item.args, item.kwargs))
-            futures.append(level.popleft())
-            item.state, item.at = SENT, parcel
-        return Block(parcel, [calls], 0, 0, len(futures))
 
     def rob(self) -> Optional[Block]:
         """Take half of what a running slice has not begun, when that is worth it (lock held)."""
@@ -4734,10 +4753,11 @@ class Calls(Parking):
         piece = self.slice
         if piece is not None:
             with self.lock:  # the pump may be in `hand_in`
-                job, index = piece.block.job, piece.index()
+                index = piece.index()
+                place, depth = piece.block.spot(index)
             if piece.scope is None or piece.scope_index != index:
                 piece.scope_index = index
-                piece.scope = self.new_scope(place_of(job.place, job.order + index), job.depth + 1)
+                piece.scope = self.new_scope(place, depth + 1)
             return piece.scope
         assert self.task is not None
         parent: Scope = self.task.at
@@ -4792,7 +4812,7 @@ class Calls(Parking):
 
     def cancel_sent(self, future: Future) -> None:
         """Cancel a task that was carved. If it is not here, ask whoever has it, and wait: done, or the refusal."""
-        scheduler, parcel, index = self.scheduler, future.at, future.order - future.at.order
+        scheduler, parcel, index = self.scheduler, future.at, future.at.futures.index(future)
 
         def is_home() -> bool:
             with self.lock:

@@ -1906,6 +1906,30 @@ def test_random_numbers_depend_on_the_place_in_the_program_alone(facts):
     assert one["kind"]
 
 
+TREE = """
+    def children(seed):
+        return 8 if seed % 1000 < 123 else 0  # critical: paths with hundreds of small trees beside them
+
+    def grow(depth, fatal):
+        seed = futures.task_seed()
+        if fatal and depth == fatal and not scoop_lite.IS_ORIGIN and not os.path.exists("killed"):
+            open("killed", "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        n = 8 if depth < 3 else children(seed) if depth < 60 else 0
+        made = [futures.submit(grow, depth + 1, fatal) for _ in range(n)]
+        return seed ^ functools.reduce(lambda old, task: (old * 31 + task.result()) % 2 ** 61, made, 0)
+
+    def main():
+        return [futures.submit(grow, 0, FATAL).result() for _ in range(3)]
+"""
+
+
+@pytest.mark.parametrize("fatal", [0, 4], ids=["alive", "killed"])
+def test_tasks_that_travel_with_those_of_other_parents_keep_their_random_numbers(facts, fatal):
+    """In a deep recursion, few tasks of one parent wait, so those of several travel together."""
+    assert facts(TREE.replace("FATAL", str(fatal)), n=3, stderr=None) == facts(TREE.replace("FATAL", "0"), n=1)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Threads and processes of the user
 # ---------------------------------------------------------------------------------------------------------------------

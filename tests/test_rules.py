@@ -1001,8 +1001,8 @@ def test_the_clients_tasks_stay_here_while_it_may_have_others_for_who_is_hungry(
     assert (first.lo, first.hi, second.lo, second.hi) == (0, 20, 5, 9) and piece.block.hi == 1
 
 
-def test_futures_that_travel_together_are_of_one_function_one_parent_and_in_order(scheduler):
-    where, other = scope(scheduler), scope(scheduler)
+def test_futures_that_travel_together_are_of_one_function_and_called_alike(scheduler):
+    where = scope(scheduler)
     scheduler.note_cost(len, 1e-5)
     for futures, more in (((1, len, None), (1, abs, None)), ((2, len, None), (1, len, {"x": 1}))):
         scheduler.levels[0].clear()
@@ -1011,21 +1011,61 @@ def test_futures_that_travel_together_are_of_one_function_one_parent_and_in_orde
         taken = scheduler.gather(scheduler.levels[0])
         assert taken.hi == futures[0] and len(scheduler.levels[0]) == 1
     scheduler.levels[0].clear()
+    futures = add(scheduler, where, n=40)
+    futures[3].state, scheduler.levels[0].stale = scoop_lite.CANCELLED, 1
+    parcel = scheduler.gather(scheduler.levels[0])
+    assert parcel.hi == 39 and futures[3].state == scoop_lite.CANCELLED and scheduler.levels[0].stale == 0
+    assert parcel.job.futures == futures[:3] + futures[4:]
+    assert {(future.state, future.at) for future in parcel.job.futures} == {(scoop_lite.SENT, parcel.job)}
+
+
+def spots(parcel):
+    return [parcel.spot(index) for index in range(parcel.lo, parcel.hi)]
+
+
+def test_tasks_of_several_parents_keep_their_places(scheduler):
+    """Else their random numbers, and those of their children, would depend on who travelled with whom."""
+    scheduler.note_cost(len, 1e-5)
+    places = ((1, 0), (2, 0), (3, 1))
+    where, other, deep = (scoop_lite.Scope(place, depth, scheduler.level(depth)) for place, depth in places)
+    add(scheduler, where, n=3)
+    parcel = scheduler.gather(scheduler.levels[0])
+    assert len(parcel.columns) == 1  # of one parent, and without a gap: the first one's place tells all
+    assert spots(parcel) == [(scoop_lite.place_of(1, order), 0) for order in range(3)]
     add(scheduler, where, n=2)
     where.n += 1  # one was taken from between
-    add(scheduler, where, n=1)
-    assert scheduler.gather(scheduler.levels[0]).hi == 2 and len(scheduler.levels[0]) == 1
-    scheduler.levels[0].clear()
-    add(scheduler, where, n=1)
-    add(scheduler, other, n=1)
-    assert scheduler.gather(scheduler.levels[0]).hi == 1
-    scheduler.levels[0].clear()
-    futures = add(scheduler, where, n=40)
-    futures[3].state = scoop_lite.CANCELLED
+    made = add(scheduler, where, n=1) + add(scheduler, other, n=2) + add(scheduler, deep, n=20)
     parcel = scheduler.gather(scheduler.levels[0])
-    assert parcel.hi == 3 and [future.state for future in futures[:4]] == [scoop_lite.SENT] * 3 + [scoop_lite.CANCELLED]
-    job = parcel.job
-    assert [(future.at, future.order - job.order) for future in futures[:3]] == [(job, i) for i in range(3)]
+    expected = [(scoop_lite.place_of(1, order), 0) for order in (3, 4, 6)]
+    expected += [(scoop_lite.place_of(2, order), 0) for order in range(2)]
+    expected += [(scoop_lite.place_of(3, order), 1) for order in range(7)]
+    assert spots(parcel) == expected  # half of all
+    assert parcel.job.futures[2] is made[0] and len(scheduler.levels[1]) == 13
+    part = parcel.part(4, 7)
+    assert spots(part) == expected[4:7]
+    head, payload = scoop_lite.CHUNK.unpack(scheduler.pack(part, 1)[2]), scheduler.pack(part, 1)[3:]
+    arrived = visit(scheduler, n=3)
+    arrived.job.mode, arrived.columns = head[7], scoop_lite.loads(payload)
+    assert spots(arrived) == expected[4:7]
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    runtime.slice = scoop_lite.Slice(arrived, arrived.rows()[0], 0.0)
+    runtime.slice.out.append(None)  # the second runs
+    child = runtime.open_scope()
+    assert (child.place, child.depth) == (expected[5][0], expected[5][1] + 1)
+
+
+def test_a_task_that_travels_with_others_children_is_the_one_cancelled():
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    scheduler, sent = runtime.scheduler, []
+    scheduler.note_cost(len, 1e-5)
+    first, second = (scoop_lite.Scope(depth, depth, scheduler.level(depth)) for depth in (0, 1))
+    futures = add(scheduler, first, n=2) + add(scheduler, second, n=10)
+    parcel = scheduler.gather(scheduler.levels[0])
+    assert parcel.job.futures == futures[:6]
+    scheduler.recall = lambda *about: sent.append(about) or []
+    runtime.wait_until = lambda *_: None
+    runtime.cancel(futures[4])
+    assert sent == [("CANCEL", parcel.job, 4, 5)]
 
 
 def test_without_retries_each_task_travels_alone(scheduler):
