@@ -4753,11 +4753,10 @@ class Calls(Parking):
         piece = self.slice
         if piece is not None:
             with self.lock:  # the pump may be in `hand_in`
-                index = piece.index()
-                place, depth = piece.block.spot(index)
+                block, index = piece.block, piece.index()
             if piece.scope is None or piece.scope_index != index:
-                piece.scope_index = index
-                piece.scope = self.new_scope(place, depth + 1)
+                place, depth = block.spot(index)
+                piece.scope, piece.scope_index = self.new_scope(place, depth + 1), index
             return piece.scope
         assert self.task is not None
         parent: Scope = self.task.at
