@@ -142,6 +142,7 @@ PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next b
 AHEAD_S = 0.03  # what fetching may take at most beside the shortest time seen: busy owners look at their links seldom
 PATIENCE_S = 0.002  # for a client to send what it was asked for, before others are asked: less has them return theirs
 PATIENCE_PART_S = 0.0002  # the same for each worker of a big pool, as the client serves one after another
+DRAW_S = 0.001  # for which an Executor's map draws input before that is run: of more, workers idle; less makes crumbs
 DOZE_S = 0.015  # for slices of short tasks, until the pump looks whether they are: more holds up others, less costs CPU
 SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
 FLUSH_S = 0.05  # results wait this long for company while tasks are left: less wakes their owner for each slice
@@ -2616,13 +2617,22 @@ class MapJob(Job):
             self.drawn = min(self.length or 0, first + n)
             return Block(self, self.columns, 0, first, self.drawn)
         rows: List[Any] = []
+        self.draw_rows(rows, n)
+        return self.block_of(rows)
+
+    def draw_rows(self, rows: List[Any], n: int) -> None:
+        """Add up to `n` of what comes next to what was just drawn."""
+        wanted = len(rows) + n
         try:
             rows.extend(itertools.islice(zip(*self.inputs), n))  # keeps what was drawn when the input raises
         except Exception as error:
             self.input_error = error
-        if len(rows) < n:
-            self.length = first + len(rows)
-        self.drawn = first + len(rows)
+        if len(rows) < wanted:
+            self.length = self.drawn + len(rows)
+
+    def block_of(self, rows: List[Any]) -> Optional[Block]:
+        """Return what was just drawn as a block, or None."""
+        first, self.drawn = self.drawn, self.drawn + len(rows)
         return Block(self, list(zip(*rows)), first, first, self.drawn) if rows else None
 
     def n_left(self, block: Block) -> int:
@@ -3193,6 +3203,14 @@ class Carver(Taker):
                 self.ship(item)
             finally:
                 self.shipping.release()
+
+    def keeps_last(self) -> bool:
+        """Return True if a single task waits here, and all others seem to have tasks of ours: they want it ahead."""
+        if self.away or len(self.sent) < self.live - 1:
+            return False
+        with self.lock:
+            waiting = [item for level in self.levels for item in itertools.islice(level, 2)]
+        return len(waiting) == 1 and (type(waiting[0]) is Future or waiting[0].hi - waiting[0].lo == 1)
 
     def may_give(self) -> bool:
         """Return False if there is surely nothing to give away."""
@@ -3904,8 +3922,12 @@ class Mailbox:
         """End `wait_link`; may be called by any thread and by signal handlers."""
         self.bell.ring()
 
-    def glance(self, force: bool = False) -> None:
-        """Look at the link in passing, at most each millisecond unless forced."""
+    def glance(self, force: bool = False, runs: bool = False) -> None:
+        """Look at the link in passing, at most each millisecond unless forced; fill orders.
+
+        Args:
+            runs: who calls is about to run a task.
+        """
         if self.link is None:
             return
         t = now()
@@ -3923,7 +3945,7 @@ class Mailbox:
             self.try_conditions(self.resting)
         if self.scheduler.wanted > self.scheduler.received:
             self.scheduler.sate(self.scheduler.ahead_s())
-        if self.scheduler.ordered > self.scheduler.filled:
+        if self.scheduler.ordered > self.scheduler.filled and not (runs and self.scheduler.keeps_last()):
             self.scheduler.carve()
 
     def try_conditions(self, watched: List[Watched]) -> bool:
@@ -4260,7 +4282,7 @@ class Runner(Baton):
             self.prepare(item.func, 1)
             self.run_burst(item)
         if self.scheduler.home or any(self.scheduler.levels):  # else it is idle in a moment, and looks then
-            self.glance()
+            self.glance(runs=True)
 
     def prepare(self, func: Any, n: int) -> float:
         """Before tasks that may be long: send results that wait; let the pump serve orders meanwhile.
@@ -4506,7 +4528,7 @@ class Parking(Runner):
         if watched is not None:
             watched.append((condition, waiter))
         try:
-            self.glance(force=timeout is not None)
+            self.glance(force=timeout is not None, runs=True)
             deadline = patience_s = math.inf
             if timeout is not None:
                 patience_s = self.patience(max(0.0, timeout))
@@ -5770,7 +5792,8 @@ def wait(fs: Iterable[Future], timeout: Optional[float] = -1, return_when: str =
     if return_when not in (ALL_COMPLETED, FIRST_COMPLETED, FIRST_EXCEPTION):
         raise ValueError(f"return_when must be ALL_COMPLETED, FIRST_COMPLETED or FIRST_EXCEPTION, not {return_when!r}")
     waiting = set(fs)
-    all(future.done() for future in waiting)  # with some done there may be no wait, in which others would be run
+    if any(future.state >= CANCELLED for future in waiting):  # then there may be no wait, in which others would be run
+        all(future.done() for future in waiting)
     with contextlib.suppress(FutureTimeout):
         for future in as_completed(waiting, timeout):
             if return_when == FIRST_COMPLETED or return_when == FIRST_EXCEPTION and future.state == FAILED:
@@ -6107,9 +6130,11 @@ class ClientScheduler(Scheduler):
         while item is None and self.intake:
             if type(self.intake[0]) is Block:
                 block = self.intake.popleft()
-                block.job.place = place_of(0, self.n_maps_and_tasks)
-                self.n_maps_and_tasks += 1
-                self.put(block)
+                if block.lo == 0:
+                    block.job.place = place_of(0, self.n_maps_and_tasks)
+                    self.n_maps_and_tasks += 1
+                if not block.job.abandoned:
+                    self.put(block)
                 item = super().take_away()
             else:
                 item = self.gather_intake()
@@ -6155,6 +6180,21 @@ class PoolMap(MapJob):
         super().__init__(func, iterables, Scope(0, 0, Level()), window, chunk)
         self.fixed = window < sys.maxsize  # else all input has been drawn at once
         self.arrived: queue.SimpleQueue[Tuple[int, Any]] = queue.SimpleQueue()
+
+    def pieces(self) -> Iterator[Block]:
+        """Draw all input; yield what a moment brings, to be run while the next is drawn."""
+        if self.columns is not None and self.length:
+            self.drawn = self.length
+            yield Block(self, self.columns, 0, 0, self.length)
+        while self.length is None:
+            begun_s, n = now(), 1
+            rows: List[Any] = []
+            while self.length is None and now() < begun_s + DRAW_S:
+                self.draw_rows(rows, n)
+                n *= 2
+            block = self.block_of(rows)
+            if block is not None:
+                yield block
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         self.arrived.put((first, outcomes))
@@ -6638,7 +6678,7 @@ class Executor(concurrent.futures.Executor):
         Args:
             fn, iterables: see `futures.map`.
             timeout: seconds from now. chunksize: tasks that travel together; by default chosen by measurement.
-            buffersize: items drawn ahead of the results taken; by default all are drawn at once.
+            buffersize: items drawn ahead of the results taken; by default all are drawn before this returns.
 
         Returns:
             An iterator; dropping it cancels what has not started.
@@ -6659,13 +6699,17 @@ class Executor(concurrent.futures.Executor):
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         job = PoolMap(fn, iterables or ((),), buffersize or sys.maxsize, None if chunksize == 1 else chunksize)
-        block = job.draw()
-        if job.input_error is not None and buffersize is None:
-            raise job.input_error
         with self._lock:
             client = self._ready()
-            if block is not None:
-                client.hand_in_task(block)
+        try:
+            for block in job.pieces() if buffersize is None else filter(None, [job.draw()]):
+                with self._lock:
+                    self._ready().hand_in_task(block)
+            if job.input_error is not None and buffersize is None:
+                raise job.input_error
+        except BaseException:
+            client.call(client.abandon, job, giving_up())
+            raise
         return MapResults.over(pool_results(client, job, deadline))
 
     def run_on_all(self, func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:

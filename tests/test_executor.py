@@ -693,6 +693,56 @@ def test_a_program_that_passes_for_an_interpreter_starts_itself_once_at_most(tmp
     assert f"sys.executable is {str(app)!r}. Fix: set sys.executable" in done.stderr, done.stderr
 
 
+def test_map_runs_what_it_has_drawn_while_it_draws_more(tmp_path):
+    """Input may be slow to come: files that are read, an instrument."""
+    paths, there = [tmp_path / str(n) for n in range(30)], []
+
+    def inputs():
+        for n, path in enumerate(paths):
+            yield path
+            time.sleep(0.05)
+            there.append(n < 10 or paths[n - 10].exists())
+
+    with Executor(2) as pool:
+        assert list(pool.map(Path.touch, inputs())) == [None] * 30
+    assert all(there), there
+
+
+@pytest.mark.parametrize("error", [LookupError, KeyboardInterrupt])
+def test_what_the_input_of_map_raises_gives_up_what_was_drawn_before_it(error):
+    """As CPython's executor, `map` raises it at once."""
+    def inputs():
+        yield 0.0
+        time.sleep(0.05)
+        yield from (5.0,) * 100
+        time.sleep(0.05)
+        raise error("own")
+
+    with Executor(2) as pool:
+        before = time.monotonic()
+        with pytest.raises(error, match="own"):
+            pool.map(time.sleep, inputs())
+        assert pool.submit(abs, -1).result(30) == 1
+    assert time.monotonic() - before < 30
+
+
+def test_random_numbers_of_a_map_do_not_depend_on_how_its_input_came():
+    def slowly():
+        for i in range(10):
+            time.sleep(0.003)
+            yield i
+
+    def seeds(inputs):
+        with Executor(2) as pool:
+            return [*pool.map(seed_of, inputs), *pool.map(seed_of, inputs and range(3))]
+
+    assert seeds(slowly()) == seeds(range(10)) == seeds(iter(range(10)))
+
+
+def seed_of(_):
+    return futures.task_seed()
+
+
 ZIPPED = """
 import sys
 import helper

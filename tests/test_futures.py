@@ -1906,6 +1906,25 @@ def test_random_numbers_depend_on_the_place_in_the_program_alone(facts):
     assert one["kind"]
 
 
+def test_as_many_tasks_under_way_as_workers_keep_all_of_them_busy(facts):
+    """The other one, which wants a task ahead, must not get all: the origin would watch it."""
+    got = facts("""
+        def nap(_):
+            time.sleep(0.005)
+            return os.getpid()
+
+        def main():
+            list(futures.map(nap, range(8)))
+            under_way, ran = {futures.submit(nap, 0) for _ in range(2)}, []
+            while under_way:
+                done, under_way = futures.wait(under_way, return_when=futures.FIRST_COMPLETED)
+                ran += [task.result() for task in done]
+                under_way = {*under_way, *(futures.submit(nap, 0) for _ in done if len(ran) < 100)}
+            return len(ran), ran.count(os.getpid())
+    """, n=2)
+    assert got[0] >= 100 and 10 <= got[1] <= 90, got
+
+
 TREE = """
     def children(seed):
         return 8 if seed % 1000 < 123 else 0  # critical: paths with hundreds of small trees beside them

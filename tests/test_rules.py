@@ -1074,6 +1074,38 @@ def test_without_retries_each_task_travels_alone(scheduler):
     assert scheduler.gather(scheduler.levels[0]).hi == 1 and scheduler.block_chunk(block(50)) == 1
 
 
+def test_a_single_task_that_others_want_ahead_is_run_here(scheduler):
+    """Who keeps as many tasks under way as there are workers would have them all run by another one, in turns."""
+    where, lone = scope(scheduler), block(1)
+    scheduler.live = 3
+    add(scheduler, where, n=1)
+    assert not scheduler.keeps_last()  # somebody may have nothing
+    scheduler.sent.update({0: None, 1: None})
+    assert scheduler.keeps_last()
+    scheduler.away.append(lone)
+    assert not scheduler.keeps_last()
+    scheduler.away.clear()
+    add(scheduler, scope(scheduler, 2), n=1)
+    assert not scheduler.keeps_last()
+    for n, kept in ((2, False), (1, True)):
+        for level in scheduler.levels:
+            level.clear()
+        scheduler.put(block(n))
+        assert scheduler.keeps_last() == kept
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_glance_before_a_task_fills_no_order_with_the_last_one(linked, monkeypatch, kept):
+    carved = []
+    monkeypatch.setattr(linked.scheduler, "keeps_last", lambda: kept)
+    monkeypatch.setattr(linked.scheduler, "carve", lambda: carved.append(1))
+    linked.scheduler.ordered = 1
+    linked.glance()
+    assert len(carved) == 1  # what goes on may be the script
+    linked.glance(runs=True)
+    assert len(carved) == 2 - kept
+
+
 def test_one_more_of_the_same_function_is_taken_while_it_is_next(scheduler):
     where = scope(scheduler)
     first, second, third = add(scheduler, where, n=2) + add(scheduler, where, func=abs)
