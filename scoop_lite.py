@@ -2690,7 +2690,7 @@ class Block:
         return [c if lo == 0 and len(c) == hi else c[lo:hi] for c in self.columns]
 
     def spot(self, index: int) -> Any:
-        """Return place and depth of a task; those of several parents, once submitted, have them as a second column."""
+        """Return place and depth of a task. Submitted tasks of several parents have theirs in a second column."""
         job = self.job
         if job.mode != COLUMNS and len(self.columns) > 1:
             return self.columns[1][index - self.base]
@@ -8243,6 +8243,10 @@ CAUSES = (
 )
 
 
+#: In the environment of what an Executor starts as an interpreter: if that is its own program, it starts no other.
+AS_PYTHON = "SCOOP_LITE_AS_PYTHON"
+
+
 def own_command() -> List[str]:
     """Return the words that run this file with this Python and its own options."""
     flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
@@ -8261,10 +8265,6 @@ def interpreter() -> str:
             return path
     raise MisuseError(f"this program is frozen, or embeds Python, and so has no interpreter to start workers with: "
                       f"neither sys.executable, {sys.executable!r}, nor {beside}. Fix: set sys.executable to one")
-
-
-#: In the environment of what an Executor starts as an interpreter: if that is its own program, it starts no other.
-AS_PYTHON = "SCOOP_LITE_AS_PYTHON"
 
 
 def compiled_command() -> List[str]:
