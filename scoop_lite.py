@@ -142,7 +142,7 @@ PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next b
 AHEAD_S = 0.03  # what fetching may take at most beside the shortest time seen: busy owners look at their links seldom
 PATIENCE_S = 0.002  # for a client to send what it was asked for, before others are asked: less has them return theirs
 PATIENCE_PART_S = 0.0002  # the same for each worker of a big pool, as the client serves one after another
-DRAW_S = 0.001  # for which an Executor's map draws input before that is run: of more, workers idle; less makes crumbs
+DRAW_S = 0.001  # for which a map draws input before that may be run: of more, workers idle; less makes crumbs
 DOZE_S = 0.015  # for slices of short tasks, until the pump looks whether they are: more holds up others, less costs CPU
 SWITCH_S = 0.0005  # for which tasks may keep the GIL from the pump: of more, others idle; less slows threads of tasks
 FLUSH_S = 0.05  # results wait this long for company while tasks are left: less wakes their owner for each slice
@@ -2605,35 +2605,33 @@ class MapJob(Job):
         self.fixed = window is not None
         self.chunk = chunk
 
-    def draw(self) -> Optional[Block]:
-        """Draw input as far as the window allows; return it as a block, or None when there is none (now).
+    def draw(self) -> Iterator[Block]:
+        """Draw input as far as the window allows; yield what a moment brings, to be run while the next is drawn.
 
         What the input raises is kept in `input_error`, for the consumer to meet after the items before it.
         """
-        n, first = self.done + self.window - self.drawn, self.drawn
+        n = self.done + self.window - self.drawn
         if n <= self.window // 4 and n < self.window or self.drawn == self.length or self.abandoned:
-            return None  # drawing as much as each run of results frees would keep the pieces as small as the runs
+            return  # drawing as much as each run of results frees would keep the pieces as small as the runs
+        first, end = self.drawn, self.drawn + n
         if self.columns is not None:
-            self.drawn = min(self.length or 0, first + n)
-            return Block(self, self.columns, 0, first, self.drawn)
-        rows: List[Any] = []
-        self.draw_rows(rows, n)
-        return self.block_of(rows)
-
-    def draw_rows(self, rows: List[Any], n: int) -> None:
-        """Add up to `n` of what comes next to what was just drawn."""
-        wanted = len(rows) + n
-        try:
-            rows.extend(itertools.islice(zip(*self.inputs), n))  # keeps what was drawn when the input raises
-        except Exception as error:
-            self.input_error = error
-        if len(rows) < wanted:
-            self.length = self.drawn + len(rows)
-
-    def block_of(self, rows: List[Any]) -> Optional[Block]:
-        """Return what was just drawn as a block, or None."""
-        first, self.drawn = self.drawn, self.drawn + len(rows)
-        return Block(self, list(zip(*rows)), first, first, self.drawn) if rows else None
+            self.drawn = min(self.length or 0, end)
+            yield Block(self, self.columns, 0, first, self.drawn)
+        while self.length is None and self.drawn < end:
+            rows: List[Any] = []
+            first, begun_s, n = self.drawn, now(), 1
+            while n and self.length is None and now() < begun_s + DRAW_S:
+                wanted = len(rows) + n
+                try:
+                    rows.extend(itertools.islice(zip(*self.inputs), n))  # keeps what was drawn when the input raises
+                except Exception as error:
+                    self.input_error = error
+                if len(rows) < wanted:
+                    self.length = first + len(rows)
+                n = min(2 * n, end - first - len(rows))
+            self.drawn = first + len(rows)
+            if rows:
+                yield Block(self, list(zip(*rows)), first, first, self.drawn)
 
     def n_left(self, block: Block) -> int:
         return (self.length or self.drawn) - block.lo  # else the end of each piece of input would be cut into crumbs
@@ -4882,14 +4880,13 @@ class Calls(Parking):
         return answer.result()
 
     def feed(self, job: MapJob) -> None:
-        """Draw a map's input into the queue, as far as its window allows."""
+        """Draw a map's input into the queue: as its window allows; of what comes slowly, until there are results."""
         if job.columns is not None and not job.fixed:
             job.window = max(job.window, job.useful_window(self.scheduler))  # pieces of less make chunks too small
-        block = job.draw()
-        if block is not None and self.config.check:
-            rows = [travelled(self.scheduler.by_value, func=job.func, args=row)[1] for row in zip(*block.rows())]
-            block = Block(job, list(zip(*rows)), block.lo, block.lo, block.hi)
-        if block is not None:
+        for block in job.draw():
+            if self.config.check:
+                rows = [travelled(self.scheduler.by_value, func=job.func, args=row)[1] for row in zip(*block.rows())]
+                block = Block(job, list(zip(*rows)), block.lo, block.lo, block.hi)
             if job.columns is not None:
                 self.scheduler.undrawn -= block.hi - block.lo
             self.scheduler.put(block)
@@ -4897,6 +4894,10 @@ class Calls(Parking):
                 self.scheduler.sate()
                 self.scheduler.carve()
                 self.pump.kick()
+            if job.columns is None and block.hi - block.lo < 16:
+                self.glance()
+                if job.has_run() or self.scheduler.live == 1:
+                    break
 
     def await_run(self, job: MapJob, deadline: Optional[float]) -> bool:
         """Wait until a run of a map's results is there, or raise TimeoutError; return False at the end of the map."""
@@ -6181,21 +6182,6 @@ class PoolMap(MapJob):
         self.fixed = window < sys.maxsize  # else all input has been drawn at once
         self.arrived: queue.SimpleQueue[Tuple[int, Any]] = queue.SimpleQueue()
 
-    def pieces(self) -> Iterator[Block]:
-        """Draw all input; yield what a moment brings, to be run while the next is drawn."""
-        if self.columns is not None and self.length:
-            self.drawn = self.length
-            yield Block(self, self.columns, 0, 0, self.length)
-        while self.length is None:
-            begun_s, n = now(), 1
-            rows: List[Any] = []
-            while self.length is None and now() < begun_s + DRAW_S:
-                self.draw_rows(rows, n)
-                n *= 2
-            block = self.block_of(rows)
-            if block is not None:
-                yield block
-
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
         self.arrived.put((first, outcomes))
 
@@ -6702,7 +6688,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
         try:
-            for block in job.pieces() if buffersize is None else filter(None, [job.draw()]):
+            for block in job.draw():
                 with self._lock:
                     self._ready().hand_in_task(block)
             if job.input_error is not None and buffersize is None:
@@ -6829,8 +6815,7 @@ def pool_results(client: Client, job: PoolMap, deadline: Optional[float]) -> Ite
             n = len(outcomes) if all_well else 1
             while outcomes:
                 job.done += n
-                block = job.draw()
-                if block is not None:
+                for block in job.draw():
                     client.call(client.scheduler.put, block)
                 if type(outcomes[-1]) is Failure:
                     raise pool_failure(outcomes.pop())

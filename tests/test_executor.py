@@ -693,7 +693,8 @@ def test_a_program_that_passes_for_an_interpreter_starts_itself_once_at_most(tmp
     assert f"sys.executable is {str(app)!r}. Fix: set sys.executable" in done.stderr, done.stderr
 
 
-def test_map_runs_what_it_has_drawn_while_it_draws_more(tmp_path):
+@pytest.mark.parametrize("buffersize", [None, 30])
+def test_map_runs_what_it_has_drawn_while_it_draws_more(tmp_path, buffersize):
     """Input may be slow to come: files that are read, an instrument."""
     paths, there = [tmp_path / str(n) for n in range(30)], []
 
@@ -704,7 +705,7 @@ def test_map_runs_what_it_has_drawn_while_it_draws_more(tmp_path):
             there.append(n < 10 or paths[n - 10].exists())
 
     with Executor(2) as pool:
-        assert list(pool.map(Path.touch, inputs())) == [None] * 30
+        assert list(pool.map(Path.touch, inputs(), buffersize=buffersize)) == [None] * 30
     assert all(there), there
 
 

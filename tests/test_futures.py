@@ -416,6 +416,51 @@ def test_map_over_results_of_maps(facts):
     assert got["interleaved"] == [2 * i + 2 * (i + 100) for i in range(50)]
 
 
+def test_a_map_runs_what_it_has_drawn_while_it_draws_more(facts):
+    """Input may be slow to come: files that are read, an instrument."""
+    assert facts("""
+        def touch(path):
+            open(path, "w").close()
+
+        def inputs(there):
+            for n in range(30):
+                yield str(n)
+                time.sleep(0.05)
+                there.append(n < 10 or os.path.exists(str(n - 10)))
+
+        def main():
+            there = []
+            list(futures.map(touch, inputs(there)))
+            list(futures.map_as_completed(touch, inputs(there)))
+            return there
+    """, n=2) == [True] * 60
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_results_of_input_that_comes_slowly_do_not_wait_for_more_of_it(facts, n):
+    got = facts("""
+        def main():
+            drawn = []
+
+            def stream():
+                while True:
+                    time.sleep(0.03)
+                    drawn.append(1)
+                    yield len(drawn)
+
+            ahead = []
+            for call in (futures.map, futures.map_as_completed):
+                results = call(abs, stream())
+                for _ in range(3):
+                    next(results)
+                    ahead.append(len(drawn))
+                results.close()
+                drawn.clear()
+            return ahead
+    """, n=n)
+    assert max(got) < 20, got  # a window has 32
+
+
 def test_map_raises_where_the_serial_map_would(facts):
     got = facts("""
         def check(i):

@@ -547,7 +547,7 @@ def test_a_map_is_not_cut_into_crumbs_where_a_piece_of_its_input_ends():
     scheduler.note_cost(identity, scoop_lite.CHUNK_S / 50)
     for xs, n_chunks in (range(1000), 1), (iter(range(1000)), 3):  # of this one's end, nothing is known
         job = scoop_lite.MapJob(identity, [xs], scoop_lite.Scope(1, 0, scheduler.level(0)), 100, None)
-        scheduler.put(job.draw())
+        scheduler.put(*job.draw())
         sizes = [block.hi - block.lo for block in iter(scheduler.take_away, None)]
         assert sum(sizes) == 100 and sizes[0] == (49 if n_chunks == 1 else 25) and len(sizes) >= 2 * n_chunks
 
