@@ -3203,8 +3203,12 @@ class Carver(Taker):
                 self.shipping.release()
 
     def keeps_last(self) -> bool:
-        """Return True if a single task waits here, and all others seem to have tasks of ours: they want it ahead."""
-        if self.away or len(self.sent) < self.live - 1:
+        """Return True if a single task waits here, and the only other worker, which has some of ours, wants it ahead.
+
+        Given away, it would have to wait, while nobody runs anything here; among more workers, who runs nothing serves
+        the others at once.
+        """
+        if self.live > 2 or self.away or not self.sent:
             return False
         with self.lock:
             waiting = [item for level in self.levels for item in itertools.islice(level, 2)]
