@@ -165,6 +165,7 @@ ORIGIN = 0  # the rank of the worker that runs the user's script
 CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # else threads of one process run side by side
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
+TWICE_S = 0.1  # after a signal, the next one is the same: less lets `timeout` cut short what the first one begins
 DOOR_S = 2.0  # for a connection to prove its key: less refuses workers of a busy machine, more lets strangers stay
 MAX_CALLERS = 64  # connections that have not proved a key yet; the oldest makes way for one more
 
@@ -5476,8 +5477,14 @@ def at_exit(function: Callable[..., None], *args: Any) -> None:
 
 def finish_serially(found: Runtime) -> None:
     """Run what a script without the launcher has submitted and not waited for, unless an exception has ended it."""
-    if os.getpid() == found.pid and threading.get_ident() == found.current.ident:
+    if os.getpid() != found.pid or threading.get_ident() != found.current.ident:
+        return
+    found.interrupting = True  # it ends all this, not a task alone
+    try:
         found.finish(not hasattr(sys, "last_type"))
+    except KeyboardInterrupt as error:
+        show_exception(error)
+        end_by_signal(signal.SIGINT)
 
 
 futures = types.ModuleType("scoop_lite.futures", """Create tasks and wait for them, from the script and from tasks.
@@ -7730,9 +7737,9 @@ class Agent(OutputRelay):
         SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
         """
         number = read_facts(frames[1], signal=int)["signal"]
-        for child in self.children.values() if number not in self.signals else ():
-            if child.rank == ORIGIN:
-                os.kill(child.pid, number if number in NOTICES or catches(child.pid, number) else signal.SIGINT)
+        time.sleep(0 if number in self.signals else TWICE_S / 2)  # `timeout` signals the launcher first, then its group
+        for child in [child for child in self.children.values() if child.rank == ORIGIN and number not in self.signals]:
+            os.kill(child.pid, number if number in NOTICES or catches(child.pid, number) else signal.SIGINT)
         self.signals.discard(number)  # the next one counts again
 
     def on_suspend(self, frames: Frames) -> None:
@@ -8759,7 +8766,7 @@ class Launcher(Links):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.join_s = self.kill_s = math.inf  # when to stop waiting for hosts; for the script to end by itself
+        self.join_s = self.kill_s = self.second_s = math.inf  # until when hosts and script have time; no signal counts
         self.is_early = False  # a signal came before we had heard of a script; it may have begun unheard
         self.old_handlers = {number: signal.getsignal(number) for number in (*END_SIGNALS, *NOTICES)}
         self.again: Dict[Site, float] = {}  # hosts that were too busy to let us in, and when to try again
@@ -8944,11 +8951,11 @@ class Launcher(Links):
         begun = self.broker.has_begun()
         if number not in NOTICES:  # these are passed on, and that is all; before a script has begun, not even that
             if self.signalled is not None:
-                self.is_early, self.kill_s = False, now()
+                if now() > self.second_s:  # `timeout` sends us two at once
+                    self.is_early, self.kill_s = False, now()
                 return
-            self.signalled, self.is_early = number, not begun
-            if self.is_early or number != signal.SIGINT:
-                self.kill_s = now() + (1 if self.is_early else 4)
+            self.signalled, self.is_early, self.second_s = number, not begun, now() + TWICE_S
+            self.kill_s = now() + (1 if self.is_early else math.inf if number == signal.SIGINT else 4)
         for host in self.agents if begun or number not in NOTICES else ():
             self.broker.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
 

@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -395,6 +396,28 @@ def test_a_task_in_a_thread_goes_on_when_the_script_is_interrupted(launch_once, 
     outcome = run.finish(settle_s=4)
     assert outcome.stdout == f"ready\ncaught\nready\n[{sum(range(50))}, 0, 1]\n", outcome
     assert outcome.returncode == 0, outcome
+
+
+@pytest.mark.skipif(not shutil.which("timeout"), reason="needs timeout, of coreutils")
+@pytest.mark.parametrize("name", ["INT", "TERM", "HUP"])
+def test_timeout_lets_the_script_clean_up(launch_once, name):
+    """It sends one signal to the process that it has started, and one to its group: the launcher may get both."""
+    script = launch_once.write("""
+        import time
+        from scoop_lite import futures
+        if __name__ == "__main__":
+            try:
+                futures.submit(print, "ready", flush=True).result()
+                time.sleep(60)
+            finally:
+                time.sleep(0.5)
+                print("saved", flush=True)
+    """)
+    before = ["timeout", "-s", name, "3", sys.executable]
+    runs = [launch_once.run([launch_once.file, "-n", "2", script], python=before) for _ in range(4)]
+    for run in runs:
+        outcome = run.finish(settle_s=3)
+        assert outcome.returncode == 124 and outcome.stdout in ("ready\nsaved\n", ""), outcome  # "": it was too slow
 
 
 def test_a_second_interrupt_ends_a_script_that_will_not(launch_once):
