@@ -1153,6 +1153,31 @@ def test_what_a_script_has_submitted_is_run_at_its_end(launch_once, launched, en
     assert outcome.stderr.count("ValueError: nobody looks at this") == (not end.startswith("raise")), outcome
 
 
+def test_an_interrupt_at_the_end_of_a_script_without_the_launcher(launch_once):
+    """It ends what was submitted, and the process, by that signal."""
+    script = launch_once.write("""
+        import time
+        from scoop_lite import futures
+
+        def nap():
+            try:
+                print("begun", flush=True)
+                time.sleep(60)
+            finally:
+                print("cleaned up", flush=True)
+
+        if __name__ == "__main__":
+            futures.submit(nap)
+            futures.submit(print, "never")
+    """)
+    run = launch_once.run(["-W", "ignore", script], env={"PYTHONPATH": str(launch_once.file.parent)})
+    run.wait_for("begun")
+    run.process.send_signal(signal.SIGINT)
+    outcome = run.finish()
+    assert (outcome.returncode, outcome.stdout) == (-signal.SIGINT, "begun\ncleaned up\n"), outcome
+    assert outcome.stderr.endswith("KeyboardInterrupt\n")
+
+
 @pytest.mark.parametrize("call", [
     "futures.submit(abs, -1)", "list(futures.map(abs, [-1]))", "futures.mapScan(abs, max, [-1])",
     "futures.map_as_completed(abs, [-1])", "shared.setConst(a=1)", "futures.task_seed()",
