@@ -4899,7 +4899,7 @@ class Calls(Parking):
                 self.scheduler.sate()
                 self.scheduler.carve()
                 self.pump.kick()
-            if job.columns is None and block.hi - block.lo < 16:
+            if job.columns is None and block.hi - block.lo < 16:  # it comes slowly, or ends: nobody is to wait for more
                 self.glance()
                 if job.has_run() or self.scheduler.live == 1:
                     break
@@ -5482,9 +5482,13 @@ def finish_serially(found: Runtime) -> None:
     found.interrupting = True  # it ends all this, not a task alone
     try:
         found.finish(not hasattr(sys, "last_type"))
-    except KeyboardInterrupt as error:
+    except BaseException as error:  # raised further, it would be printed, and the status 0
         show_exception(error)
-        end_by_signal(signal.SIGINT)
+        atexit._run_exitfuncs()
+        if isinstance(error, KeyboardInterrupt) and CAN_FORK:
+            end_by_signal(signal.SIGINT)
+        flush_output()
+        os._exit(1)
 
 
 futures = types.ModuleType("scoop_lite.futures", """Create tasks and wait for them, from the script and from tasks.
@@ -8766,7 +8770,7 @@ class Launcher(Links):
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.join_s = self.kill_s = self.second_s = math.inf  # until when hosts and script have time; no signal counts
+        self.join_s = self.kill_s = self.second_s = math.inf  # from when on hosts, the script are late; a signal counts
         self.is_early = False  # a signal came before we had heard of a script; it may have begun unheard
         self.old_handlers = {number: signal.getsignal(number) for number in (*END_SIGNALS, *NOTICES)}
         self.again: Dict[Site, float] = {}  # hosts that were too busy to let us in, and when to try again

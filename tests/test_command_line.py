@@ -214,19 +214,22 @@ def test_functions_of_a_module_reach_the_workers(launch, tmp_path):
     assert outcome.facts == [[3 * i for i in range(50)], 15, ["a", "-n"]]
 
 
+TIMES_FIVE = """
+    FIVE = 5
+
+    def times(x):
+        time.sleep(0.001)
+        return x * FIVE
+
+    def main():
+        return [list(futures.map(times, range(50))), away(times, 5).result()]
+"""
+
+
 def test_code(launch):
     words = ["-c", MIRROR, "-n", "x y"]
     expect_the_same(launch(words), launch.plain(words))
-    outcome = launch(["-c", program("""
-        FIVE = 5
-
-        def times(x):
-            time.sleep(0.001)
-            return x * FIVE
-
-        def main():
-            return [list(futures.map(times, range(50))), away(times, 5).result()]
-        """)])  # fmt: skip
+    outcome = launch(["-c", program(TIMES_FIVE)])
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert outcome.facts == [[5 * i for i in range(50)], 25]
 
@@ -235,16 +238,7 @@ def test_a_program_from_standard_input(launch):
     """As a here-document in a job's script is."""
     words = ["-", "-n", "x y", "-"]
     expect_the_same(launch(words, stdin=MIRROR.encode()), launch.plain(words, stdin=MIRROR.encode()))
-    outcome = launch(["-"], stdin=program("""
-        FIVE = 5
-
-        def times(x):
-            time.sleep(0.001)
-            return x * FIVE
-
-        def main():
-            return [list(futures.map(times, range(50))), away(times, 5).result()]
-        """).encode())  # fmt: skip
+    outcome = launch(["-"], stdin=program(TIMES_FIVE).encode())
     assert (outcome.returncode, outcome.stderr) == (0, "")
     assert outcome.facts == [[5 * i for i in range(50)], 25]
 
@@ -1176,6 +1170,27 @@ def test_an_interrupt_at_the_end_of_a_script_without_the_launcher(launch_once):
     outcome = run.finish()
     assert (outcome.returncode, outcome.stdout) == (-signal.SIGINT, "begun\ncleaned up\n"), outcome
     assert outcome.stderr.endswith("KeyboardInterrupt\n")
+
+
+def test_a_deadlock_at_the_end_of_a_script_without_the_launcher_is_no_success(launch_once):
+    outcome = launch_once.serial("""
+        import atexit
+        from scoop_lite import futures
+
+        made = []
+
+        def first():
+            return made[1].result()
+
+        def second():
+            return made[0].result()
+
+        if __name__ == "__main__":
+            atexit.register(print, "exit function")
+            made += futures.submit(first), futures.submit(second)
+    """)
+    assert (outcome.returncode, outcome.stdout) == (1, "exit function\n"), outcome
+    assert "(deadlock)" in outcome.stderr.splitlines()[-1], outcome
 
 
 @pytest.mark.parametrize("call", [

@@ -745,7 +745,6 @@ def seed_of(_):
 
 
 ZIPPED = """
-import sys
 import helper
 from vendor.scoop_lite import Executor
 

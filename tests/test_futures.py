@@ -1951,8 +1951,8 @@ def test_random_numbers_depend_on_the_place_in_the_program_alone(facts):
     assert one["kind"]
 
 
-def test_as_many_tasks_under_way_as_workers_keep_all_of_them_busy(facts):
-    """The other one, which wants a task ahead, must not get all: the origin would watch it."""
+def test_two_tasks_under_way_keep_two_workers_busy(facts):
+    """The other worker, which wants a task ahead, must not get all: the origin would watch it."""
     got = facts("""
         def nap(_):
             time.sleep(0.005)

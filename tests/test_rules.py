@@ -1074,8 +1074,8 @@ def test_without_retries_each_task_travels_alone(scheduler):
     assert scheduler.gather(scheduler.levels[0]).hi == 1 and scheduler.block_chunk(block(50)) == 1
 
 
-def test_a_single_task_that_others_want_ahead_is_run_here(scheduler):
-    """Who keeps as many tasks under way as there are workers would have them all run by another one, in turns."""
+def test_a_single_task_that_the_only_other_worker_wants_ahead_is_run_here(scheduler):
+    """Who keeps two tasks under way would have them all run by that one, in turns."""
     where, lone = scope(scheduler), block(1)
     scheduler.live = 2
     add(scheduler, where, n=1)
