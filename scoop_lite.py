@@ -139,6 +139,7 @@ MIN_CHUNK_S = 0.001  # a chunk of less work than this costs more to move than ot
 SHORT_S = 0.002  # tasks measured shorter are prefetched, and run without the pump beside them
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
 PREFETCH_PART = 1 / 16  # of a task: if fetching takes a bigger part, the next batch comes while the last task runs
+NEAR_S = 0.0005  # fetching takes as much, on the launcher's host; what is beyond waits for CPUs, and makes others wait
 AHEAD_S = 0.03  # what fetching may take at most beside the shortest time seen: busy owners look at their links seldom
 PATIENCE_S = 0.002  # for a client to send what it was asked for, before others are asked: less has them return theirs
 PATIENCE_PART_S = 0.0002  # the same for each worker of a big pool, as the client serves one after another
@@ -354,6 +355,11 @@ PING = command(b"PING", bytes(2))  # its time to live, 0: the receiver may judge
 
 
 NO_ROOM = b"no room for this frame"  # the very object, in the place of a frame for which there was no memory
+
+
+def is_whole(frames: Frames) -> bool:
+    """Return True unless there was no memory for one of them."""
+    return id(NO_ROOM) not in map(id, frames)
 
 
 def room_for(size: int) -> Any:
@@ -1510,7 +1516,7 @@ class Broker(Accounts):
                 return
             if member.inbox.heaps and code != CODES["PIECE"]:
                 frames = member.inbox.mend(frames)
-                if any(frame is NO_ROOM for frame in frames):
+                if not is_whole(frames):
                     raise PeerError(f"no memory for a {NAMES[code]} of worker {rank}")
             self.worker_handlers[code](member, frames)
         except MALFORMED as error:
@@ -1868,7 +1874,7 @@ def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = 
 
 def loads(frames: Frames) -> Any:
     """Rebuild what `dumps` took apart. Arrays lie on the frames after the first, so give writable ones."""
-    if frames[0] is NO_ROOM or len(frames) > 1 and any(frame is NO_ROOM for frame in frames):
+    if not is_whole(frames):
         raise MemoryError("not enough memory here for what came")
     try:
         return pickle.loads(frames[0], buffers=frames[1:])
@@ -2932,6 +2938,10 @@ class Queue:
         self.top = 0
         return None
 
+    def has_tasks(self) -> bool:
+        """Return True if something waits that may run here."""
+        return bool(self.home) or any(self.levels)
+
     def take(self, limit_s: Optional[float] = None) -> Any:
         """Take what to run next, if its tasks are shorter than `limit_s`: a Future (now RUNNING), a Block, or None."""
         self.late_s = self.clock() + CHUNK_S
@@ -3249,6 +3259,10 @@ class Carver(Taker):
         early = owner is not None and self.clock() < self.late_s and known_s < 2 * chunk_s(block.job)
         return early and not (owner == CLIENT and self.is_dry())
 
+    def keeps_until(self) -> float:
+        """Return when it should be asked again: `keeps` becomes False with time."""
+        return min(self.late_s, self.asked_s + self.patience_s()) if self.straight and self.asked else self.late_s
+
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
         """Return how many tasks of a block make a chunk; what waits behind it counts, for else its end makes crumbs."""
         if block.columns is None:
@@ -3474,8 +3488,8 @@ class Scheduler(Carver):
         """Queue a chunk; or take back tasks of our own, unless they have been accounted for meanwhile."""
         head = CHUNK.unpack(frames[2])
         if head[:2] != (self.rank, self.incarnation):
-            whole = all(frame is not NO_ROOM for frame in frames)  # else it must not be passed on, as not all is here
-            (self.level(head[5]) if whole else self.home).append(self.visitors(head, frames))
+            queue = self.level(head[5]) if is_whole(frames) else self.home  # not whole, it must not be passed on
+            queue.append(self.visitors(head, frames))
         elif head[2] in self.sent:
             self.put_back(self.take_home(*head[2:5]))
 
@@ -4284,7 +4298,7 @@ class Runner(Baton):
         else:
             self.prepare(item.func, 1)
             self.run_burst(item)
-        if self.scheduler.home or any(self.scheduler.levels):  # else it is idle in a moment, and looks then
+        if self.scheduler.has_tasks():  # else it is idle in a moment, and looks then
             self.glance(runs=True)
 
     def prepare(self, func: Any, n: int) -> float:
@@ -4295,20 +4309,21 @@ class Runner(Baton):
         scheduler, pump = self.scheduler, self.pump
         if pump is None:
             return 0.0
-        left_s, known = scheduler.left_s(), scheduler.costs.get(cost_key(func))
+        known = scheduler.costs.get(cost_key(func))
         cost = n * (known or 0.0)
         pump.long_task = known is None or known >= SHORT_S
         waited = pump.long_task and (scheduler.asked or scheduler.is_hungry)  # who has no tasks may wait for results
         if pump.long_task and scheduler.straight and scheduler.wanted > scheduler.received:
             scheduler.sate(-1.0)  # what the client sent, the broker does not know of
-        prefetch = PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < scheduler.fetch_s)
-        told = scheduler.is_told() and (scheduler.asked or not scheduler.straight)
-        want = prefetch and not told and left_s <= scheduler.ahead_s()  # the next batch comes while this one runs
+        fetch_s = min(scheduler.fetch_s, NEAR_S) if self.config.near else scheduler.fetch_s
+        prefetch = PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < fetch_s)
+        told = prefetch and scheduler.is_told() and (scheduler.asked or not scheduler.straight)
+        want = prefetch and not told and scheduler.left_s() <= scheduler.ahead_s()  # it comes while these run
         if want or scheduler.results and (known is None or waited or now() - scheduler.flushed_s + cost > FLUSH_S):
             scheduler.flush(want)  # now, as these tasks may keep the GIL from the pump
         if pump.long_task and not pump.watching:  # else it waits on the link already, and that is all that it is to do
             pump.kick()
-        if pump.asleep and left_s or pump.patient and (n > 1 or scheduler.results):
+        if pump.asleep and scheduler.left_s() or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
         return cost
 
@@ -4652,7 +4667,8 @@ class Parking(Runner):
             return
         if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
             self.retire()
-        run, n_received, item = self.config.capacity and not self.holding, self.n_received, None
+        n_received, item = self.n_received, None  # before the queue is looked at
+        run = self.config.capacity and not self.holding and self.scheduler.has_tasks()
         if run and not (self.is_due() and not self.is_stuck(self.deadlines[0][3])):
             item = self.scheduler.take(self.time_limit())
         if item is not None:
@@ -4688,13 +4704,13 @@ class Parking(Runner):
 
         Return True if a client was asked for tasks, who may not have any.
         """
-        scheduler = self.scheduler
+        scheduler, room = self.scheduler, False
         if self.link is None:
             return False
         self.corked = True  # results and hunger leave together: the broker wakes once
         scheduler.late_s = 0.0
-        scheduler.carve()
-        room = False
+        if scheduler.away or any(scheduler.levels):
+            scheduler.carve()
         if scheduler.away or any(scheduler.levels):
             scheduler.flush()
             scheduler.sate()  # others shall have what must not run here, or not within a time limit
@@ -4713,8 +4729,7 @@ class Parking(Runner):
         """
         if self.resting and self.try_conditions(self.resting) or self.awaited and self.try_conditions(self.awaited):
             return
-        scheduler = self.scheduler
-        timeout = max(0.0, self.deadlines[0][0] - now()) if self.deadlines else None
+        scheduler, timeout = self.scheduler, max(0.0, self.deadlines[0][0] - now()) if self.deadlines else None
         if self.link is None:
             if timeout is None:
                 raise MisuseError("everything waits for everything else: this program cannot go on (deadlock)")
@@ -4727,14 +4742,14 @@ class Parking(Runner):
         self.pump.rest()
         if self.resting:
             self.try_conditions(self.resting)  # again: carving may have given away somebody else's last task
-        woken = None
-        if not (self.inbox or self.later or self.ready or self.n_received != n_received):
-            woken = self.wait_link(self.tell_idle(timeout))
+        busy = self.inbox or self.later or self.ready or self.n_received != n_received
+        woken = None if busy else self.wait_link(self.tell_idle(timeout))
         self.pump.idling = False
         if any(scheduler.levels):
             self.pump.kick()  # what a time limit keeps from running here is still for others to have
         self.receive(woken)
-        scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
+        if self.ready or self.inbox:
+            scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
 
     def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
         """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
@@ -5375,8 +5390,10 @@ class Pump:
         queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
         busy = running or queued and not self.idling
         timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should
-        if watch and (scheduler.results or ordered and (queued or busy)):
-            timeout = 0.005 if ordered else FLUSH_S  # tasks that may be given away only later; results that are to go
+        if watch and ordered and (queued or busy):  # tasks that may be given away only later
+            timeout = 0.005 if running else max(0.005, scheduler.keeps_until() - now())
+        elif watch and scheduler.results:
+            timeout = FLUSH_S  # then they are to go
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
         if not ordered and scheduler.ordered > scheduler.filled:
             return self.plan()  # the scheduler's thread has just read an order, which changes what was decided
@@ -6873,6 +6890,7 @@ class Config:
     hash_seed: str = ""  # of all interpreters that we start, so that texts have the same `hash` everywhere
     threads: int = 0
     capacity: int = 1  # tasks it runs at once: 0 in an Executor's client
+    near: bool = False  # this worker is on the launcher's host
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
     launcher: str = ""  # template of the command that reaches a host
     min_hosts: int = 0  # hosts that suffice; 0: all
@@ -7513,7 +7531,7 @@ class Agent(OutputRelay):
 
     def __init__(self, link: StreamLink, config: Config, local: bool) -> None:
         super().__init__(link)
-        self.config, self.local = config, local
+        self.config, self.local = config.replace(near=local), local
         self.direct = local and config.backend == "own"  # workers' links are handed to the broker, not relayed
         self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
         self.oom_kills = count_oom_kills()

@@ -319,6 +319,11 @@ def test_what_the_broker_says_reaches_the_worker_that_it_is_for(held):
     assert killed == [2]
 
 
+@pytest.mark.parametrize("local", [True, False])
+def test_workers_know_whether_they_are_on_the_launchers_host(local):
+    assert Held(local).agent.config.near is local
+
+
 @pytest.mark.parametrize("local, number, ends", [
     (True, "SIGTERM", False), (False, "SIGTERM", True), (False, "SIGINT", False), (False, "SIGCHLD", False),
 ])  # fmt: skip
