@@ -27,7 +27,7 @@ between workers and never unpickles them. An *agent* starts, watches and connect
 to the workers of its own host, its *neighbours*, it has *straight links*, past the broker.
 
 Words. *task*: one call on its way to being run; *future*: the caller's handle on it; *owner*: the worker whose code
-created a task; *chunk*: tasks of one function pickled together, the unit that is moved, accounted for and retried;
+created a task; *chunk*: tasks alike in cost pickled together, the unit that is moved, accounted for and retried;
 *batch*: a chunk on its way; *order*: the broker's standing wish for tasks; *carve*: take chunks out of the local queue
 to fill an order; *strand*: a stack that can be parked; *link*: one connection; *starter*: the command that reaches a
 host. Durations end in ``_s``.
@@ -135,6 +135,7 @@ MAX_SLICE_S = 0.05  # the same at most, for half of what is left: more has what 
 CHUNK_S = 0.05  # measured work carved into one chunk: more is lost with a worker, less costs messages
 FOLD_CHUNK_S = 0.5  # the same for reductions: their chunks send back few values, however long they are
 MAX_CHUNK = 1 << 16  # tasks carved into one chunk: of very short ones, pickling more has their taker wait
+PASS_OVER = 4  # times as many tasks as make a chunk are passed over for those alike in cost: more takes longer to do so
 MIN_CHUNK_S = 0.001  # a chunk of less work than this costs more to move than others gain by it
 SHORT_S = 0.002  # tasks measured shorter are prefetched, and run without the pump beside them
 PREFETCH_S = 0.0001  # less work than this at hand, and asking for more goes with its results: one wait less
@@ -2280,8 +2281,9 @@ def _parts(value: Any, by_value_names: Names) -> Iterator[Tuple[str, Any]]:
 
 # States of a future, in order; from CANCELLED on it is done.
 PENDING, SENT, RUNNING, CANCELLED, FAILED, FINISHED = range(6)
-# How the arguments of a run of tasks lie: a column for each parameter; a tuple for each task; (args, kwargs) for each.
-COLUMNS, CALLS, KWCALLS = range(3)
+# How a run of tasks lies: a column for each parameter; a tuple of arguments for each task; (function, args, kwargs) for
+# each, if not all are of the very same function, or some have keyword arguments.
+COLUMNS, CALLS, MIXED = range(3)
 # How results are packed: as one list; a table of (status, number of frames), then each alone; or as facts, why not.
 LIST, EACH, UNREADABLE = range(3)
 VALUE, ERROR, WITHDRAWN = range(3)
@@ -2476,10 +2478,10 @@ def coming_answer() -> Future:
 
 
 class Job:
-    """Tasks of one function that share how they are called, and where their results go. Base of the four below.
+    """Tasks alike in cost that share how they are called, and where their results go. Base of the four below.
 
     Attributes:
-        func: the function. mode: how arguments lie (COLUMNS, CALLS, KWCALLS).
+        func: the function, or one of those that are MIXED: they are alike in cost. mode: how calls lie (COLUMNS, …).
         place, order: task i of the job has the place ``place_of(place, order + i)``. depth: of nesting. (But see
             `Block.spot`.)
         born_s: when it was made here. failed: an outcome may be a Failure; else nobody has to look at each.
@@ -2702,9 +2704,9 @@ class Block:
         return place_of(job.place, job.order + index), job.depth
 
     def first_call(self) -> Any:
-        """Return arguments and keyword arguments of the first of these tasks."""
-        row, mode = [column[self.lo - self.base] for column in self.columns], self.job.mode
-        return row[0] if mode == KWCALLS else (row if mode == COLUMNS else row[0], {})
+        """Return function, arguments and keyword arguments of the first of these tasks."""
+        row, job = [column[self.lo - self.base] for column in self.columns], self.job
+        return row[0] if job.mode == MIXED else (job.func, row if job.mode == COLUMNS else row[0], {})
 
 
 # ======================================================================================================================
@@ -2754,7 +2756,7 @@ def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
 
 
 def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
-    """Call a task of a slice with keyword arguments (KWCALLS)."""
+    """Call a task of a slice that is MIXED."""
     return func(*args, **(kwargs or {}))
 
 
@@ -2968,10 +2970,12 @@ class Queue:
                     return level.popleft()
 
     def take_like(self, func: Any) -> Optional[Future]:
-        """Take one more future of this function from the deepest queue, or None."""
+        """Take one more future of this function, or one alike in cost, from the deepest queue, or None."""
         with self.lock:
             level = self.levels[self.top]
-            if not level or type(level[0]) is not Future or level[0].func is not func or level[0].state != PENDING:
+            if not level or type(level[0]) is not Future or level[0].state != PENDING:
+                return None
+            if level[0].func is not func and cost_key(level[0].func) != cost_key(func):
                 return None
             future: Future = level.popleft()
             future.state = RUNNING
@@ -3052,28 +3056,34 @@ class Queue:
         return min(n, max(1, min(max(guided, int(MIN_CHUNK_S / cost)), int(budget_s / cost))))
 
     def gather(self, level: Level) -> Block:
-        """Take futures of one function off the front of a queue, as one parcel (lock held).
+        """Take futures that are alike in cost from the front of a queue, as one parcel (lock held).
 
-        Where few of one parent wait, as in a recursion, others' from deeper queues come along: up to half of all.
+        Those between them are passed over, some. Where few of one parent wait, as in a recursion, others' from deeper
+        queues come along: up to half of all.
         """
         head: Future = level[0]
-        func, scope, order, plain = head.func, head.at, head.order, head.kwargs is None
-        parcel = Parcel([], func, CALLS if plain else KWCALLS, scope.place, order, scope.depth)
-        futures, calls, spots, levels = parcel.futures, [], [], self.levels[scope.depth :]
+        func, scope, order, key = head.func, head.at, head.order, cost_key(head.func)
+        parcel = Parcel([], func, CALLS, scope.place, order, scope.depth)
+        futures, spots, levels = parcel.futures, [], self.levels[scope.depth :]
         n = self.chunk_size(max(len(level), sum(map(len, levels)) // 2), func) if self.retries else 1
         for level in levels:
-            while level and len(futures) < n:
-                item = level[0]
-                if type(item) is not Future or item.func is not func or (item.kwargs is None) is not plain:
-                    break
-                level.popleft()
+            others: List[Future] = []
+            while level and type(level[0]) is Future and len(futures) < n and len(others) < PASS_OVER * n:
+                item = level.popleft()
                 if item.state != PENDING:
                     level.stale -= 1
                     continue
-                calls.append(item.args if plain else (item.args, item.kwargs))
+                if item.func is not func or item.kwargs is not None:
+                    if cost_key(item.func) != key:
+                        others.append(item)
+                        continue
+                    parcel.mode = MIXED
                 spots.append((item.at, item.order))
                 futures.append(item)
                 item.state, item.at = SENT, parcel
+            level.extendleft(reversed(others))
+        mixed = parcel.mode == MIXED
+        calls = [(f.func, f.args, f.kwargs) for f in futures] if mixed else [f.args for f in futures]
         if all(at is scope for at, _ in spots) and spots[-1][1] == order + len(spots) - 1:
             return Block(parcel, [calls], 0, 0, len(futures))
         return Block(parcel, [calls, [(place_of(at.place, i), at.depth) for at, i in spots]], 0, 0, len(futures))
@@ -3375,7 +3385,7 @@ class Carver(Taker):
         if job.owner:
             function, key, first = job.function, job.key, block.lo
         else:
-            function = self.pack_function(job)
+            function = b"" if job.mode == MIXED else self.pack_function(job)
             key, first = (self.rank, incarnation, self.n_chunks), 0
         order = job.order + block.lo - first
         careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
@@ -3550,7 +3560,7 @@ class Scheduler(Carver):
         """Fail tasks that were present at too many deaths."""
         worker = f"worker {death['rank']} on {death['host']} (pid {death['pid']})"
         text = f"{worker} {death['how']} during run_on_all()" if type(block.job) is Everywhere else (
-            f"{describe(block.job, block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
+            f"{describe(block)} was running on {block.deaths} worker{'s' * (block.deaths > 1)} that died; "
             f"the last one, {worker}, {death['how']}. "
             f"It was tried {block.deaths} time{'s' * (block.deaths > 1)} (--retries {self.retries}); look for a crash "
             "in native code, memory that runs out, or os._exit in this task"
@@ -3597,9 +3607,12 @@ class Scheduler(Carver):
             self.emit(self.message("OPENED", OWNER.pack(*visit.owner), REF.pack(visit.key[2], block.lo, count)))
         try:
             if visit.columns is None:
-                visit.func, visit.fold = self.unpack_function(visit.function)
+                if visit.mode != MIXED:
+                    visit.func, visit.fold = self.unpack_function(visit.function)
                 visit.columns = loads(visit.payload)
                 visit.payload = []
+                if visit.mode == MIXED:
+                    visit.func = visit.columns[0][0][0]
         except BaseException as error:
             text = str(error) if isinstance(error, AttributeError) else ""
             missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
@@ -3644,7 +3657,7 @@ class Scheduler(Carver):
         if names and type(block.job) is not Everywhere:
             self.by_value |= names
         elif block.hi - block.lo == 1:
-            text = f"worker could not unpickle {describe(block.job, block)}:\n{reason['error']}"
+            text = f"worker could not unpickle {describe(block)}:\n{reason['error']}"
             block.job.deliver_error(block.lo, ScoopError(text))
             return
         block.alone = not names
@@ -3790,14 +3803,14 @@ def traceback_text(error: BaseException, brief: bool = False) -> str:
     return text
 
 
-def describe(job: Job, block: Block) -> str:
-    """Name tasks for a message: function and short arguments."""
-    args, kwargs = block.first_call()
+def describe(block: Block) -> str:
+    """Name tasks for a message: function and short arguments of the first."""
+    func, args, kwargs = block.first_call()
     try:
-        text = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])
+        text = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in (kwargs or {}).items())])
     except Exception as error:
         text = f"<{type(error).__name__} in repr>"
-    return f"task {name_of(job.func)}({text[:80]}{'…' * (len(text) > 80)})"
+    return f"task {name_of(func)}({text[:80]}{'…' * (len(text) > 80)})"
 
 
 # ======================================================================================================================
@@ -4333,7 +4346,7 @@ class Runner(Baton):
         limit = 64 if scheduler.is_short(func) and self.time_limit() is None else 1
         item: Any = future
         if self.recorder is not None:
-            self.recorder.begin(future, start, future.args, future.kwargs)
+            self.recorder.begin(future, start, func, future.args, future.kwargs)
         while True:
             self.run_future(item)
             n += 1
@@ -4356,7 +4369,7 @@ class Runner(Baton):
             return
         epoch, start = self.epoch, now()
         if recorder is not None:
-            recorder.begin(future, start, future.args, future.kwargs)
+            recorder.begin(future, start, func, future.args, future.kwargs)
         self.run_future(future)
         end = now()
         if recorder is not None:
@@ -4426,8 +4439,7 @@ class Runner(Baton):
         if job.mode == COLUMNS:
             calls: Iterator[Any] = map(job.func, piece.it, *rows[1:])
         else:
-            func = job.func if job.mode == CALLS else functools.partial(call_with, job.func)
-            calls = itertools.starmap(func, piece.it)
+            calls = itertools.starmap(job.func if job.mode == CALLS else call_with, piece.it)
         saved, epoch = (self.scope, self.slice, self.task), self.epoch
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
@@ -6127,8 +6139,7 @@ class ClientScheduler(Scheduler):
         super().__init__(*args, **options)
         self.runs_script = False
         self.hungry: Deque[Neighbour] = collections.deque()
-        self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
-        self.n_maps_and_tasks = 0
+        self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs, number) of a submit; a map's block
 
     def may_give(self) -> bool:
         return bool(self.intake or any(self.levels))
@@ -6163,9 +6174,6 @@ class ClientScheduler(Scheduler):
         while item is None and self.intake:
             if type(self.intake[0]) is Block:
                 block = self.intake.popleft()
-                if block.lo == 0:
-                    block.job.place = place_of(0, self.n_maps_and_tasks)
-                    self.n_maps_and_tasks += 1
                 if not block.job.abandoned:
                     self.put(block)
                 item = super().take_away()
@@ -6174,30 +6182,37 @@ class ClientScheduler(Scheduler):
         return item
 
     def gather_intake(self) -> Optional[Block]:
-        """Take tasks of one function off the intake, but for those that were cancelled meanwhile."""
-        intake, (_, func, _, keywords) = self.intake, self.intake[0]
+        """Take tasks that are alike in cost off the intake, as `gather` does, but for those cancelled meanwhile."""
+        intake, func, key, mode = self.intake, self.intake[0][1], cost_key(self.intake[0][1]), CALLS
         n = self.chunk_size(len(intake), func) if self.retries else 1
-        calls: List[Any] = []
-        futures: List[Any] = []
-        while len(calls) < n and intake:
-            if type(intake[0]) is Block or intake[0][1] is not func or bool(intake[0][-1]) is not bool(keywords):
-                break
-            future, _, args, kwargs = intake.popleft()
-            if future.set_running_or_notify_cancel():
-                futures.append(future)
-                calls.append((args, kwargs) if keywords else args)
-        if not calls:
+        items: List[Any] = []
+        others: List[Any] = []
+        while intake and type(intake[0]) is not Block and len(items) < n and len(others) < PASS_OVER * n:
+            item = intake.popleft()
+            if item[1] is not func or item[3]:
+                if cost_key(item[1]) != key:
+                    others.append(item)
+                    continue
+                mode = MIXED
+            if item[0].set_running_or_notify_cancel():
+                items.append(item)
+        intake.extendleft(reversed(others))
+        if not items:
             return None
-        parcel = Parcel(futures, func, KWCALLS if keywords else CALLS, 0, self.n_maps_and_tasks, 0)
-        self.n_maps_and_tasks += len(calls)
-        return Block(parcel, [calls], 0, 0, len(calls))
+        first, last = items[0][4], items[-1][4]
+        parcel = Parcel([item[0] for item in items], func, mode, 0, first, 0)
+        columns: List[Any] = [[item[1:4] if mode == MIXED else item[2] for item in items]]
+        if last - first >= len(items):  # there are gaps between them
+            columns.append([(place_of(0, item[4]), 0) for item in items])
+        return Block(parcel, columns, 0, 0, len(items))
 
     def not_shipped(self, block: Block, error: Exception) -> None:
         """Fail what cannot be pickled: there is no other place where it could run."""
         if block.hi - block.lo > 1:
             super().not_shipped(block, error)
             return
-        problem = explain_unpicklable((block.job.func, *block.rows()), "(function, arguments)", error, self.by_value)
+        root = "(function, arguments, keyword arguments)"
+        problem = explain_unpicklable(block.first_call(), root, error, self.by_value)
         error.__cause__ = MisuseError(problem)
         block.job.deliver_error(block.lo, error)
 
@@ -6336,7 +6351,7 @@ class Client(Neighbourhood):
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
         del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
-        self.intake = self.scheduler.intake
+        self.intake, self.numbers = self.scheduler.intake, itertools.count()  # numbers: of tasks of submit, and maps
         self.asleep = self.closing = self.ended = False
         self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
@@ -6370,8 +6385,8 @@ class Client(Neighbourhood):
 
     # -- any thread ----------------------------------------------------------------------------------------------------
 
-    def hand_in_task(self, item: Any) -> None:
-        """Queue a task or a map: an item of the scheduler's intake."""
+    def hand_in(self, item: Any) -> None:
+        """Queue a task or a piece of a map: an item of the scheduler's intake."""
         self.intake.append(item)
         if self.asleep or self.ended:
             self.alert()
@@ -6680,7 +6695,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             future.client = client.me
-            client.hand_in_task((future, fn, args, kwargs))
+            client.hand_in((future, fn, args, kwargs, next(client.numbers)))
         return future
 
     def map(
@@ -6722,7 +6737,9 @@ class Executor(concurrent.futures.Executor):
         try:
             for block in job.draw():
                 with self._lock:
-                    self._ready().hand_in_task(block)
+                    if block.lo == 0:
+                        job.place = place_of(0, next(client.numbers))
+                    self._ready().hand_in(block)
             if job.input_error is not None and buffersize is None:
                 raise job.input_error
         except BaseException:
@@ -9073,10 +9090,10 @@ class Recorder:
 
     # -- measuring --------------------------------------------------------------------------------------------------
 
-    def begin(self, task: Any, start_s: float, args: Any, kwargs: Any) -> None:
+    def begin(self, task: Any, start_s: float, func: Any, args: Any, kwargs: Any) -> None:
         """Note that a future's task has begun, or the first one of a job's, and maybe more of its function after it."""
         visit, self.cut_s = task if type(task) is Visit else None, start_s
-        self.stack.append((task.func, args, kwargs, start_s, getattr(task, "born_s", None), visit))
+        self.stack.append((func, args, kwargs, start_s, getattr(task, "born_s", None), visit))
 
     def end(self, end_s: float, inline: bool = False, n_more: int = 0) -> None:
         """Note that what began last has ended; the scheduler will count `n_more` tasks as done in a moment."""

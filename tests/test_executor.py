@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import functools
 import gc
 import os
 import pickle
@@ -293,7 +294,7 @@ def test_what_cannot_be_pickled_fails_its_own_future(pool):
     bad, good = pool.submit(abs, threading.Lock()), pool.submit(abs, -1)
     with pytest.raises(TypeError) as caught:
         bad.result(20)
-    assert "arguments)[1][0][0] (type _thread.lock)" in str(caught.value.__cause__)
+    assert "arguments)[1][0] (type _thread.lock)" in str(caught.value.__cause__)
     assert good.result(20) == 1
     with pytest.raises(TypeError, match="cannot travel"):
         pool.submit(abs, pool).result(20)
@@ -738,6 +739,55 @@ def test_random_numbers_of_a_map_do_not_depend_on_how_its_input_came():
             return [*pool.map(seed_of, inputs), *pool.map(seed_of, inputs and range(3))]
 
     assert seeds(slowly()) == seeds(range(10)) == seeds(iter(range(10)))
+
+
+class Scaled:
+    """A callable, and a method, that take a while."""
+
+    def __init__(self, factor):
+        self.factor = factor
+
+    def __call__(self, x, error=None):
+        time.sleep(0.0003)
+        if error is not None:
+            raise error
+        return self.factor * x, futures.task_seed()
+
+    method = __call__
+
+
+def mixed(pool, i):
+    """The i-th of many tasks, of which few are of the same function and called alike."""
+    calls = [
+        lambda: pool.submit(Scaled(i).method, i), lambda: pool.submit(Scaled(i), x=i), lambda: pool.submit(seed_of, i),
+        lambda: pool.submit(functools.partial(Scaled(2).method, i)), lambda: pool.submit(Scaled(2).method, i),
+        lambda: pool.submit(Scaled(2).method, i, error=ValueError(i) if i % 50 == 5 else None),
+        lambda: pool.submit(Scaled(2).method, x=threading.Lock() if i == 104 else i),
+    ]  # fmt: skip
+    return calls[i % 7]()
+
+
+def test_tasks_of_methods_partials_and_keyword_arguments_travel_together():
+    """They are what they would be alone: their results, errors and random numbers, and what cannot be pickled."""
+    found = []
+    for n_workers in (1, 3):
+        with Executor(n_workers) as pool:
+            pool.submit(Scaled(1), 1).result()
+            found.append([outcome_of(task) for task in [mixed(pool, i) for i in range(1400)]])
+            scheduler = pool._client.scheduler
+            assert scheduler.n_carved / scheduler.n_chunks > 2
+    assert found[0] == found[1]
+    failed = [i for i, result in enumerate(found[0]) if str(result).startswith(f"ValueError: {i} ")]
+    assert failed == [*range(5, 1400, 350)]
+    assert "keyword arguments)[2]['x'] (type _thread.lock)" in found[0].pop(104)
+    assert [result[0] for result in found[0][:100:7]] == [i * i for i in range(0, 100, 7)]
+
+
+def outcome_of(task):
+    try:
+        return task.result()
+    except Exception as error:
+        return f"{type(error).__name__}: {error} {error.__cause__ or ''}".strip()
 
 
 def seed_of(_):

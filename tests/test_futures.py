@@ -1994,6 +1994,53 @@ def test_tasks_that_travel_with_those_of_other_parents_keep_their_random_numbers
     assert facts(TREE.replace("FATAL", str(fatal)), n=3, stderr=None) == facts(TREE.replace("FATAL", "0"), n=1)
 
 
+MIXED = """
+    class Drawer:
+        def __init__(self, k):
+            self.k = k
+
+        def draw(self, i, trouble=None):
+            until = time.perf_counter() + 0.0002
+            while time.perf_counter() < until:
+                pass
+            if type(trouble) is str and not scoop_lite.IS_ORIGIN and not os.path.exists(trouble):
+                open(trouble, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            if type(trouble) is int:
+                raise ValueError(trouble)
+            return [self.k, i, futures.task_seed()]
+
+    def other(i):
+        time.sleep(0.0001)
+        return futures.task_seed()
+
+    def main():
+        one = Drawer(-1)
+        made = [
+            lambda i: futures.submit(one.draw, i), lambda i: futures.submit(Drawer(i).draw, i=i),
+            lambda i: futures.submit(functools.partial(one.draw, i)), lambda i: futures.submit(other, i),
+            lambda i: futures.submit(one.draw, i, i if i % 100 == 4 else None),
+            lambda i: futures.submit(one.draw, i, trouble=threading.Lock() if i == 1205 else None),
+            lambda i: futures.submit(one.draw, i, "killed") if i == FATAL else futures.submit(other, i),
+        ]
+        tasks = [made[i % 7](i) for i in range(2100)]
+        results = [outcome(task.result) for task in tasks]
+        scheduler = scoop_lite._state["runtime"].scheduler
+        return results, scheduler.n_carved / max(1, scheduler.n_chunks)
+"""
+
+
+@pytest.mark.parametrize("fatal", [-1, 1007], ids=["alive", "killed"])
+def test_tasks_of_methods_partials_and_keyword_arguments_travel_together(facts, fatal):
+    """They are what they would be alone: their results, errors and random numbers, and what cannot be pickled."""
+    expected, _ = facts(MIXED.replace("FATAL", "-1"), n=1)
+    got, n_in_chunk = facts(MIXED.replace("FATAL", str(fatal)), n=3, stderr=None)
+    expected[1007] = got[1007] if fatal > 0 else expected[1007]
+    assert got == expected
+    assert [result for result in got if isinstance(result, str)] == [f"ValueError: {i}" for i in range(4, 2100, 700)]
+    assert n_in_chunk > 2
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Threads and processes of the user
 # ---------------------------------------------------------------------------------------------------------------------

@@ -1001,22 +1001,35 @@ def test_the_clients_tasks_stay_here_while_it_may_have_others_for_who_is_hungry(
     assert (first.lo, first.hi, second.lo, second.hi) == (0, 20, 5, 9) and piece.block.hi == 1
 
 
-def test_futures_that_travel_together_are_of_one_function_and_called_alike(scheduler):
-    where = scope(scheduler)
+def test_futures_that_travel_together_are_alike_in_cost(scheduler):
+    """Bound methods, or calls with keyword arguments, would travel one by one else, each in a message of its own."""
+    where, level = scope(scheduler), scheduler.levels[0]
     scheduler.note_cost(len, 1e-5)
-    for futures, more in (((1, len, None), (1, abs, None)), ((2, len, None), (1, len, {"x": 1}))):
-        scheduler.levels[0].clear()
-        for n, func, kwargs in (futures, more):
-            add(scheduler, where, func, kwargs, n)
-        taken = scheduler.gather(scheduler.levels[0])
-        assert taken.hi == futures[0] and len(scheduler.levels[0]) == 1
-    scheduler.levels[0].clear()
+    plain, others = add(scheduler, where, n=3), add(scheduler, where, func=abs, n=2)
+    alike = add(scheduler, where, kwargs={"x": 1}) + add(scheduler, where, func=functools.partial(len))
+    parcel = scheduler.gather(level)
+    assert (parcel.job.mode, parcel.job.func, parcel.job.futures) == (scoop_lite.MIXED, len, plain + alike)
+    assert parcel.columns[0][2:] == [(len, ("abc",), None), (len, ("abc",), {"x": 1}), (alike[1].func, ("abc",), None)]
+    assert [place for place, _ in spots(parcel)] == [scoop_lite.place_of(where.place, i) for i in (0, 1, 2, 5, 6)]
+    assert list(level) == others
+    level.clear()
     futures = add(scheduler, where, n=40)
-    futures[3].state, scheduler.levels[0].stale = scoop_lite.CANCELLED, 1
-    parcel = scheduler.gather(scheduler.levels[0])
-    assert parcel.hi == 39 and futures[3].state == scoop_lite.CANCELLED and scheduler.levels[0].stale == 0
+    futures[3].state, level.stale = scoop_lite.CANCELLED, 1
+    parcel = scheduler.gather(level)
+    assert parcel.job.mode == scoop_lite.CALLS and parcel.columns[0][0] == ("abc",)
+    assert parcel.hi == 39 and futures[3].state == scoop_lite.CANCELLED and level.stale == 0
     assert parcel.job.futures == futures[:3] + futures[4:]
     assert {(future.state, future.at) for future in parcel.job.futures} == {(scoop_lite.SENT, parcel.job)}
+
+
+def test_few_are_passed_over_for_those_alike_in_cost(scheduler):
+    where, level = scope(scheduler), scheduler.levels[0]
+    scheduler.note_cost(len, 0.01)  # five make a chunk
+    first, others = add(scheduler, where), add(scheduler, where, func=abs, n=30)
+    add(scheduler, where)
+    assert scheduler.gather(level).job.futures == first
+    assert list(level)[:-1] == others
+    assert scheduler.gather(level).job.futures == others[:1]  # its cost is not known
 
 
 def spots(parcel):
@@ -2020,8 +2033,8 @@ class Silent:
 
 def test_tasks_are_described_in_short_whatever_their_arguments_are():
     def call(*args, **kwargs):
-        job = scoop_lite.Job(len, scoop_lite.KWCALLS, 0, 0, 0)
-        return scoop_lite.describe(job, scoop_lite.Block(job, [[(args, kwargs)]], 0, 0, 1))
+        job = scoop_lite.Job(abs, scoop_lite.MIXED, 0, 0, 0)
+        return scoop_lite.describe(scoop_lite.Block(job, [[(len, args, kwargs)]], 0, 0, 1))
 
     assert call(1, "a", key=None) == "task len(1, 'a', key=None)"
     assert call(Silent()) == "task len(<LookupError in repr>)"
