@@ -1267,8 +1267,8 @@ class Orders:
         if not asked and self.last_supplier is not None:  # all are hungry: it has the order before it has new tasks
             asked = [self.last_supplier]
         for member in asked:
-            aim = need if member is asked[0] else 1
-            if not aim <= member.ordered - member.filled <= 3 * aim:
+            aim = need - (member.wants - member.given) if member is asked[0] else 1  # not for its own hunger
+            if aim and not aim <= member.ordered - member.filled <= 3 * aim:
                 member.ordered = member.filled + aim + aim // 4  # so that not each one more changes it
                 self.to(member, "ORDER", COUNT.pack(member.ordered))  # cumulative: crossing messages do no harm
         return max(0.0005, self.widen_s - now_s) if self.width < len(self.suppliers) else None
@@ -4367,6 +4367,8 @@ class Runner(Baton):
         if func is self.last_func and self.n_here & 15:
             self.run_future(future)
             return
+        if self.scheduler.ordered > self.scheduler.filled:
+            self.scheduler.carve()  # now: while it runs, the pump would have to wait for the GIL again and again
         epoch, start = self.epoch, now()
         if recorder is not None:
             recorder.begin(future, start, func, future.args, future.kwargs)

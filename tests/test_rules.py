@@ -314,8 +314,10 @@ def test_who_filled_an_order_last_is_asked_for_all_that_is_wanted_and_others_for
 def test_when_all_are_hungry_who_filled_the_last_order_has_one_before_it_has_tasks(pool):
     for serial, rank in enumerate((0, 1, 2), 5):
         pool.turn(rank, "HUNGRY", HUNGER.pack(pool.broker.members[rank].given + 1, serial))
-    assert not pool.broker.suppliers and pool.broker.last_supplier is pool.broker.members[2]
-    assert list(ordered(news(pool, pool.broker.end_turn, 2.0))) == [2]
+    last = pool.broker.members[2]
+    assert not pool.broker.suppliers and pool.broker.last_supplier is last
+    last.ordered = last.filled
+    assert ordered(news(pool, pool.broker.end_turn, 2.0)) == {2: last.filled + 2}  # not for itself: it would come back
     assert ordered(news(pool, pool.broker.end_turn, 2.1)) == {}
     die(pool, 2)
     assert ordered(news(pool, pool.broker.end_turn, 2.2)) == {}  # its successor has filled none
@@ -2112,6 +2114,19 @@ def test_an_order_that_the_pump_has_not_seen_is_told_it_by_who_submits(linked):
     assert not linked.rung()
     linked.submit(identity, (1,), {})
     assert linked.rung()
+
+
+def test_an_order_is_filled_before_a_task_that_may_be_long_is_run_where_it_is_waited_for(linked):
+    """While it computes, the pump would have to wait for the GIL for each system call."""
+    told = []
+
+    def look():
+        told.extend(scoop_lite.NAMES[frames[0][0]] for frames in linked.peer.receive())
+
+    first, _ = linked.submit(look, (), {}), linked.submit(identity, (1,), {})
+    linked.scheduler.ordered = 1
+    linked.wait_for(first)
+    assert told.count("BATCH") == 1
 
 
 def test_an_order_that_ends_a_wait_is_filled_before_user_code_goes_on(linked):
