@@ -3170,6 +3170,10 @@ class Taker(Queue):
         """Return how long the client may take to send what it was asked for, before the broker is asked."""
         return max(PATIENCE_S, self.live * PATIENCE_PART_S)
 
+    def keeps_until(self) -> float:
+        """Return when others' tasks that are kept for this worker may be given away after all; see `Carver.keeps`."""
+        return min(self.late_s, self.asked_s + self.patience_s()) if self.straight and self.asked else self.late_s
+
     def hunger(self, wanted: int) -> bytes:
         """Note how many batches are wanted from now on; return the frame that says so (lock held)."""
         self.wanted, self.is_hungry = wanted, wanted > self.received
@@ -3268,10 +3272,6 @@ class Carver(Taker):
         owner, known_s = block.job.owner, self.costs.get(cost_key(block.job.func), 0.0) * (block.hi - block.lo)
         early = owner is not None and self.clock() < self.late_s and known_s < 2 * chunk_s(block.job)
         return early and not (owner == CLIENT and self.is_dry())
-
-    def keeps_until(self) -> float:
-        """Return when it should be asked again: `keeps` becomes False with time."""
-        return min(self.late_s, self.asked_s + self.patience_s()) if self.straight and self.asked else self.late_s
 
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
         """Return how many tasks of a block make a chunk; what waits behind it counts, for else its end makes crumbs."""
@@ -3377,25 +3377,31 @@ class Carver(Taker):
         return frames
 
     def pack(self, block: Block, incarnation: int) -> Frames:
-        """Pickle a block as a BATCH of one chunk."""
+        """Pickle a block as a BATCH of one chunk; a function that does not travel by name as a part of the payload."""
         job, n = block.job, block.hi - block.lo
-        rows = block.rows()
-        plain = n == 1 and job.mode == CALLS and is_plain(rows[0][0])
-        payload = [pickle.dumps(rows, 5)] if plain else dumps(rows, self.by_value)
         if job.owner:
             function, key, first = job.function, job.key, block.lo
         else:
             function = b"" if job.mode == MIXED else self.pack_function(job)
             key, first = (self.rank, incarnation, self.n_chunks), 0
+        rows = block.rows()
+        if not function:
+            payload = dumps((block.first_call()[0], job.fold, rows), self.by_value)
+        elif n == 1 and job.mode == CALLS and is_plain(rows[0][0]):
+            payload = [pickle.dumps(rows, 5)]
+        else:
+            payload = dumps(rows, self.by_value)
         order = job.order + block.lo - first
         careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
         head = CHUNK.pack(*key, first, n, job.depth, careful, job.mode, job.place, order, len(payload))
         return self.message("BATCH", function, head, *payload)
 
     def pack_function(self, job: Job) -> bytes:
-        """Pickle a job's function and fold; what travels by name, only if it is another function than the last one."""
+        """Pickle a job's function and fold, only if it is another than the last one; b"" if it travels by value."""
         func, packed = self.packed
-        if job.func is not func or job.fold is not None or not finds_by_name(func, self.by_value):
+        if not finds_by_name(job.func, self.by_value):
+            return b""
+        if job.func is not func or job.fold is not None:
             packed = dumps_whole((job.func, job.fold), self.by_value)
             self.remember(job.func, job.fold, packed)
         return packed
@@ -3607,12 +3613,12 @@ class Scheduler(Carver):
             self.emit(self.message("OPENED", OWNER.pack(*visit.owner), REF.pack(visit.key[2], block.lo, count)))
         try:
             if visit.columns is None:
-                if visit.mode != MIXED:
+                if visit.function:
                     visit.func, visit.fold = self.unpack_function(visit.function)
-                visit.columns = loads(visit.payload)
+                    visit.columns = loads(visit.payload)
+                else:
+                    visit.func, visit.fold, visit.columns = loads(visit.payload)
                 visit.payload = []
-                if visit.mode == MIXED:
-                    visit.func = visit.columns[0][0][0]
         except BaseException as error:
             text = str(error) if isinstance(error, AttributeError) else ""
             missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []

@@ -906,12 +906,43 @@ def test_a_function_is_pickled_once_while_its_name_means_it(scheduler, monkeypat
 
     assert packed(shouted) is packed(shouted) != packed(len)
     assert packed(shouted, max) != packed(shouted) != packed(max, shouted)
-    assert packed("a".upper) != packed("b".upper)  # which have no names
+    assert packed("a".upper) == packed(lambda: 1) == b""  # they have no names, and are in the payload
     by_name, old = packed(shouted), shouted
     assert scheduler.unpack_function(by_name) == (old, None)
     monkeypatch.setattr(sys.modules[__name__], "shouted", lambda word: word + "!")
-    assert scoop_lite.MADE in packed(old) and packed(old) != by_name  # by value now
+    assert packed(old) == b""  # by value now
     assert scheduler.unpack_function(by_name) == (shouted, None)
+
+
+class Holder:
+    """Big, and in no need of being copied to travel."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def __reduce_ex__(self, protocol):
+        return Holder, (pickle.PickleBuffer(self.data),)
+
+    def add(self, x):
+        return len(self.data) + x
+
+
+@pytest.mark.parametrize("fold", [None, max])
+def test_what_a_method_belongs_to_travels_once_a_chunk_and_uncopied(scheduler, fold):
+    holder, rows = Holder(bytearray(100_000)), [[(1,), (2,), (3,)]]
+    for mode, columns in (scoop_lite.CALLS, rows), (scoop_lite.MIXED, [[(Holder.add, (holder, 1), None)] * 3]):
+        job = scoop_lite.Job(holder.add, mode, 0, 0, 0)
+        job.fold = fold
+        packed = scheduler.pack(scoop_lite.Block(job, columns, 0, 0, 3), 1)
+        assert packed[1] == b"" and [memoryview(frame).obj is holder.data for frame in packed[3:]] == [False, True]
+        visit = scheduler.visitors(scoop_lite.CHUNK.unpack(packed[2]), packed)
+        assert scheduler.open(visit)
+        again = scheduler.pack(visit.part(1, 3), 1)  # as when others are hungrier
+        passed_on = scheduler.visitors(scoop_lite.CHUNK.unpack(again[2]), again)
+        assert scheduler.open(passed_on) and passed_on.hi - passed_on.lo == 2
+        for block in visit, passed_on:
+            func, args, _ = scoop_lite.Block(block.job, block.columns, block.lo, block.lo, block.hi).first_call()
+            assert block.job.fold is fold and func(*args) == 100_001 + (mode == scoop_lite.CALLS) * block.lo
 
 
 def test_what_came_by_value_is_made_anew_each_time(scheduler):
@@ -2151,7 +2182,7 @@ def test_what_the_pump_cannot_write_at_once_is_the_schedulers_to_write_on_if_it_
 
 def test_a_function_in_a_view_of_memory_is_told_by_its_bytes(linked):
     scheduler = linked.scheduler
-    by_name, by_value = (scheduler.pack_function(SimpleNamespace(func=func, fold=None)) for func in (len, lambda: 1))
+    by_name, by_value = (scoop_lite.dumps_whole((func, None)) for func in (len, lambda: 1))
     scheduler.packed = None, b""
     assert scheduler.unpack_function(memoryview(by_name)) == (len, None) and scheduler.packed == (len, by_name)
     assert scheduler.unpack_function(memoryview(by_value))[0]() == 1
