@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import concurrent.futures
 import faulthandler
+import functools
 import importlib.util
 import os
 import pathlib
@@ -40,6 +41,19 @@ def same(x):
 def nap(seconds):
     time.sleep(seconds)
     return seconds
+
+
+class Echo:
+    def __init__(self, x):
+        self.x = x
+
+    def answer(self):
+        return self.x
+
+
+def answer_late(x, seconds):
+    time.sleep(seconds)
+    return x
 
 
 def fail(x):
@@ -102,6 +116,15 @@ class User:
     def step_submit(self):
         n = self.size(1, 3, 100, 2000)
         found = [self.pool.submit(same, i) for i in range(n)]
+        assert [future.result(60) for future in found] == list(range(n))
+
+    def step_submit_many_ways(self):
+        n = self.size(1, 3, 100, 2000)
+        ways = [
+            lambda i: (same, i), lambda i: (functools.partial(same, i),), lambda i: (Echo(i).answer,),
+            lambda i: (answer_late, i, self.rng.random() * 0.002),
+        ]  # fmt: skip
+        found = [self.pool.submit(*self.rng.choice(ways)(i)) for i in range(n)]
         assert [future.result(60) for future in found] == list(range(n))
 
     def step_map(self):

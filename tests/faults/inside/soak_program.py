@@ -20,7 +20,7 @@ from scoop_lite import futures, shared
 
 LEAVES = ("quick",) * 6 + ("sleep", "sleep", "burn", "gil", "bulk", "raises", "sealed", "constant", "dies once")
 WAYS = ("submit", "map", "map", "map_as_completed", "as_completed", "reduce", "scan", "closure", "lazy", "abandon",
-        "cancel", "impatient", "wait", "callback", "everyone")
+        "cancel", "impatient", "wait", "callback", "everyone", "calls")
 BULK = 70_000, 500_000, 2_000_000  # bytes: one message, what a socket does not take at once, several pieces
 SEALED_VALUE, CONSTANT = 5, 1000
 
@@ -31,6 +31,9 @@ class Node:
     def __init__(self, key, kind, children=(), seconds=0.0, luggage=0):
         self.key, self.kind, self.children, self.seconds = key, kind, list(children), seconds
         self.luggage = bytes([key % 256]) * luggage
+
+    def run(self):
+        return evaluate(self)
 
 
 def make(rng, size, keys):
@@ -197,6 +200,16 @@ def by_submit(node):
     return [settle(*pair) for pair in [(futures.submit(evaluate, child), child) for child in node.children]]
 
 
+def by_calls_of_all_kinds(node):
+    """Submit methods, partials, closures and keyword arguments."""
+    found = []
+    for i, child in enumerate(node.children):
+        calls = (child.run,), (functools.partial(evaluate, child),), (lambda of=child: of.run(),), (evaluate, child)
+        call = calls[(node.key + i * i) % 5 % 4]
+        found.append((futures.submit(evaluate, node=child) if i % 4 == 3 else futures.submit(*call), child))
+    return [settle(*pair) for pair in found]
+
+
 def as_completed(node):
     """Submit all, and take what is done."""
     of = {futures.submit(evaluate, child): child for child in node.children}
@@ -205,7 +218,7 @@ def as_completed(node):
 
 VALUES = {"submit": by_submit, "as_completed": as_completed, "closure": by_closure, "lazy": lazily,
           "abandon": after_an_endless_map, "cancel": beside_cancelled, "impatient": impatiently, "wait": by_wait,
-          "callback": by_callbacks, "everyone": after_everyone,
+          "callback": by_callbacks, "everyone": after_everyone, "calls": by_calls_of_all_kinds,
           "map": lambda node: futures.map(evaluate_tame, node.children),
           "map_as_completed": lambda node: futures.map_as_completed(evaluate_tame, node.children)}
 VALUES_OF_ALL = {"reduce": lambda node: futures.mapReduce(evaluate_tame, operator.add, node.children),
