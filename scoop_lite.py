@@ -216,7 +216,8 @@ class RemoteTraceback(Exception):
 # ======================================================================================================================
 # Every message is a list of frames. The first is HEADER: kind, rank and incarnation of the worker it comes from (up) or
 # goes to (down); agents and the broker route by it and touch nothing else. `to`, `chunk` and `part` are the structs
-# below: clear text, so that the broker can account for tasks that it never unpickles.
+# below: clear text, so that the broker can account for tasks that it never unpickles. `function` is empty where it does
+# not travel by name: it is in the payload then.
 
 HEADER = struct.Struct("!BII")  # kind, rank, incarnation
 COUNT = struct.Struct("!Q")  # a cumulative count
@@ -6147,7 +6148,8 @@ class ClientScheduler(Scheduler):
         super().__init__(*args, **options)
         self.runs_script = False
         self.hungry: Deque[Neighbour] = collections.deque()
-        self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs, number) of a submit; a map's block
+        self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
+        self.n_maps_and_tasks = 0
 
     def may_give(self) -> bool:
         return bool(self.intake or any(self.levels))
@@ -6182,6 +6184,9 @@ class ClientScheduler(Scheduler):
         while item is None and self.intake:
             if type(self.intake[0]) is Block:
                 block = self.intake.popleft()
+                if block.lo == 0:
+                    block.job.place = place_of(0, self.n_maps_and_tasks)
+                    self.n_maps_and_tasks += 1
                 if not block.job.abandoned:
                     self.put(block)
                 item = super().take_away()
@@ -6197,6 +6202,9 @@ class ClientScheduler(Scheduler):
         others: List[Any] = []
         while intake and type(intake[0]) is not Block and len(items) < n and len(others) < PASS_OVER * n:
             item = intake.popleft()
+            if len(item) == 4:  # it was not passed over before, so these numbers follow the order of submission
+                item = (*item, self.n_maps_and_tasks)
+                self.n_maps_and_tasks += 1
             if item[1] is not func or item[3]:
                 if cost_key(item[1]) != key:
                     others.append(item)
@@ -6359,7 +6367,7 @@ class Client(Neighbourhood):
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
         del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
-        self.intake, self.numbers = self.scheduler.intake, itertools.count()  # numbers: of tasks of submit, and maps
+        self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = False
         self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
@@ -6703,7 +6711,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             future.client = client.me
-            client.hand_in((future, fn, args, kwargs, next(client.numbers)))
+            client.hand_in((future, fn, args, kwargs))
         return future
 
     def map(
@@ -6745,8 +6753,6 @@ class Executor(concurrent.futures.Executor):
         try:
             for block in job.draw():
                 with self._lock:
-                    if block.lo == 0:
-                        job.place = place_of(0, next(client.numbers))
                     self._ready().hand_in(block)
             if job.input_error is not None and buffersize is None:
                 raise job.input_error
