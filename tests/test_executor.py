@@ -794,6 +794,19 @@ def seed_of(_):
     return futures.task_seed()
 
 
+def seeds_but_for(cancelled):
+    with Executor(1) as pool:
+        pool.submit(time.sleep, 0.3)  # the others wait behind it
+        tasks = [pool.submit(seed_of, i) for i in range(6)]
+        assert all(tasks[i].cancel() for i in cancelled)
+        return [None if i in cancelled else tasks[i].result() for i in range(6)]
+
+
+def test_random_numbers_of_a_task_do_not_depend_on_others_that_are_cancelled():
+    whole, rest = seeds_but_for([]), seeds_but_for([1, 3])
+    assert rest == [whole[0], None, whole[2], None, *whole[4:]] and len(set(whole)) == 6
+
+
 ZIPPED = """
 import helper
 from vendor.scoop_lite import Executor
