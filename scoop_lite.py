@@ -27,10 +27,10 @@ between workers and never unpickles them. An *agent* starts, watches and connect
 to the workers of its own host, its *neighbours*, it has *straight links*, past the broker.
 
 Words. *task*: one call on its way to being run; *future*: the caller's handle on it; *owner*: the worker whose code
-created a task; *chunk*: tasks alike in cost pickled together, the unit that is moved, accounted for and retried;
-*batch*: a chunk on its way; *order*: the broker's standing wish for tasks; *carve*: take chunks out of the local queue
-to fill an order; *strand*: a stack that can be parked; *link*: one connection; *starter*: the command that reaches a
-host. Durations end in ``_s``.
+created a task; *chunk*: tasks that run the same code, and so are alike in cost, pickled together, the unit that is
+moved, accounted for and retried; *batch*: a chunk on its way; *order*: the broker's standing wish for tasks; *carve*:
+take chunks out of the local queue to fill an order; *strand*: a stack that can be parked; *link*: one connection;
+*starter*: the command that reaches a host. Durations end in ``_s``.
 
 Guarantees. Without a fault each task runs exactly once; when workers die, at most ``--retries`` times more, and then it
 fails with WorkerLost. Nothing listens anywhere but with ``--backend zmq`` and on Windows; and then only keys handed out
@@ -4730,8 +4730,7 @@ class Parking(Runner):
             return False
         self.corked = True  # results and hunger leave together: the broker wakes once
         scheduler.late_s = 0.0
-        if scheduler.away or any(scheduler.levels):
-            scheduler.carve()
+        scheduler.carve()
         if scheduler.away or any(scheduler.levels):
             scheduler.flush()
             scheduler.sate()  # others shall have what must not run here, or not within a time limit

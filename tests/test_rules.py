@@ -2124,6 +2124,14 @@ def test_a_pump_that_watches_the_link_is_left_alone_when_a_long_task_begins(link
     assert linked.rung()
 
 
+def test_an_idle_scheduler_gives_away_what_a_task_keeps_waiting_that_was_left_behind(linked):
+    """An interrupt leaves it in its thread, with the rest of its slice; the pump leaves an idle scheduler alone."""
+    running(linked.scheduler, block(10), begun=3)
+    linked.scheduler.ordered = 1
+    linked.offer()
+    assert "BATCH" in [scoop_lite.NAMES[frames[0][0]] for frames in linked.peer.receive()]
+
+
 def test_what_the_scheduler_leaves_in_the_link_is_for_the_pump_to_read(linked, monkeypatch):
     """The kernel has told only one of the two that something came."""
     linked.pump.watching, linked.pump.thread = True, None
