@@ -121,6 +121,7 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
 
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
+__file__ = os.path.abspath(__file__)  # Python 3.8 leaves that of a script relative
 if _run_as_script:  # one module under one name, whatever the file is called: so that what it defines can be pickled
     if vars(sys.modules["__main__"]) is not globals():  # cProfile, for one: nobody could import what runs here
         raise ImportError("nothing but Python runs scoop_lite; write -m cProfile script.py after it, or use --profile")
@@ -154,6 +155,7 @@ HUGE_BUFFER = 1 << 21  # bytes of a huge page: smaller buffers could not have on
 SMALL_FRAME = 256  # bytes of a frame that relays may hold whole, however many a message has; brokers read only such
 MAX_FRAME = 1 << 26  # bytes; a length above it is a broken or hostile peer: what is big of ours travels in pieces
 MAX_FRAMES = 1 << 21  # of one message; likewise
+MAX_MESSAGE = 1 << 29  # bytes of one; likewise
 PIECE = 1 << 20  # bytes of a message that is relayed in one go; of a bigger one, relays hold so much at a time
 PIECES_AHEAD = 4  # pieces of one worker that may be under way: fewer slow down far links, more take relays' memory
 WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers starve
@@ -291,14 +293,19 @@ def facts(**values: Any) -> bytes:
 
 
 def read_facts(frame: Any, **kinds: type) -> Dict[str, Any]:
-    """Decode a frame of named facts; PeerError if it is none, or one of `kinds` is missing or of another type."""
+    """Decode a frame of named facts; PeerError if it is none, or one of `kinds` is missing, or no such value."""
     try:
         found = json.loads(bytes(frame))
     except (ValueError, RecursionError) as error:
         raise PeerError(f"no facts: {bytes(frame[:80])!r}: {error!r:.100}") from None
-    if type(found) is not dict or any(type(found.get(name)) is not kind for name, kind in kinds.items()):
+    if type(found) is not dict or not all(is_fact(found.get(name), kind) for name, kind in kinds.items()):
         raise PeerError(f"facts without {', '.join(kinds)}: {bytes(frame[:80])!r}")
     return found
+
+
+def is_fact(value: Any, *kinds: type) -> bool:
+    """Say whether a value is of one of these types; a number that cannot be meant (NaN, infinite, 10**400) is not."""
+    return type(value) in kinds and (type(value) not in (int, float) or abs(value) < 1 << 53)
 
 
 def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[..., None]]:
@@ -347,11 +354,8 @@ def command(name: bytes, body: bytes = b"") -> bytes:
     return bytes(encode([bytes((len(name),)) + name + body], [], COMMAND)[0])
 
 
-def ready(socket_type: bytes) -> bytes:
-    """Encode the READY command that ends the NULL handshake."""
-    return command(b"READY", b"\x0bSocket-Type" + struct.pack("!I", len(socket_type)) + socket_type)
-
-
+# What to send first; no answer needs to be waited for. READY ends the NULL handshake.
+OPENING = GREETING + command(b"READY", b"\x0bSocket-Type\0\0\0\x06DEALER")
 NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # a program may have SIGPIPE at its default
 PING = command(b"PING", bytes(2))  # its time to live, 0: the receiver may judge our silence for himself
 
@@ -384,11 +388,11 @@ class Codec:
     Feed it what arrives; complete messages are in `messages`, what must be answered (PONG) in `replies`.
     """
 
-    def __init__(self, socket_type: bytes = b"DEALER", max_frame: int = MAX_FRAME) -> None:
-        self.opening = GREETING + ready(socket_type)  # to be sent first; needs no answer to be waited for
+    def __init__(self, max_frame: int = MAX_FRAME) -> None:
         self.messages: Deque[Frames] = collections.deque()
         self.replies: List[bytes] = []
         self.max_frame = max_frame
+        self.n_held = 0  # bytes of a message that is not complete, or of several
         self.greeted = self.ready = False
         self.rest = b""  # bytes of a frame that is not complete
         self.frames: Frames = []  # frames of a message that is not complete
@@ -401,7 +405,7 @@ class Codec:
         """Take in bytes that arrived; PeerError if this is not ZMTP 3.x with NULL, or a frame larger than max_frame."""
         if self.rest:
             data = self.rest + data
-        at, end = 0, len(data)
+        at, end, begun = 0, len(data), self.frames
         if not self.greeted:
             if not self.greet(data):
                 self.rest = data
@@ -430,8 +434,9 @@ class Codec:
             self.end_frame(flags, data[body : body + size] if size < BIG_FRAME else bytearray(data[body : body + size]))
             at = body + size
         self.rest = data[at:]
-        if len(self.frames) > MAX_FRAMES:
-            raise PeerError(f"a message of more than {MAX_FRAMES} frames")
+        self.n_held = 0 if not self.frames else end + (self.n_held if self.frames is begun else 0)
+        if len(self.frames) > MAX_FRAMES or self.n_held > max(MAX_MESSAGE, self.max_frame):
+            raise PeerError(f"a message of more than {MAX_FRAMES} frames, or {MAX_MESSAGE} bytes")
 
     def greet(self, data: bytes) -> bool:
         """Check the peer's greeting; return False while it is not all here."""
@@ -460,6 +465,7 @@ class Codec:
         """Note that `n` bytes were written to the start of `big`."""
         assert self.big is not None
         self.left -= n
+        self.n_held += n
         if not self.left:
             whole, self.big, self.buffer = self.buffer, None, None
             self.end_frame(self.big_flags, whole)
@@ -478,7 +484,7 @@ class Codec:
         self.frames.append(frame)
         if not flags & MORE:
             self.messages.append(self.frames)
-            self.frames = []
+            self.frames, self.n_held = [], 0
 
     def obey(self, body: bytes) -> None:
         """Handle a command: READY ends the handshake, PING is answered, others are ignored as RFC 37 asks."""
@@ -508,9 +514,8 @@ class StreamLink:
         self.sock = reader if isinstance(reader, socket.socket) else None
         self.reader, self.writer = reader, writer or reader
         self.fileno: Callable[[], int] = reader.fileno
-        self.fd = reader.fileno()
         self.codec = Codec()
-        self.out: Deque[Any] = collections.deque([self.codec.opening])  # buffers of bytes
+        self.out: Deque[Any] = collections.deque([OPENING])  # buffers of bytes
         self.closed = ""  # why, once it is
         self.silent = False  # that is why; whoever is at the other end may still be there
         self.descriptors: Deque[int] = collections.deque()  # received over a local socket, in order
@@ -626,7 +631,8 @@ class StreamLink:
         except OSError as error:  # a PeerError is one, too
             self.closed = self.closed or str(error)
         if codec.replies:
-            self.out += codec.replies
+            if not self.out:  # else bytes are on their way, which tell the same
+                self.out += codec.replies
             codec.replies.clear()
             self.flush()
         return codec.messages
@@ -681,7 +687,7 @@ class StreamLink:
         """Wait until everything is written, the link is closed, or `timeout_s` is over."""
         deadline = now() + timeout_s
         while not self.flush() and not self.closed and now() < deadline:
-            select.select([], [self.writer], [], deadline - now())
+            Waits().wait([self], max(0.0, deadline - now()))  # not `select`, for which descriptors end at 1024
 
     def finish(self, timeout_s: float = 5.0) -> None:
         """Return when all is written; over TCP when the other end has read it: it may be lost with this process else.
@@ -848,16 +854,12 @@ class Bell:
         self.fileno, self.fd = self.reader.fileno, self.reader.fileno()
 
     def ring(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # it is ringing, or closed
             self.writer.send(b"!")
-        except BlockingIOError:
-            pass  # it is ringing
 
     def clear(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):  # it did not
             self.reader.recv(4096)
-        except BlockingIOError:
-            pass  # it did not
 
     def close(self) -> None:
         self.reader.close()
@@ -1138,7 +1140,7 @@ class ZmqRouter:
 # Broker: moves work without opening it; pure: messages in, messages out, no clock of its own    (launcher, main thread)
 # ======================================================================================================================
 
-MALFORMED = (struct.error, IndexError, KeyError, ValueError)  # what handlers raise at frames that cannot be
+MALFORMED = (struct.error, IndexError, KeyError, ValueError, OverflowError)  # what handlers raise at what cannot be
 
 
 def subtract(ranges: Ranges, first: int, end: int) -> Tuple[Ranges, int]:
@@ -1314,7 +1316,11 @@ class Accounts(Orders):
             self.give_back(taker, member)
             return
         taker = taker or self.next_taker(member)
-        self.move(chunk, member, taker)
+        try:
+            self.move(chunk, member, taker)
+        except PeerError:
+            self.give_back(taker, member)
+            raise
         if taker.death is None:
             self.to(taker, "RETURNED" if taker is member else "BATCH", *frames[1:])
         else:  # it died while the frames were on their way: the owner sends them again, and nobody is to blame
@@ -1599,7 +1605,7 @@ class Broker(Accounts):
         times = dict.fromkeys(("idle_s", "up_s", "cpu_s"), float)
         told = read_facts(frames[1], idle=bool, final=bool, spent=dict, **counts, **times)
         for sums in told["spent"].values():
-            if type(sums) is not list or len(sums) != 3 or not {int, float}.issuperset(map(type, sums)):
+            if type(sums) is not list or len(sums) != 3 or not all(is_fact(number, int, float) for number in sums):
                 raise PeerError(f"no sums of a function: {sums!r:.80}")
         self.observe("STATS", member, told)
 
@@ -1610,6 +1616,8 @@ class Broker(Accounts):
 
     def on_log(self, member: Member, frames: Frames) -> None:
         record = read_facts(frames[1], at_s=float, level=int, logger=str, text=str, shown=bool, pid=int)
+        if abs(record["at_s"]) > 1e9:  # some thirty years
+            raise ValueError(record["at_s"])
         self.observe("LOG", member, record)
 
     def on_bye(self, member: Member, frames: Frames) -> None:
@@ -1625,14 +1633,21 @@ class Broker(Accounts):
 
     def on_started(self, host: int, frames: Frames) -> Optional[Member]:
         started = read_facts(frames[1], rank=int, incarnation=int, pid=int)
-        member = self.find(started["rank"], started["incarnation"])
+        member = self.find_at(host, started)
         if member is not None:
             member.pid = started["pid"]
         return member
 
+    def find_at(self, host: int, told: Dict[str, Any]) -> Optional[Member]:
+        """Find the worker that an agent tells of; each knows of those on its own host only."""
+        member = self.find(told["rank"], told["incarnation"])
+        if member is not None and member.host != host:
+            raise PeerError(f"host {host} speaks of worker {member.rank}, which is not there")
+        return member
+
     def on_died(self, host: int, frames: Frames) -> None:
         death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
-        member = self.find(death["rank"], death["incarnation"])
+        member = self.find_at(host, death)
         if member is not None:
             death["host"] = self.host_names.get(host, str(host))
             self.bury(member, death)
@@ -1888,10 +1903,14 @@ def loads(frames: Frames) -> Any:
 
 def finds_by_name(obj: Any, by_value_names: Names) -> bool:
     """Whether the receiver will get this very object from `module.qualname`."""
-    module = getattr(obj, "__module__", None)
-    parts = getattr(obj, "__qualname__", getattr(obj, "__name__", "")).split(".")
-    if module in ("__main__", "__mp_main__") and by_value_names & {"*", parts[0]}:
+    try:
+        module, name = getattr(obj, "__module__", None), getattr(obj, "__qualname__", None) or obj.__name__
+    except Exception:  # its `__getattr__` may do anything
         return False
+    parts = name.split(".") if isinstance(name, str) else [""]
+    if module in ("__main__", "__mp_main__"):
+        if by_value_names & {"*", parts[0]} or "scoop_lite_config" in vars(sys.modules[module]):
+            return False  # nor is it a worker's script's that was not imported: the pump, which may ask, must not do so
     found: Any = sys.modules.get(str(module))
     for part in parts:
         found = getattr(found, part, None)
@@ -1916,7 +1935,9 @@ class _Pickler(pickle.Pickler):
         if issubclass(kind, type):
             return self.reduce_class(obj)
         if issubclass(kind, BaseException) and _has_own_init(kind):
-            return copyreg.__newobj__, (kind, *obj.args), obj.__dict__ or None  # type: ignore[attr-defined]
+            names = copyreg._slotnames(kind)  # type: ignore[attr-defined]
+            state = {**obj.__dict__, **{name: getattr(obj, name) for name in names if hasattr(obj, name)}}
+            return copyreg.__newobj__, (kind, *obj.args), state or None, None, None, _fill_exception  # type: ignore[attr-defined]
         if kind.__module__ == "typing" and kind.__name__ in _TYPING:
             return NotImplemented if finds_by_name(obj, self.by_value_names) else _reduce_typing(obj)
         if kind.__name__ == "ForwardRef" and kind.__module__ in ("typing", "annotationlib"):
@@ -2153,6 +2174,12 @@ def _fill_class(cls: Any, state: Tuple[bytes, Dict[str, Any], Dict[str, Dict[str
     _classes_by_token[token] = cls
 
 
+def _fill_exception(error: BaseException, state: Dict[str, Any]) -> None:
+    """Give an exception its attributes, in slots or not, whatever its class thinks of that."""
+    for name, value in state.items():
+        BaseException.__setattr__(error, name, value)
+
+
 def _has_own_init(kind: Any) -> bool:
     """Whether a class of exceptions takes what it likes, so that pickle's way, ``kind(*args)``, may fail or do harm."""
     base = next(c for c in kind.__mro__ if not c.__flags__ & HEAP_TYPE)  # the C class below: has it fields of its own?
@@ -2196,6 +2223,9 @@ def _make_proxy(key: bytes, rebuild: Callable[..., Any], args: Tuple[Any, ...]) 
 # Explaining what cannot travel   (any process, any thread)
 # ======================================================================================================================
 
+#: What code of the user's may raise while something of his is pickled or put in words.
+RAISED = Exception, SystemExit, KeyboardInterrupt
+
 #: Bounds of the search for the culprit: levels of nesting, and parts of one container (some 3 us each).
 EXPLAIN_MAX_DEPTH, EXPLAIN_MAX_PARTS = 20, 200_000
 
@@ -2212,14 +2242,22 @@ def explain_unpicklable(value: Any, root: str, error: BaseException, by_value_na
         for step, part in itertools.islice(_parts(value, by_value_names), EXPLAIN_MAX_PARTS):
             try:
                 _Probe(visited, by_value_names).dump(part)
-            except (Exception, SystemExit) as problem:  # anything that a user's __reduce__ may raise
+            except RAISED as problem:
                 path, value, error = path + step, part, problem
                 break
     kind = f"{type(value).__module__}.{type(value).__qualname__}".replace("builtins.", "")
     if isinstance(error, MemoryError):
         return f"cannot pickle {path} (type {kind}): no memory for a copy; fix: pass parts of it, or what builds it"
     fix = next(fix for pattern, fix in _FIXES if re.search(pattern, kind))
-    return f"cannot pickle {path} (type {kind}): {error}; fix: {fix}"
+    return f"cannot pickle {path} (type {kind}): {words_of(error)}; fix: {fix}"
+
+
+def words_of(error: BaseException) -> str:
+    """Return what an exception says, or how it fails to: its `__str__` is code like any other."""
+    try:
+        return str(error)
+    except RAISED as problem:
+        return f"{type(error).__qualname__}, whose __str__ raises {type(problem).__qualname__}"
 
 
 #: Pattern of the culprit's type -> what to do. The last one fits all.
@@ -2253,7 +2291,7 @@ class _Probe(_Pickler):
 def _parts(value: Any, by_value_names: Names) -> Iterator[Tuple[str, Any]]:
     """Yield each part of a value that `dumps` looks into: the step that leads there, and the part."""
     kind = type(value)
-    with contextlib.suppress(Exception, SystemExit):  # of its own code: then the value itself is the culprit
+    with contextlib.suppress(*RAISED):  # then the value itself is the culprit
         if kind in _LOOK_INTO:
             yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
         elif kind in (list, tuple):
@@ -2720,11 +2758,7 @@ class Block:
 class Level(collections.deque):  # type: ignore[type-arg]
     """The queue of one nesting depth: futures and blocks; first in, first out."""
 
-    __slots__ = ("stale",)
-
-    def __init__(self, items: Iterable[Any] = ()) -> None:
-        super().__init__(items)
-        self.stale = 0  # futures in it that were run or cancelled meanwhile
+    stale = 0  # futures in it that were run or cancelled meanwhile
 
 
 def taken(queue: Deque[Any], take: Callable[[Deque[Any]], Any] = collections.deque.popleft) -> Iterator[Any]:
@@ -3161,7 +3195,7 @@ class Taker(Queue):
 
     def is_told(self) -> bool:
         """Return True while the broker knows that a batch is wanted, or need not know yet."""
-        return self.wanted > self.received or not (self.from_broker or self.is_dry())
+        return self.is_hungry or not (self.from_broker or self.is_dry())
 
     def is_dry(self) -> bool:
         """Return True if no client has tasks for us: there is none, or it has been asked in vain for some time."""
@@ -3193,7 +3227,7 @@ class Taker(Queue):
     def sate(self, enough_s: float = 0.0) -> None:
         """Take back that a batch is wanted, if tasks are here meanwhile: who is hungry gets no orders for them."""
         with self.lock:
-            if self.wanted == self.received or not self.away and self.left_s() <= enough_s:
+            if not self.is_hungry or not self.away and self.left_s() <= enough_s:
                 return
             hunger = self.hunger(self.received)
         self.emit(self.message("HUNGRY", hunger))
@@ -3368,7 +3402,7 @@ class Carver(Taker):
         by_value = self.by_value
         try:
             frames = self.pack(block, incarnation)
-        except Exception as error:
+        except RAISED as error:
             self.not_shipped(block, error)
             return None
         if block.job.owner is None:
@@ -3438,7 +3472,7 @@ class Carver(Taker):
         self.account(chunk_id, first, count)
         return block.part(block.lo + first, block.lo + first + count)
 
-    def not_shipped(self, block: Block, error: Exception) -> None:
+    def not_shipped(self, block: Block, error: BaseException) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
         with self.lock:
             if block.hi - block.lo > 1:
@@ -3741,17 +3775,17 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     if type(outcome) is not Failure:
         try:
             return VALUE, dumps(outcome, by_value)
-        except (Exception, SystemExit) as error:
-            why = explain_unpicklable(outcome, "result", error)
+        except RAISED as error:
+            why = explain_unpicklable(outcome, "result", error, by_value)
             problem: BaseException = Unpicklable(f"the task's result cannot travel back: {why}")
             if not isinstance(error, (TypeError, pickle.PicklingError)):  # what its own class raises, as itself
-                error.__cause__, problem = problem, error
+                problem = with_cause(error, problem)
             outcome = Failure(problem)
     raised = outcome.look()
     text, summary = traceback_text(raised), traceback_text(raised, brief=True)
     try:
         pickled = dumps_whole(raised, by_value)
-    except Exception:
+    except RAISED:
         pickled = b""  # the text says what it was
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
 
@@ -3783,8 +3817,13 @@ def unpack_outcome(status: int, frames: Frames) -> Any:
     text, summary = bytes(frames[0]).decode(), bytes(frames[1]).decode()
     if not isinstance(error, BaseException):
         error = ScoopError(f"a task raised {summary} (the exception itself cannot be pickled and unpickled)")
-    error.__cause__ = RemoteTraceback(text)
-    return Failure(error)
+    return Failure(with_cause(error, RemoteTraceback(text)))
+
+
+def with_cause(error: BaseException, cause: BaseException) -> BaseException:
+    """Set an exception's cause, even if its class forbids to set anything, as a frozen dataclass does; return it."""
+    BaseException.__setattr__(error, "__cause__", cause)
+    return error
 
 
 FUNCTIONS = types.FunctionType, types.BuiltinFunctionType
@@ -3815,7 +3854,7 @@ def describe(block: Block) -> str:
     func, args, kwargs = block.first_call()
     try:
         text = ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in (kwargs or {}).items())])
-    except Exception as error:
+    except RAISED as error:
         text = f"<{type(error).__name__} in repr>"
     return f"task {name_of(func)}({text[:80]}{'…' * (len(text) > 80)})"
 
@@ -3853,7 +3892,7 @@ def travelled(by_value: Names, **parts: Any) -> Any:
             try:
                 dumps(value, by_value)
             except Exception as problem:
-                raise Unpicklable(f"--check: {explain_unpicklable(value, name, problem)}") from problem
+                raise Unpicklable(f"--check: {explain_unpicklable(value, name, problem, by_value)}") from problem
         raise Unpicklable(f"--check: {brief_call((), parts)} cannot be unpickled: {error!r}") from error
 
 
@@ -3874,7 +3913,7 @@ class Mailbox:
     corked = False  # messages wait for one flush
     careful = False  # results of tasks that are suspected of killing workers are being sent
     polled_s = 0.0  # when the link was looked at in passing
-    pipe: Optional[StreamLink] = None  # beside a ZmqLink: what is written to it survives this process
+    pipe: Optional[StreamLink] = None  # of a worker: `link`, or beside a ZmqLink; what is written survives this process
     pump: Optional[Pump] = None
     last_func: Any = None  # a short function that ran here last
 
@@ -3923,17 +3962,15 @@ class Mailbox:
         with self.lock:
             if self.straight is not None and len(frames) > 1 and frames[1] == STRAIGHT:
                 self.straight.send(frames)
-            elif (self.careful or frames[0][0] == CODES["OPENED"]) and self.is_careful(frames):
-                self.pipe.send(frames)  # type: ignore[union-attr]
+            elif self.pipe is not None and (
+                frames[0][0] == CODES["OPENED"]
+                or self.careful and frames[0][0] == CODES["RESULT"] and sum(map(len, frames)) < PIECE
+            ):
+                self.pipe.send(frames)  # not to be lost with this process, as what libzmq has not sent would
             else:
                 self.post(self.outbox.put(frames))
         if self.link.edge:
             self.look_again()
-
-    def is_careful(self, frames: Frames) -> bool:
-        """Say whether this must not be lost with this process, as what libzmq has not sent would: OPENED, results."""
-        kind, found = NAMES[frames[0][0]], self.pipe is not None
-        return found and (kind == "OPENED" or kind == "RESULT" and sum(map(len, frames)) < PIECE)
 
     def post(self, messages: Iterable[Frames]) -> None:
         """Send what the outbox lets go (lock held)."""
@@ -3980,7 +4017,7 @@ class Mailbox:
             self.dispatch()
         if self.resting:
             self.try_conditions(self.resting)
-        if self.scheduler.wanted > self.scheduler.received:
+        if self.scheduler.is_hungry:
             self.scheduler.sate(self.scheduler.ahead_s())
         if self.scheduler.ordered > self.scheduler.filled and not (runs and self.scheduler.keeps_last()):
             self.scheduler.carve()
@@ -4224,6 +4261,15 @@ class Baton(Porch):
             return None
         return self.deadlines[0][0] - now()
 
+    def time_to_wait(self, holding: bool) -> Optional[float]:
+        """Return how long to wait for a message at most: until a timed wait is to end, or who `is_stuck` acts."""
+        if not self.deadlines:
+            return None
+        end_s, _, _, patience_s = self.deadlines[0]
+        if not holding and self.scheduler.has_tasks():  # what that wait keeps from running is run then
+            end_s = min(end_s, self.progress[1] + patience_s + 0.001)
+        return min(1e6, max(0.0, end_s - now()))  # the system takes no more than 24 days
+
     def is_stuck(self, patience_s: float) -> bool:
         """Return True when for so long nothing has happened here: no task was run, given away or answered."""
         scheduler, t = self.scheduler, now()
@@ -4333,7 +4379,7 @@ class Runner(Baton):
         cost = n * (known or 0.0)
         pump.long_task = known is None or known >= SHORT_S
         waited = pump.long_task and (scheduler.asked or scheduler.is_hungry)  # who has no tasks may wait for results
-        if pump.long_task and scheduler.straight and scheduler.wanted > scheduler.received:
+        if pump.long_task and scheduler.straight and scheduler.is_hungry:
             scheduler.sate(-1.0)  # what the client sent, the broker does not know of
         fetch_s = min(scheduler.fetch_s, NEAR_S) if self.config.near else scheduler.fetch_s
         prefetch = PREFETCH_S < cost and (not pump.long_task or cost * PREFETCH_PART < fetch_s)
@@ -4379,10 +4425,12 @@ class Runner(Baton):
         epoch, start = self.epoch, now()
         if recorder is not None:
             recorder.begin(future, start, func, future.args, future.kwargs)
-        self.run_future(future)
-        end = now()
-        if recorder is not None:
-            recorder.end(end, inline=True)
+        try:
+            self.run_future(future)
+        finally:
+            end = now()
+            if recorder is not None:
+                recorder.end(end, inline=True)
         if epoch == self.epoch:
             seconds = end - start
             self.scheduler.note_cost(func, seconds)
@@ -4405,7 +4453,12 @@ class Runner(Baton):
             if self.left:
                 self.rejoin(error)
             self.scope, self.slice, self.task = saved
-            outcome = self.failure(error)
+            try:
+                outcome = self.failure(error)
+            except KeyboardInterrupt:  # it goes on to the script, which waits here, and may look again at this future
+                future.settle(Failure(error))
+                future.value.look()
+                raise
         self.scope, self.slice, self.task = saved
         self.scheduler.n_done += 1
         if self.inbox:
@@ -4740,7 +4793,7 @@ class Parking(Runner):
         self.corked = False
         with self.lock:
             self.link.flush()
-        return scheduler.asked and room and scheduler.wanted <= scheduler.received
+        return scheduler.asked and room and not scheduler.is_hungry
 
     def idle(self, n_received: int) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline.
@@ -4749,7 +4802,7 @@ class Parking(Runner):
         """
         if self.resting and self.try_conditions(self.resting) or self.awaited and self.try_conditions(self.awaited):
             return
-        scheduler, timeout = self.scheduler, max(0.0, self.deadlines[0][0] - now()) if self.deadlines else None
+        scheduler, timeout = self.scheduler, self.time_to_wait(bool(self.holding))
         if self.link is None:
             if timeout is None:
                 raise MisuseError("everything waits for everything else: this program cannot go on (deadlock)")
@@ -4826,10 +4879,14 @@ class Calls(Parking):
     def new_scope(self, place: int, depth: int) -> Scope:
         return Scope(place, depth, self.scheduler.level(depth))
 
+    def scope_here(self) -> Scope:
+        """Return the scope of the code that calls `futures`."""
+        self.check_thread()
+        return self.scope or self.open_scope()
+
     def scope_of_callback(self) -> Scope:
         """Make a scope for a callback that is added now: when and on which strand it will run, nobody knows yet."""
-        self.check_thread()
-        scope = self.scope or self.open_scope()
+        scope = self.scope_here()
         scope.n += 1
         return self.new_scope(place_of(scope.place, scope.n - 1), scope.depth)
 
@@ -4859,6 +4916,7 @@ class Calls(Parking):
                     self.inline -= 1
                 return
         if not self.wait_until(lambda: future.state >= CANCELLED, timeout, future.when_done):
+            future.waiters = [w for w in future.waiters or () if type(w) is not Waiter or w.strand is not None]
             raise FutureTimeout(f"the task was not done within {timeout} s")
 
     def cancel(self, future: Future) -> None:
@@ -4908,7 +4966,12 @@ class Calls(Parking):
         job.abandoned = True
         job.ready.clear()
         if self.link is not None and (job.length is None or job.done < job.length):
-            self.later.append(functools.partial(self.scheduler.recall, kind, job))
+            recall = functools.partial(self.scheduler.recall, kind, job)
+            if kind == "ABORT" and self.pump is not None:  # a script that was interrupted may go on, without us
+                with contextlib.suppress(RuntimeError):  # no thread can be started
+                    threading.Thread(target=recall, name="scoop_lite abort", daemon=True).start()
+                    return
+            self.later.append(recall)
 
     def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Any:
         """Call a function once on each worker (see `futures.run_on_all`)."""
@@ -4994,7 +5057,7 @@ class Runtime(Calls):
         self.constants: Dict[str, Any] = {}
         self.verdicts: Dict[bytes, Tuple[str, Any]] = {}  # by serial: a constant's name, the future of its acceptance
         self.waiting_for: Dict[str, List[Waiter]] = {}
-        self.doomed: Optional[Tuple[Slice, int]] = None  # in which running task, by index, one is to be raised
+        self.doomed: Dict[Slice, int] = {}  # in which running tasks, by index, one is to be raised
         self.signals: Set[int] = set()  # that came to us
         self.initialized = False
 
@@ -5042,7 +5105,8 @@ class Runtime(Calls):
         try:
             frames = dumps(value, self.scheduler.by_value, _OwnPickler)
         except Exception as error:
-            raise MisuseError(f"constant {name!r}: {explain_unpicklable(value, name, error)}") from error
+            why = explain_unpicklable(value, name, error, self.scheduler.by_value)
+            raise MisuseError(f"constant {name!r}: {why}") from error
         self.scheduler.carve()
         answer = coming_answer()
         self.send_constant(name, frames, answer)
@@ -5102,9 +5166,14 @@ class Runtime(Calls):
         return bool(self.n_parked > len(self.resting) or self.left) or self.scheduler.is_busy()
 
     def finish(self, success: bool) -> None:
-        """End the origin's work: wait for what was submitted if the script succeeded, else drop it."""
+        """End the origin's work: wait for what was submitted if the script succeeded, else end it."""
         if success:
             self.wait_until(lambda: not self.is_busy(), watched=self.resting)
+        else:
+            with self.lock:
+                for queue in (self.scheduler.home, self.scheduler.away, *self.scheduler.levels):
+                    queue.clear()
+            self.scheduler.recall("ABORT")  # so that `finally` blocks of what runs elsewhere run, too
         if self.has_failures:
             gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
         self.dispatch_unseen(final=True)
@@ -5129,7 +5198,7 @@ class Runtime(Calls):
                 signal.signal(number, self.on_signal)
         if CAN_FORK:
             self.let_children_end(numbers)
-        if not CAN_FORK:  # where a signal ends no wait either
+        else:  # where a signal ends no wait either
             signal.set_wakeup_fd(self.bell.writer.fileno(), warn_on_full_buffer=False)
 
     def let_children_end(self, numbers: List[int]) -> None:
@@ -5188,7 +5257,7 @@ class Runtime(Calls):
 
     def interrupt_task(self, piece: Slice) -> None:
         """Have KeyboardInterrupt raised in the task that a slice runs now. Any thread, lock held."""
-        self.doomed = piece, piece.index()
+        self.doomed[piece] = piece.index()
         self.later.append(functools.partial(self.interrupt_parked, piece, piece.index()))
         signal_self(DOOM)
         self.wake()
@@ -5197,28 +5266,27 @@ class Runtime(Calls):
         """Do the same for a task that waits for others."""
         strand = piece.strand
         if piece in self.scheduler.slices and piece.index() == index and strand is not self.current:
-            self.doomed = None
+            self.doomed.pop(piece, None)
             strand.error = KeyboardInterrupt()
             Waiter(self, strand)()
 
     def heed_doom(self, number: int, frame: Any) -> None:
-        """Raise KeyboardInterrupt in the doomed task, if it still runs; while our code works for it, a moment later."""
-        if self.doomed is None or os.getpid() != self.pid:
+        """Raise KeyboardInterrupt in a doomed task that still runs; while our code works for it, a moment later."""
+        if os.getpid() != self.pid:
             return
-        piece, index = self.doomed
         main = self.strands.name == "greenlet" or self.current is self.strands.main
-        runs = self.slice or self.task
-        mine = runs is piece or piece.scope is not None and scope_of(runs) is piece.scope
-        ours = innermost(frame)
+        runs, ours = self.slice or self.task, innermost(frame)
         in_slice = ours.f_code in (run_calls.__code__, call_with.__code__)
         in_task = in_slice or ours is not frame and ours.f_code is Runtime.run_future.__code__
-        if piece.index() != index or not main or not (mine or piece.strand is self.current):
-            self.doomed = None
-        elif self.lock.locked() or not in_task or not mine:
-            threading.Timer(0.01, os.kill, (self.pid, number)).start()
-        else:
-            self.doomed = None
-            raise KeyboardInterrupt
+        for piece, index in list(self.doomed.items()):
+            mine = runs is piece or piece.scope is not None and scope_of(runs) is piece.scope
+            if piece.index() == index and main and (mine or piece.strand is self.current):
+                if self.lock.locked() or not in_task or not mine:
+                    threading.Timer(0.01, os.kill, (self.pid, number)).start()
+                    return
+                del self.doomed[piece]
+                raise KeyboardInterrupt
+            del self.doomed[piece]
 
 
 def refuse_green_threads() -> None:
@@ -5264,10 +5332,8 @@ def new_strands(name: str) -> Union[GreenletStrands, ThreadStrands]:
 def flush_output() -> None:
     """Flush standard output and error; what cannot be written has no one left to hear of it."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-        except (OSError, ValueError, AttributeError):
-            pass
 
 
 EXCLUSIVE = getattr(select, "EPOLLEXCLUSIVE", 0)  # of those who wait for a descriptor, the kernel is to wake one
@@ -5322,6 +5388,10 @@ class Waits:
         self.fds += (link.fileno(),)
         if self.poll is not None:
             self.poll.register(link.fileno(), select.POLLIN | EXCLUSIVE * self.shared)
+
+    def close(self) -> None:
+        if self.epoll:
+            self.poll.close()
 
     def forget(self, link: Any) -> None:
         """Wait for a link no more, that is about to be closed."""
@@ -5458,8 +5528,8 @@ class Pump:
         """Read, carve, flush; end slices that are late, so that their rest can be given away, or hold up a message."""
         runtime, scheduler = self.runtime, self.runtime.scheduler
         self.read()
-        if scheduler.wanted > scheduler.received:
-            scheduler.sate(scheduler.ahead_s())
+        if scheduler.is_hungry:  # what was thought to be short may have turned out to be long
+            scheduler.sate(-1.0 if any(piece.is_late(now()) for piece in scheduler.slices[:]) else scheduler.ahead_s())
         if scheduler.ordered > scheduler.filled:
             scheduler.carve()
         if scheduler.results and now() - scheduler.flushed_s > FLUSH_S:
@@ -5546,8 +5616,12 @@ futures.__dict__.update(
     Future=Future, CancelledError=CancelledError, TimeoutError=FutureTimeout, InvalidStateError=InvalidStateError,
     ALL_COMPLETED=ALL_COMPLETED, FIRST_COMPLETED=FIRST_COMPLETED, FIRST_EXCEPTION=FIRST_EXCEPTION,
 )  # fmt: skip
-sys.modules[futures.__name__] = futures
-sys.modules[shared.__name__] = shared
+_first: Any = sys.modules["scoop_lite"]
+if vars(_first) is globals():
+    sys.modules.update({futures.__name__: futures, shared.__name__: shared})
+elif _first._run_as_script and _first.__version__ == __version__:
+    # A copy that the program brings, as in a package of its own, while another is running it: it is to mean that one.
+    sys.modules[__name__] = _first
 
 
 def public(module: types.ModuleType, *names: str) -> Callable[[Any], Any]:
@@ -5673,14 +5747,15 @@ def start_map(
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a positive integer or None, not {value!r}")
     found = runtime()
-    found.check_thread()
-    job = MapJob(func, iterables, found.scope or found.open_scope(), buffersize, chunksize)
+    job = MapJob(func, iterables, found.scope_here(), buffersize, chunksize)
     job.fold, job.in_order = fold, in_order
     if not job.fixed:
         job.window = WINDOW if job.columns is not None else max(32, 4 * found.scheduler.live)
     found.scheduler.undrawn += job.length or 0
     found.feed(job)
-    return MapResults.over(runs_of(found, job, deadline_in(timeout)))
+    runs = runs_of(found, job, deadline_in(timeout))
+    next(runs)  # who drops it before he takes a result ends the map, too
+    return MapResults.over(runs)
 
 
 def deadline_in(timeout: Optional[float]) -> Optional[float]:
@@ -5696,6 +5771,7 @@ def time_left(deadline: Optional[float]) -> Optional[float]:
 def runs_of(found: Runtime, job: MapJob, deadline: Optional[float]) -> Iterator[List[Any]]:
     """Yield a map's results in runs (lists of neighbours), in order or as they come, as its job was made."""
     try:
+        yield []
         while found.await_run(job, deadline):
             count, outcomes = job.ready.pop(job.done) if job.in_order else job.ready.popitem()[1]
             job.done += count
@@ -5911,11 +5987,10 @@ def task_seed() -> int:
         >>> len({futures.submit(futures.task_seed).result() for _ in range(5)})
         5
     """
-    found = runtime()
-    scope = found.scope or found.open_scope()
     import hashlib
 
-    digest = hashlib.blake2b(b"%d:%d" % (found.config.seed, scope.place), digest_size=8).digest()
+    found = runtime()
+    digest = hashlib.blake2b(b"%d:%d" % (found.config.seed, found.scope_here().place), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
 
@@ -5927,8 +6002,7 @@ def task_rng() -> Any:
         >>> 0 <= futures.task_rng().random() < 1
         True
     """
-    found = runtime()
-    scope = found.scope or found.open_scope()
+    scope = runtime().scope_here()
     if scope.rng is None:
         import random
 
@@ -6149,6 +6223,7 @@ class ClientScheduler(Scheduler):
         self.hungry: Deque[Neighbour] = collections.deque()
         self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
         self.n_maps_and_tasks = 0
+        self.in_hand: Optional[Block] = None  # what was taken away last, while it may be neither here nor sent
 
     def may_give(self) -> bool:
         return bool(self.intake or any(self.levels))
@@ -6168,6 +6243,7 @@ class ClientScheduler(Scheduler):
                 self.n_straight += 1
                 self.hungry.popleft().link.send(frames)
         super().carve()
+        self.in_hand = None
 
     def lost_with(self, rank: int, incarnation: int) -> Frames:
         """Say, as LOST does, which tasks a neighbour had that is dead."""
@@ -6191,6 +6267,7 @@ class ClientScheduler(Scheduler):
                 item = super().take_away()
             else:
                 item = self.gather_intake()
+        self.in_hand = item
         return item
 
     def gather_intake(self) -> Optional[Block]:
@@ -6221,21 +6298,18 @@ class ClientScheduler(Scheduler):
             columns.append([(place_of(0, item[4]), 0) for item in items])
         return Block(parcel, columns, 0, 0, len(items))
 
-    def not_shipped(self, block: Block, error: Exception) -> None:
+    def not_shipped(self, block: Block, error: BaseException) -> None:
         """Fail what cannot be pickled: there is no other place where it could run."""
         if block.hi - block.lo > 1:
             super().not_shipped(block, error)
             return
         root = "(function, arguments, keyword arguments)"
         problem = explain_unpicklable(block.first_call(), root, error, self.by_value)
-        error.__cause__ = MisuseError(problem)
-        block.job.deliver_error(block.lo, error)
+        block.job.deliver_error(block.lo, with_cause(error, MisuseError(problem)))
 
 
 class PoolMap(MapJob):
     """A map whose results go to a consumer on any thread: as (first index, outcomes), or (-1, error)."""
-
-    __slots__ = ("arrived",)
 
     def __init__(self, func: Any, iterables: Sequence[Any], window: int, chunk: Optional[int]) -> None:
         import queue
@@ -6463,15 +6537,23 @@ class Client(Neighbourhood):
         return bool(self.intake or self.later or self.verdicts) or self.scheduler.is_busy()
 
     def give_up(self, future: Optional[PoolFuture] = None) -> None:
-        """End a task of `submit` that has been sent, or everything, whether it runs or waits."""
+        """End a task of `submit` that has been sent, or everything, whether it runs or waits, be it here again."""
         if future is None:
             self.cancel_all(keep=0)
-            self.scheduler.recall("ABORT")
-            return
-        for job in {sent.block.job for sent in self.scheduler.sent.values()}:
-            if type(job) is Parcel and future in job.futures:
-                index = job.futures.index(future)
-                self.scheduler.recall("ABORT", job, index, index + 1)
+        scheduler = self.scheduler
+        sent = [sent.block for sent in scheduler.sent.values()]
+        for job in {block.job for block in (*sent, *itertools.chain(*scheduler.levels))}:
+            first, end = 0, sys.maxsize
+            if future is not None:
+                if type(job) is not Parcel or future not in job.futures:
+                    continue
+                first = job.futures.index(future)
+                end = first + 1
+            with self.lock:
+                back = scheduler.withdraw({job}.__contains__, first, end)
+            for a, b in back:
+                job.deliver(a, b - a, [GONE] * (b - a))
+            scheduler.recall("ABORT", job, first, end)
 
     def cancel_all(self, keep: Optional[int] = None) -> None:
         """Cancel all that waits here but the first `keep`: by default as many as are on their way to new workers."""
@@ -6521,7 +6603,8 @@ class Client(Neighbourhood):
         error = self.broken or broken_pool("the pool is closed")
         for call in taken(self.later):  # first: it may be a map's next block, or a question
             call()
-        for item in (*self.take_waiting(), *[sent.block for sent in self.scheduler.sent.values()]):
+        under_way = self.scheduler.in_hand, *[sent.block for sent in self.scheduler.sent.values()]
+        for item in filter(None, (*self.take_waiting(), *under_way)):
             if type(item) is tuple:
                 item[0].settle(Failure(error))
             else:
@@ -6540,6 +6623,9 @@ class Client(Neighbourhood):
         for link in self.links.values():
             link.close()
         self.process.wait()
+        self.bell.close()
+        self.waits.close()
+        self.waits_for_pump.close()
         _state["clients"].discard(self)
         # These refer back to us; without them all goes at once, with the last reference.
         self.handlers, self.urgent, self.owner = {}, {}, lambda: None
@@ -6651,6 +6737,8 @@ class Executor(concurrent.futures.Executor):
                 "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
             )
         refuse_green_threads()
+        if not isinstance(max_workers or 1, int):
+            raise TypeError("max_workers must be an integer")
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
         if initializer is not None and not callable(initializer):
@@ -6659,7 +6747,7 @@ class Executor(concurrent.futures.Executor):
             raise TypeError("max_tasks_per_child must be an integer")
         if max_tasks_per_child is not None and max_tasks_per_child <= 0:
             raise ValueError("max_tasks_per_child must be >= 1")
-        self._max_workers = max_workers or usable_cpus()
+        self._max_workers = int(max_workers or usable_cpus())
         self._initializer, self._initargs, self._max_tasks = initializer, initargs, max_tasks_per_child or 0
         self._options = option_words(hosts=hosts, max_tasks_per_child=max_tasks_per_child, **options)
         self._lock, self._shutdown = threading.Lock(), False
@@ -6739,7 +6827,7 @@ class Executor(concurrent.futures.Executor):
             ...     list(pool.map(pow, [1, 2, 3], [2, 2, 2]))
             [1, 4, 9]
         """
-        deadline = deadline_in(timeout)
+        deadline = None if timeout is None else now() + timeout
         if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
@@ -7111,7 +7199,8 @@ class Shipper:
             self.names = set()  # what is imported in order to ask is found here
             self.names = {entry.partition(".")[0] for entry in self.look([self.root]).get("names", ())}
         tail = name.rpartition(".")[2]
-        base = self.root if path is None else next((p for p in path if p.startswith(self.root + os.sep)), None)
+        inside = self.root.rstrip(os.sep) + os.sep  # it may be "/"
+        base = self.root if path is None else next((p for p in path if p.startswith(inside)), None)
         if base is None or (path is None and tail not in self.names):
             return None
         place = os.path.join(base, tail)
@@ -7204,6 +7293,7 @@ def run_script(config: Config) -> Any:
     except KeyboardInterrupt as error:
         code = 128 + found.signal
         show_exception(error)
+        found.finish(False)
     for function in found.at_leave:
         function()
     return code
@@ -7212,7 +7302,7 @@ def run_script(config: Config) -> Any:
 def name_host(error: BaseException, config: Config) -> None:
     """Have the error about a module that this host lacks, and others may have, say which host that is."""
     there = " there (nor beside the script)"
-    if isinstance(error, ModuleNotFoundError) and config.ship and not error.msg.endswith(there):
+    if isinstance(error, ModuleNotFoundError) and config.ship and not str(error.msg).endswith(there):
         error.msg = f"{error.msg} on {socket.gethostname()}, for {sys.executable}{there}"
         error.args = (error.msg,)
 
@@ -7222,12 +7312,15 @@ def show_exception(error: BaseException) -> None:
     tb = error.__traceback__
     while tb is not None and tb.tb_frame.f_globals is globals():
         tb = tb.tb_next
-    error.__traceback__ = tb
+    error = error.with_traceback(tb)
     flush_output()
     if "shipper" in _state and sys.excepthook is sys.__excepthook__:
         traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
-    else:
+        return
+    try:
         sys.excepthook(type(error), error, tb)
+    except Exception:
+        traceback.print_exc()  # of the hook, and of `error`, which it was to show
 
 
 def prepare(config: Config) -> Optional[Runtime]:
@@ -7481,6 +7574,7 @@ class Child:
 
     def __init__(self, rank: int, incarnation: int, pid: int, lifeline: int, link: Optional[StreamLink]) -> None:
         self.rank, self.incarnation, self.pid, self.lifeline, self.link = rank, incarnation, pid, lifeline, link
+        self.sender = HEADER.pack(0, rank, incarnation)[1:]  # what its messages have behind their kind
         self.outputs: Dict[int, Tuple[int, bytearray]] = {}  # pipe -> (1 or 2, the beginning of a line)
         self.process: Any = None  # if it is an interpreter of its own
 
@@ -7493,6 +7587,20 @@ class Child:
 
     def kill(self) -> None:
         self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
+
+    def relay(self, send: Callable[[Frames], None]) -> None:
+        """Pass on what it says, untouched; if it speaks for another, it is ended."""
+
+        def pass_on(frames: Frames) -> None:
+            if frames[0][1:] != self.sender:
+                raise PeerError("it speaks for another")
+            send(frames)
+
+        assert self.link is not None
+        wrong = self.link.take(pass_on)
+        if wrong:
+            print(f"scoop_lite: worker {self.rank} broke the protocol: {wrong}", file=sys.stderr, flush=True)
+            self.kill()
 
 
 def died(rank: int, incarnation: int, pid: int, code: int, how: str) -> Frames:
@@ -7574,9 +7682,9 @@ class Agent(OutputRelay):
         self.held = bytearray()  # by number: 1 for a descriptor that workers to come have to close
 
     def read_worker(self, child: Child) -> None:
-        """Relay a worker's messages to the broker, untouched."""
+        """Relay a worker's messages to the broker."""
         assert child.link is not None
-        child.link.take(self.link.queue)
+        child.relay(self.link.queue)
         if child.link.closed:
             child.link.unwatch(self.selector)
 
@@ -7883,7 +7991,8 @@ class LoopbackAgent(Agent):
         order = read_facts(frames[1], signal=int)
         for child in self.children.values():
             if child.rank == ORIGIN:
-                os.write(child.lifeline, bytes([order["signal"]]))
+                with contextlib.suppress(OSError):  # it has ended, as we are going to see
+                    os.write(child.lifeline, bytes([order["signal"]]))
 
 
 WORKER = "--serve_worker"  # with the number of a pipe behind it: this command is a worker of `LoopbackAgent`
@@ -7935,6 +8044,7 @@ BACKLOG = 4 << 20  # bytes that may wait for a slow link before those who would 
 FORK_BATCH = 16  # workers forked before any of them is taken care of: less copies more memory, more has these wait
 IDLE_S = 3600.0  # that an agent may wait for something to happen: of less, an idle pool uses CPU
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
+END_S = 30.0  # of silence after it, until a host is cut off: of a process that waits for a dead disk, nobody is rid
 
 
 def let_pass(number: int, frame: Any) -> None:
@@ -8089,6 +8199,8 @@ def expand_counts(text: str, where: str = "count list") -> List[int]:
     matches = [re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,5})\))?", part) for part in text.split(",")]
     if None in matches:
         raise HostsError(where, f"{text[:60]!a} is not a list of counts", "write counts like 2(x3),1")
+    if sum(int(match[2] or 1) for match in matches if match) > MAX_HOSTS:
+        raise HostsError(where, f"more than {MAX_HOSTS} hosts", "look for a slip in a count, or give fewer")
     return [int(match[1]) for match in matches if match for _ in range(int(match[2] or 1))]
 
 
@@ -8229,9 +8341,9 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 # up:   whatever a login shell prints, "scoop_lite agent:", 256 bytes 00…FF.  Then both ways: ZMTP.
 
 #: Name: command that reaches a host. All but srun hand one word to a shell over there, as ssh does.
-#: We open no port: so neither shall ssh, whatever the user's configuration has it forward.
+#: We open no port: so neither shall ssh, whatever the user's configuration has it forward, nor leave a master behind.
 STARTERS = {
-    "ssh": "ssh -T -o BatchMode=yes -o ConnectTimeout=8 -o ClearAllForwardings=yes -- {host}",
+    "ssh": "ssh -T -x -a -o BatchMode=yes -o ConnectTimeout=8 -o ControlMaster=no -o ClearAllForwardings=yes -- {host}",
     "rsh": "rsh {host}",
     "srun": "srun --nodelist={host} --nodes=1 --ntasks=1 --overlap --unbuffered --cpu-bind=none --mpi=none",
     "qrsh": "qrsh -inherit {host}",
@@ -8247,8 +8359,11 @@ PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at o
 BUSY, MAX_TRIES = "exchange_identification", 6
 ALL_BYTES = bytes(range(256))
 MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
-#: What `python3 -c` runs: a constant, without a line break or exclamation mark, for which csh has no quotes.
-BOOTSTRAP = """import os,sys
+#: What `python3 -c` runs: a constant, without a line break or exclamation mark, for which csh has no quotes. What lies
+#: in the working directory, which others may write to, is none of the modules that we import.
+BOOTSTRAP = """import sys
+sys.path[:]=[p for p in sys.path if p]
+import os
 v=sys.version.split()[0]
 if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+v+", not 3.8 or newer")
 import types
@@ -8286,7 +8401,6 @@ CAUSES = (
     ("(?i)host key", "its host key is unknown or has changed; ssh to it once by hand"),
     ("Permission denied|authentication fail", "it wants a key without a question; see ssh-copy-id and ssh-agent"),
     ("(?i)python.*(not found|no such file)", "there is no such Python; see --python-interpreter"),
-    ("Traceback", "its Python failed"),
     ("frame", "something else than the agent wrote into the link; see what start-up files print"),
 )
 
@@ -8454,9 +8568,13 @@ class Site:
         return f"host {self.name} did not join: {text}{cause}{command}"
 
     def kill(self) -> None:
-        """End the command; what it started over there ends with its link."""
-        if self.process is not None:
+        """End the command, with all that it has started here; what it started over there ends with its link."""
+        if self.process is None or self.process.poll() is not None:
+            return
+        if self.here:
             self.process.kill()
+        else:  # it leads a session
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Wait for the agent's or the command's end, which comes with the link's."""
@@ -8483,10 +8601,10 @@ def read_library(config: Config, request: Dict[str, Any]) -> Frames:
         place: Any = pathlib.Path(whole)
         if os.path.isfile(root):
             place = zipfile.Path(root).joinpath(whole[len(root) + 1 :].replace(os.sep, "/"))
-        with contextlib.suppress(OSError):  # what cannot be read is not there
+        with contextlib.suppress(OSError, MemoryError):  # what cannot be read is not there
             if place.is_dir():
                 return [facts(number=number, path=path, names=[entry.name for entry in place.iterdir()]), b""]
-            if place.exists():
+            if place.is_file():
                 content = place.read_bytes()
                 same = request["have"].get(path) == sha256(content)
                 return [facts(number=number, path=path, file=True, same=same), b"" if same else content]
@@ -8497,7 +8615,7 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
     order = json.loads(header)
     config = Config(**order["config"])
-    alike = set(sys.path[1:]) <= set(config.paths)  # else this host, or Python, has an installation of its own
+    alike = set(sys.path) <= set(config.paths)  # else this host, or Python, has an installation of its own
     config = config.replace(ship=config.ship and not order["here"], paths=config.paths if alike else ())
     adopt_environment(order["environment"], config.env)
     try:
@@ -8514,7 +8632,8 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
             os.dup2(null.fileno(), reader)
         os.dup2(2, writer)
     raise_file_limit()
-    facing = os.environ.get("SSH_CONNECTION", "").split(" ")[0] or os.environ.get("SLURM_LAUNCH_NODE_IPADDR", "")
+    # In this order: srun passes on the SSH_CONNECTION of a login long ago, but sshd passes on no variable of Slurm's.
+    facing = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or os.environ.get("SSH_CONNECTION", "").split(" ")[0]
     there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), lost=lost, facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
     Agent(link, config, local=order["here"]).run()
@@ -8602,17 +8721,20 @@ class Links:
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.writer = Writer(self.bell.ring)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
+        self.interrupts: Deque[int] = collections.deque()  # signals that the script is to be told of
         self.signalled: Optional[int] = None  # the first signal that asked us to end
         self.joining: Set[Site] = set()  # that have neither joined nor failed
         self.join_s = 0.0  # when to give them up
         self.printing: Set[Site] = set()  # whose workers have printed something
         self.begun = False  # workers have been started
         self.ending: Dict[Member, float] = {}  # workers whose link has ended, and when to end those that have not
+        self.heard_s = now()  # when an agent last had something to say
+        self.kill_s = math.inf  # when to end everything
 
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
         if self.config.verbose >= 0:
-            self.writer.put(2, f"scoop_lite: {text}\n".encode())
+            self.writer.put(2, f"scoop_lite: {text}\n".encode("utf-8", "backslashreplace"))
 
     def show(self, site: Site, text: bytes) -> None:
         """With -v, show the user what a starter has printed, which is none of ours."""
@@ -8648,6 +8770,13 @@ class Links:
             link.queue(frames)
             self.touched.add(link)
 
+    def send_interrupts(self) -> None:
+        """Tell the agent of the script's host of the signals that came."""
+        for number in taken(self.interrupts):
+            origin = self.broker.members.get(ORIGIN)
+            if origin is not None:
+                self.broker.send_agent(origin.host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
+
     def kill_worker(self, member: Member) -> None:
         """Have a worker's agent end it, if it is not dead already."""
         order = facts(rank=member.rank, incarnation=member.incarnation)
@@ -8664,6 +8793,35 @@ class Links:
         if self.config.verbose > 0 and self.router is not None and not self.sites[host].told_way:
             self.sites[host].told_way = True
             self.report(f"{self.broker.host_names[host]}: its workers come {way}")
+
+    def kill_agents(self) -> None:
+        """End agents that do not answer: those of other hosts end with their starter, or by themselves."""
+        for site in self.sites:
+            site.kill()
+            if site.pid and site.number in self.agents:  # its link is open: so this is still its number
+                os.kill(site.pid, signal.SIGKILL)
+
+    def close(self, link: Any) -> None:
+        """Close a link, of which nothing is to be heard any more."""
+        link.unwatch(self.selector)
+        self.touched.discard(link)
+        link.close()
+
+    def end_turn(self) -> Optional[float]:
+        """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
+        while True:
+            delay = self.broker.end_turn(now())
+            if self.router is None or not self.router.receive():
+                return delay
+
+    def flush(self) -> None:
+        """Write what this round has queued; wait for writability where it does not go at once."""
+        self.send_interrupts()
+        self.touched = {link for link in self.touched if not link.watch(self.selector)}
+
+
+class Reception(Links):
+    """What comes by these links: from agents, from workers that have a link of their own, and their ends."""
 
     def take_zmq(self, member: Member, frames: Frames) -> None:
         """Handle a message that came through the ROUTER; its sender is proved by its key."""
@@ -8707,6 +8865,10 @@ class Links:
                 self.report(f"worker {member.rank} has closed its link, and lives on: it is ended")
                 self.kill_worker(member)
 
+    def late_s(self) -> float:
+        """Return when who is still there is ended: as signals have asked for, or long after the job's end."""
+        return min(self.kill_s, math.inf if self.broker.status is None else self.heard_s + END_S)
+
     def read_agent(self, site: Site) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
         site.link.take(functools.partial(self.take_agent, site.number))
@@ -8715,9 +8877,10 @@ class Links:
 
     def take_agent(self, host: int, frames: Frames) -> None:
         """Have the broker handle what came from an agent; workers that ØMQ did not bring here say HELLO that way."""
+        self.heard_s = now()
         if self.router is not None and frames[0][:1] == bytes([CODES["HELLO"]]):
             member = self.broker.members.get(int.from_bytes(frames[0][1:5], "big"))
-            if member is not None:
+            if member is not None and member.host == host:
                 member.route = None
             self.tell_way(host, "through the pipe")
         self.broker.agent_turn(host, frames)
@@ -8738,8 +8901,7 @@ class Links:
 
     def on_died(self, host: int, frames: Frames) -> None:
         """Before a death is judged, take in all that the worker had sent."""
-        death = read_facts(frames[1], rank=int, incarnation=int)
-        member = self.broker.find(death["rank"], death["incarnation"])
+        member = self.broker.find_at(host, read_facts(frames[1], rank=int, incarnation=int))
         if self.router is not None:
             self.router.receive()
         if member is not None and member.link is not None:
@@ -8752,9 +8914,11 @@ class Links:
         """Note that a host's agent is there."""
         there = read_facts(frames[1], cpus=int, facing=str, python=str, directory=str, lost=bool)
         site = self.sites[host]
+        if site not in self.joining or not 1 <= there["cpus"] <= MAX_HOSTS:
+            raise ValueError(there["cpus"])
         self.joining.discard(site)
         self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
-        site.cpus, site.facing = there["cpus"], there["facing"]
+        site.cpus, site.facing = there["cpus"], there["facing"] if is_address(there["facing"]) else ""
         site.directory = there["directory"] if there["lost"] else ""
         self.broker.host_names[host] = socket.gethostname() if site.here else site.name
         if self.config.verbose > 0:
@@ -8764,6 +8928,10 @@ class Links:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
         head, text, site = read_facts(frames[1], rank=int, stream=int), bytes(frames[2]), self.sites[host]
         site.printed += len(text)
+        if head["stream"] not in (1, 2):
+            raise ValueError(head["stream"])
+        if site.printed - site.told > 2 * OUTPUT_WINDOW + (len(self.broker.members) << 21):  # a long line of each
+            raise PeerError("it prints on, though it was to wait")
         self.printing.add(site)
         if self.config.verbose > 0 and len(self.sites) > 1 and head["rank"] != ORIGIN:
             mark = f"[{self.broker.host_names[host]} {head['rank']}] ".encode()
@@ -8776,6 +8944,15 @@ class Links:
             if site.printed - site.told > OUTPUT_WINDOW // 8:
                 site.told = site.printed
                 self.broker.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
+
+    def beat(self, now_s: float) -> None:
+        """Exchange heartbeats with other hosts; lose those that are silent."""
+        for site in self.far:
+            if site.number in self.agents and site not in self.joining:
+                site.link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
+                self.touched.add(site.link)
+                if site.link.closed:
+                    self.lose_host(site, site.link.closed)
 
     def lose_host(self, site: Site, why: str) -> None:
         """Let go of a host, of its workers and its command. Before workers start, it has not joined at all."""
@@ -8793,32 +8970,13 @@ class Links:
             site.cpus = 0
             self.broker.lose_host(site.number, why)
 
-    def close(self, link: Any) -> None:
-        """Close a link, of which nothing is to be heard any more."""
-        link.unwatch(self.selector)
-        self.touched.discard(link)
-        link.close()
 
-    def end_turn(self) -> Optional[float]:
-        """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
-        while True:
-            delay = self.broker.end_turn(now())
-            if self.router is None or not self.router.receive():
-                return delay
-
-    def flush(self) -> None:
-        """Write what this round has queued; wait for writability where it does not go at once."""
-        for link in list(self.touched):  # to which a signal handler may add
-            if link.watch(self.selector):
-                self.touched.discard(link)
-
-
-class Launcher(Links):
+class Launcher(Reception):
     """Runs one job: an agent on each host, the broker in the middle, signals and output of the user's terminal."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
-        self.join_s = self.kill_s = self.second_s = math.inf  # from when on hosts, the script are late; a signal counts
+        self.join_s = self.second_s = math.inf  # when hosts are late; from when on a second signal counts
         self.is_early = False  # a signal came before we had heard of a script; it may have begun unheard
         self.old_handlers = {number: signal.getsignal(number) for number in (*END_SIGNALS, *NOTICES)}
         self.again: Dict[Site, float] = {}  # hosts that were too busy to let us in, and when to try again
@@ -8853,9 +9011,9 @@ class Launcher(Links):
             except OSError as error:
                 sys.exit(f"scoop_lite: the agent of this host cannot be started: {error.strerror}; see `ulimit -a`")
             if site.pid == 0:
-                ours.close()
                 os.close(life_in)
-                self.selector.close()
+                for own in (ours, self.selector, self.bell):
+                    own.close()
                 tie_life(life_out, forks=True)
                 if config.serve >= 0:
                     os.close(config.serve)
@@ -8929,12 +9087,7 @@ class Launcher(Links):
         for site in self.sites if self.joining and now_s >= self.join_s else ():
             if site in self.joining:
                 self.lose_host(site, f"no answer within {self.config.join_timeout_s:g} s (--join-timeout)")
-        for site in self.far:
-            if site.number in self.agents and site not in self.joining:
-                site.link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
-                self.touched.add(site.link)
-                if site.link.closed:
-                    self.lose_host(site, site.link.closed)
+        self.beat(now_s)
 
     def run(self) -> int:
         """Run the job; return the exit status (negative: the signal that killed the origin)."""
@@ -8957,7 +9110,7 @@ class Launcher(Links):
             self.watch_hosts(now())
             self.end_workers(now())
             self.view.tick()
-            if now() >= self.kill_s:
+            if now() >= self.late_s():
                 self.kill_all()
         return self.end()
 
@@ -8993,7 +9146,7 @@ class Launcher(Links):
     def timeout(self, delay: Optional[float]) -> Optional[float]:
         """Return the seconds to wait at most: until the broker, the view, a heartbeat or a grace is due."""
         join_s = self.join_s if self.joining else math.inf
-        due_s = min(self.view.due_s(), self.kill_s, join_s, *self.ending.values(), *self.again.values())
+        due_s = min(self.view.due_s(), self.late_s(), join_s, *self.ending.values(), *self.again.values())
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
@@ -9008,8 +9161,8 @@ class Launcher(Links):
                 return
             self.signalled, self.is_early, self.second_s = number, not begun, now() + TWICE_S
             self.kill_s = now() + (1 if self.is_early else math.inf if number == signal.SIGINT else 4)
-        for host in self.agents if begun or number not in NOTICES else ():
-            self.broker.send_agent(host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
+        if begun or number not in NOTICES:
+            self.interrupts.append(number)  # a handler may run in the middle of `encode` or `flush`
 
     def catch_suspend(self) -> None:
         """Learn of Ctrl-Z, unless whoever started us wants it ignored. No agent must be forked from here on."""
@@ -9032,14 +9185,15 @@ class Launcher(Links):
         if self.is_early and self.broker.has_begun():  # it may be ending, or have missed the signal
             self.is_early, self.kill_s = False, now() + 2
             return
+        self.heard_s = now()
+        if self.heard_s < self.kill_s:
+            late = ", ".join(self.broker.host_names.get(host, "") for host in self.agents)
+            self.report(f"the job is over, but nothing was heard of its end on {late} for {END_S:g} s: it is cut off")
         self.kill_s = now() + 2
         for member in self.broker.members.values():
             self.kill_worker(member)
-        if self.broker.status is not None:  # an agent that does not answer ends with its starter, or by itself
-            for site in self.sites:
-                site.kill()
-                if site.pid and site.number in self.agents:  # its link is open: so this is still its number
-                    os.kill(site.pid, signal.SIGKILL)
+        if self.broker.status is not None:
+            self.kill_agents()
         self.broker.end(128 + (self.signalled or signal.SIGTERM))
 
     def end(self) -> int:
@@ -9318,6 +9472,11 @@ def trace_line(ph: str, name: str, host: int, rank: Any, start_s: float, end_s: 
     return (TRACE_JSON.encode(event) + ",\n").encode("utf-8", "replace")
 
 
+def date_and_time(wall_s: float) -> str:
+    """Format a time of the system's clock, as local time."""
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(wall_s))
+
+
 @functools.lru_cache(maxsize=1)
 def boot_id() -> str:
     """Name the running kernel: processes on the same one share a clock."""
@@ -9399,9 +9558,9 @@ class View:
         self.log, self.trace = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666) if path else -1
                                 for path in (c.log, c.trace))  # fmt: skip
         command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
-        started = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(self.started))
         self.files.put(self.trace, b"[\n")
-        self.draw("M", "scoop_lite", args={"command": command, "version": __version__, "started": started, **run})
+        about = {"command": command, "version": __version__, "started": date_and_time(self.started), **run}
+        self.draw("M", "scoop_lite", args=about)
         for number, name in self.broker.host_names.items():
             self.draw("M", "process_name", number, args={"name": f"host {name}"})
         for member in self.broker.members.values():
@@ -9446,7 +9605,7 @@ class View:
             self.launcher.writer.put(2, text_in_lines.encode("utf-8", "replace"))
         if self.log >= 0:
             wall = self.started + at_s - self.start_s
-            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(wall)) + f"{wall % 1:.6f}"[1:]
+            stamp = date_and_time(wall) + f"{wall % 1:.6f}"[1:]
             more = {"time": stamp, "level": logging.getLevelName(level), "logger": name, **more, "text": text}
             heapq.heappush(self.logs, (at_s, json.dumps(more) + "\n"))
 
@@ -9499,7 +9658,8 @@ class View:
         """Take the progress line away, close the files, and with -v sum up."""
         self.end_line()
         self.write_logs(math.inf)
-        self.files.put(self.trace, b"]\n")
+        last = trace_line("M", "scoop_lite", 0, None, 0, args={"ended": date_and_time(time.time())})
+        self.files.put(self.trace, last[:-2] + b"\n]\n")  # as JSON has it: no comma
         self.files.drain(2)
         if self.config.verbose > 0:
             for text in self.summary():
@@ -9535,7 +9695,8 @@ class View:
 
         def tapped(peer: Any, frames: Frames, *fds: int) -> None:
             if name != "agent_turn" or frames[0][1:5] == TO_BROKER[:4]:  # else it is a worker's, whose `turn` comes
-                self.show(way, getattr(peer, "rank", peer), frames)
+                with contextlib.suppress(*MALFORMED):  # as the broker is going to say
+                    self.show(way, getattr(peer, "rank", peer), frames)
             call(peer, frames, *fds)
 
         setattr(self.broker, name, tapped)
@@ -9641,6 +9802,13 @@ def positive(text: str, least: int = 1) -> int:
     return value
 
 
+def workers(text: str) -> int:
+    """Read a number of workers."""
+    if positive(text) > MAX_HOSTS:  # a slip; to start so many would take hours
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_HOSTS}, not {text}")
+    return int(text)
+
+
 def natural(text: str) -> int:
     """Read a number from 0 on."""
     return positive(text, 0)
@@ -9662,6 +9830,14 @@ def address(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
+def is_address(text: str) -> bool:
+    """Return True for the address of one interface, as numbers: neither a name nor all of them."""
+    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    with contextlib.suppress(OSError, ValueError):
+        return any(socket.inet_pton(family, text.partition("%")[0]))
+    return False
+
+
 def option(*names: str, **about: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
     """Describe an option: what `add_argument` is to be told. Without another action, it takes a word, "" by default."""
     if "action" not in about and "nargs" not in about:
@@ -9672,7 +9848,7 @@ def option(*names: str, **about: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
 # Every option there is, by group, as --help shows them. A value whose `dest` is a field of Config goes there as it is.
 OPTIONS = {
     "the program": [
-        option("script", nargs="?", help="the program, run as `python script.py args…` would; - reads it from stdin"),
+        option("script", nargs="?", help="the program, run as `python script.py args...` would; - reads it from stdin"),
         option("args", nargs=argparse.REMAINDER, help="its arguments"),
         option("-m", dest="module", nargs=argparse.REMAINDER, help="run a module as the program"),
         option("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program"),
@@ -9682,9 +9858,9 @@ OPTIONS = {
         option("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)"),
     ],
     "the pool": [
-        option("-n", type=positive, default=0, metavar="N", help="workers, the origin included (default: usable CPUs)"),
+        option("-n", type=workers, default=0, metavar="N", help="workers, the origin included (default: usable CPUs)"),
         option("--backend", type=str.lower, choices=["auto", "own", "zmq", "loopback", "tcp"], default="auto",
-               help="links: our own over inherited descriptors (auto, own); ØMQ (zmq); or Windows' way, a port of "
+               help="links: our own over inherited descriptors (auto, own); ZeroMQ (zmq); or Windows' way, a port of "
                "127.0.0.1 for fresh interpreters that prove a key (loopback)"),
         option("--strands", choices=["auto", "greenlet", "thread"], default="auto", help="stacks of waiting tasks"),
         option("--retries", type=natural, default=2, metavar="K", help="deaths a task may survive (default: 2)"),
@@ -9698,7 +9874,7 @@ OPTIONS = {
         option("--check", action="store_true", help="send local calls through pickle too, to find what cannot travel"),
     ],
     "hosts": [
-        option("--hosts", "--host", nargs=1, default=[], metavar="HOST...",
+        option("--hosts", "--host", nargs=1, action="extend", default=[], metavar="HOST...",
                help="hosts to run on, the origin's first: a b b user@c:4 n[1-8]:2 (default: the batch job's)"),
         option("--hostfile", metavar="FILE", help="file of hosts, one a line: host, host 4, host slots=4"),
         option("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
@@ -9747,7 +9923,7 @@ def parser() -> Parser:
     """Build the parser of the command line."""
     p = Parser(
         prog="scoop_lite",
-        usage="python scoop_lite.py [options] script.py [args…] | -m module [args…] | -c code [args…]",
+        usage="python scoop_lite.py [options] script.py [args...] | -m module [args...] | -c code [args...]",
         description="Run a Python program whose futures.map(f, xs) spreads over all cores.",
         allow_abbrev=False,
         add_help=False,  # with it, or an argument outside of a group, each start would import shutil, for 4 ms
@@ -9761,14 +9937,16 @@ def parser() -> Parser:
 
 def option_words(**options: Any) -> List[str]:
     """Turn keywords into words of the launcher's command line; refuse what is no option."""
-    known, words = {flag for action in parser()._actions for flag in action.option_strings}, []
+    known, words = {flag: about for title, rows in OPTIONS.items() if title != "instead of a run"
+                    for flags, about in rows for flag in flags}, []  # fmt: skip
     for name, value in options.items():
         if value is not None and value is not False:
             flag = "--" + name.replace("_", "-")
-            if flag not in known or name in ("serve", "version", "help"):
+            if flag not in known:
                 raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
             values = value if isinstance(value, (list, tuple)) else [value]
-            words += [flag] if value is True else [flag, ",".join(map(str, values))]
+            bare = value is True or known[flag].get("action") == "count"
+            words += [flag] * value if bare else [flag, ",".join(map(str, values))]
     return words
 
 
@@ -9807,6 +9985,7 @@ def configure(options: argparse.Namespace) -> Config:
             path = getattr(options, name)
             if path and (name != "prolog" or os.path.exists(path)):  # a prolog may be on the hosts alone
                 setattr(options, name, os.path.abspath(path))
+        options.pythonpath = os.pathsep.join(os.path.abspath(p) for p in options.pythonpath.split(os.pathsep) if p)
         if options.path:
             os.chdir(options.path)
         directory = os.getcwd() if options.serve < 0 else directory_here()
@@ -10049,7 +10228,9 @@ def raise_file_limit() -> None:
     """Allow as many descriptors as the system lets us: a link for each worker."""
     if resource is not None:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        enough = 10240 if hard == resource.RLIM_INFINITY else min(hard, 1 << 16)  # macOS refuses "unlimited"
+        if soft < enough:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (enough, hard))
 
 
 def end_by_signal(number: int) -> None:

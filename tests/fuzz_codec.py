@@ -72,7 +72,7 @@ HANG_S = 10
 GROWTH = 32 << 20  # bytes that a process may grow by after its first inputs
 LIFE = 300  # inputs, at most, that targets live
 KINDS = list(scoop_lite.CODES)
-HELLO = scoop_lite.GREETING + scoop_lite.ready(b"DEALER")
+HELLO = scoop_lite.OPENING
 MALFORMED = (  # what may end who believes it
     ScoopError, struct.error, LookupError, ValueError, TypeError, AttributeError, pickle.PickleError
 )  # fmt: skip

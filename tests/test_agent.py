@@ -221,6 +221,24 @@ def test_a_death_is_told_after_all_that_the_worker_had_to_say(held):
     assert not held.agent.children and theirs.fileno() == -1
 
 
+@pytest.mark.parametrize("header", [(1, 2), (2, 1), (ORIGIN, 1), (scoop_lite.AGENT, 0)], ids=repr)
+def test_a_worker_that_speaks_for_another_is_ended(held, header, capfd):
+    """As the origin, or as its agent, it could end the script with a status of its choice."""
+    ours, theirs = socket.socketpair()
+    child, _, _ = held.child(link=scoop_lite.StreamLink(theirs))
+    held.agent.selector.register(theirs, 1, lambda: None)
+    child.process, ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE), []
+    worker = scoop_lite.StreamLink(ours)
+    worker.send(scoop_lite.message("LOG", 1, 1, b"true"))
+    worker.send(scoop_lite.message("LOG", *header, b"forged"))
+    worker.send(scoop_lite.message("LOG", 1, 1, b"behind it"))
+    held.agent.read_worker(child)
+    ended.append(child.process.wait(10))
+    assert [(kind, bytes(frames[0])) for kind, frames in held.told()] == [("LOG", b"true")]
+    assert ended != [0] and child.link.closed
+    assert "worker 1 broke the protocol: it speaks for another" in capfd.readouterr().err
+
+
 def n_descriptors():
     gc.collect()  # other tests' sockets
     return len(os.listdir("/proc/self/fd"))
@@ -367,7 +385,7 @@ def test_who_is_tied_to_a_pipe_that_is_closed_already_ends():
 
 
 def test_a_client_that_is_gone_when_a_straight_link_is_to_reach_it_ends_its_pool():
-    links = scoop_lite.Links(scoop_lite.Config(n=1, serve=0))
+    links = scoop_lite.Reception(scoop_lite.Config(n=1, serve=0))
     ours, theirs = socket.socketpair()
     member = links.broker.join(scoop_lite.ORIGIN)
     links.add_peer(member, ours.detach())

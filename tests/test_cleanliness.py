@@ -315,6 +315,81 @@ def test_who_ignores_the_ends_of_children_hears_how_a_job_ended(launch):
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, f"{[1] * 9}\n", ""), outcome
 
 
+def test_a_task_that_was_waited_for_is_done_when_an_interrupt_has_ended_it(launch):
+    """Its `result` ran it in the script's own thread; who asks again must not wait for ever."""
+    run = launch.start(
+        program("""
+        def nap():
+            print("ready", flush=True)
+            time.sleep(20)
+
+        def main():
+            task = futures.submit(nap)
+            try:
+                task.result()
+            except KeyboardInterrupt:
+                pass
+            waited = futures.wait([task], timeout=5)
+            return [task.done(), task.running(), len(waited.done), type(task.exception(timeout=5)).__name__]
+        """), n=1)  # fmt: skip
+    run.wait_for("ready")
+    time.sleep(0.2)
+    run.signal_group(signal.SIGINT)
+    outcome = run.finish(settle_s=2)
+    assert (outcome.returncode, outcome.facts) == (0, [True, False, 1, "KeyboardInterrupt"]), outcome
+
+
+@pytest.mark.parametrize("wait", ["map", "submit"])
+def test_tasks_elsewhere_run_their_finally_blocks_when_an_interrupt_ends_the_script(launch, wait):
+    waits = {"map": "list(futures.map(nap, range(20)))",
+             "submit": "futures.wait([futures.submit(nap, i) for i in range(20)])"}  # fmt: skip
+    run = launch.start(program(f"""
+        def nap(i):
+            record("run", scoop_lite.worker)
+            try:
+                time.sleep(20 if scoop_lite.worker else 0.01)
+            finally:
+                record("finally", scoop_lite.worker)
+
+        def main():
+            {waits[wait]}
+    """))  # fmt: skip
+    deadline = time.monotonic() + 10
+    while launch.ledger["run 1"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.signal_group(signal.SIGINT)
+    outcome = run.finish(settle_s=2)
+    assert outcome.returncode == 128 + signal.SIGINT, outcome
+    assert launch.ledger["run 1"] == launch.ledger["finally 1"] == 1, (outcome, launch.ledger)
+
+
+def test_an_interrupt_that_ends_a_map_ends_its_tasks_though_the_script_computes_on(launch):
+    run = launch.start(program("""
+        def nap(i):
+            record("run", scoop_lite.worker)
+            try:
+                time.sleep(20 if scoop_lite.worker else 0.01)
+            finally:
+                record("finally", scoop_lite.worker)
+
+        def main():
+            try:
+                list(futures.map(nap, range(20)))
+            except KeyboardInterrupt:
+                print("caught", flush=True)
+            end = time.monotonic() + 8
+            while time.monotonic() < end and "finally 1" not in open(os.environ["LEDGER"]).read():
+                time.sleep(0.01)  # without a call of `futures`
+            return time.monotonic() < end
+    """))  # fmt: skip
+    deadline = time.monotonic() + 10
+    while launch.ledger["run 1"] == 0 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    run.signal_group(signal.SIGINT)
+    outcome = run.finish(settle_s=2)
+    assert (outcome.returncode, outcome.stdout) == (0, "caught\ntrue\n"), outcome
+
+
 def test_an_exit_function_can_be_interrupted(launch):
     run = launch.start("""
         import atexit, time

@@ -24,7 +24,7 @@ import scoop_lite
 from scoop_lite import BIG_FRAME, Codec, PeerError, StreamLink, encode
 
 SIZES = [0, 1, 2, 127, 254, 255, 256, 257, 32767, 32768, 32769, 65535, 65536, 65537, 1 << 20]
-HELLO = scoop_lite.GREETING + scoop_lite.ready(b"DEALER")
+HELLO = scoop_lite.OPENING
 
 needs_zmq = pytest.mark.skipif(importlib.util.find_spec("zmq") is None, reason="pyzmq is not installed")
 

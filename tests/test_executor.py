@@ -1477,3 +1477,247 @@ def test_programs_that_a_tool_runs_find_their_classes(tmp_path, tool):
     done = subprocess.run([sys.executable, *TOOLS[tool], "program.py"], cwd=tmp_path, env=env, stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=60)
     assert "{True} 2450\n" in done.stdout and done.returncode == 0, done
+
+
+SPIN = """
+import concurrent.futures as cf, time
+from scoop_lite import Executor
+
+def spin(seconds):
+    end = time.time() + seconds
+    while time.time() < end:
+        pass
+
+if __name__ == "__main__":
+    stuck = 0
+    for _ in range(8):
+        with Executor(2) as pool:
+            cf.wait([pool.submit(spin, 0) for _ in range(2000)])
+            list(pool.map(spin, [0] * 2000))
+            tasks = [pool.submit(spin, seconds) for seconds in [0] * 20 + [2] + [0] * 200]
+            del tasks[20]
+            stuck += bool(cf.wait(tasks, timeout=1.6).not_done)
+    print(stuck)
+"""
+
+
+def test_short_tasks_do_not_wait_behind_a_long_one_of_the_same_function(tmp_path):
+    """Its worker, which thought it short, had said that it wanted more; so nobody was asked for what it held."""
+    status, out, err = run_script(tmp_path, SPIN)
+    assert status == 0 and int(out) <= 1, (out, err)
+
+
+def run_script(directory, source, limit_s=60):
+    (directory / "program.py").write_text(source)
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, "program.py"], cwd=directory, env=env, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=limit_s)  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+ODD = """
+import concurrent.futures as cf, dataclasses, sys, time
+from scoop_lite import Executor
+
+class Mute(Exception):
+    def __str__(self):
+        return self.args[0]["nothing there"]
+
+class Argument:
+    def __init__(self, error):
+        self.error = error
+    def __getstate__(self):
+        raise self.error
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    code: int = 7
+
+def frozen(i):
+    time.sleep(0.05)
+    raise Frozen(i)
+
+class Named:
+    def __init__(self):
+        self.__name__ = self.__qualname__ = 3
+    def __call__(self):
+        return "called"
+
+class Unbound:
+    def __getattr__(self, name):
+        raise RuntimeError("nothing is bound")
+    def __call__(self):
+        return "called, too"
+    def __reduce__(self):
+        return Unbound, ()
+
+if __name__ == "__main__":
+    with Executor(2) as pool:
+        first = pool.submit(time.sleep, 0.3)
+        errors = Mute(), SystemExit(3), KeyboardInterrupt(), MemoryError()
+        odd = [pool.submit(id, Argument(error)) for error in errors]
+        odd += [pool.submit(frozen, i) for i in range(3)]
+        print(*(type(task.exception(20)).__name__ for task in odd), odd[-1].exception().code)
+        print(pool.submit(Named()).result(20), pool.submit(Unbound()).result(20))
+        print(first.result(20), pool.submit(abs, -1).result(20))
+"""
+
+
+def test_a_bad_argument_or_exception_fails_its_own_future_only(tmp_path):
+    status, out, err = run_script(tmp_path, ODD)
+    names = "Mute SystemExit KeyboardInterrupt MemoryError Frozen Frozen Frozen 2"
+    assert (status, out) == (0, f"{names}\ncalled called, too\nNone 1\n"), (out, err)
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+def test_an_executor_that_was_shut_down_holds_no_descriptor():
+    kept, before = [], None
+    for _ in range(4):
+        pool = Executor(1)
+        pool.submit(abs, 1).result()
+        pool.shutdown()
+        kept.append(pool)
+        before = before or len(os.listdir("/proc/self/fd"))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_map_with_a_negative_timeout_is_late_at_once():
+    with Executor(1) as pool:
+        for timeout in -1, -2, 0:
+            with pytest.raises(concurrent.futures.TimeoutError):
+                list(pool.map(time.sleep, [0.5], timeout=timeout))
+
+
+@pytest.mark.parametrize("n", [1.5, "2"])
+def test_the_number_of_workers_is_an_integer(n):
+    with pytest.raises(TypeError, match="max_workers"):
+        Executor(n)
+
+
+@pytest.mark.parametrize("options", [{"verbose": True}, {"verbose": 2}, {"quiet": True}])
+def test_options_that_count_or_switch(options):
+    with Executor(1, **options) as pool:
+        assert pool.submit(abs, -1).result(30) == 1
+
+
+@pytest.mark.parametrize("option", ["dry_run", "self_check", "version", "help", "serve", "no_such"])
+def test_what_is_no_option_of_a_run_is_refused(option):
+    with pytest.raises(TypeError, match="no option"):
+        Executor(1, **{option: True})
+
+
+TAKEN_BACK = """
+import os, sys, time
+from scoop_lite import Executor
+
+def long():
+    time.sleep(60)
+
+def quick(i):
+    if not os.path.exists("once"):
+        open("once", "w").close()
+        time.sleep(0.3)
+        os._exit(3)
+    open(f"ran {i}", "w").close()
+
+if __name__ == "__main__":
+    try:
+        with Executor(2, restarts=0, quiet=True) as pool:
+            tasks = [pool.submit(long), pool.submit(quick, 0)]
+            end = time.time() + 20
+            while not os.path.exists("once") and time.time() < end:
+                time.sleep(0.01)
+            time.sleep(1.5)
+            begun = time.time()
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        print(os.path.exists("once"), os.path.exists("ran 0"), time.time() - begun < 10,
+              *(type(task.exception()).__name__ for task in tasks))
+"""
+
+
+def test_an_interrupt_gives_up_tasks_that_have_come_back_from_a_dead_worker(tmp_path):
+    status, out, err = run_script(tmp_path, TAKEN_BACK)
+    assert (status, out.split()) == (0, ["True", "False", "True", "KeyboardInterrupt", "CancelledError"]), (out, err)
+
+
+TWO_DOOMED = """
+import os, time
+import scoop_lite
+from scoop_lite import shared
+
+def first():
+    shared.getConst("x", timeout=None)
+    open("first runs", "w").close()
+    try:
+        while True:
+            time.sleep(0.02)
+    finally:
+        open("first ended", "w").close()
+
+def second():
+    open("second waits", "w").close()
+    try:
+        shared.getConst("y", timeout=None)
+    finally:
+        open("second ended", "w").close()
+
+def wait_for(name):
+    end = time.time() + 20
+    while not os.path.exists(name) and time.time() < end:
+        time.sleep(0.02)
+
+if __name__ == "__main__":
+    try:
+        with scoop_lite.Executor(1) as pool:
+            tasks = [pool.submit(first)]
+            time.sleep(0.5)
+            tasks.append(pool.submit(second))
+            wait_for("second waits")
+            pool.set_const(x=1)
+            wait_for("first runs")
+            raise KeyboardInterrupt
+    except KeyboardInterrupt:
+        print(*sorted(name for name in os.listdir() if name.endswith("ended")))
+"""
+
+
+def test_an_interrupt_ends_several_tasks_of_one_worker(tmp_path):
+    status, out, err = run_script(tmp_path, TWO_DOOMED)
+    assert (status, out) == (0, "first ended second ended\n"), (out, err)
+
+
+PACKAGED = """
+from app.vendor.scoop_lite import Executor, futures
+import app.vendor.scoop_lite
+
+def square(x):
+    return x * x
+
+def outer(n):
+    return sum(futures.map(square, range(n)))
+
+if __name__ == "__main__":
+    print(list(futures.map(outer, range(4))), app.vendor.scoop_lite.worker is not None)
+"""
+
+
+@pytest.mark.parametrize("way", ["file", "module", "executor"])
+def test_a_copy_in_a_package_is_the_one_that_runs(tmp_path, way):
+    """In a launched process, the program's own copy means the launcher, whatever name it is imported by."""
+    package = tmp_path / "app" / "vendor"
+    package.mkdir(parents=True)
+    (tmp_path / "app" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    shutil.copy(scoop_lite.__file__, package)
+    source = PACKAGED
+    if way == "executor":
+        source = source.partition("if __name__")[0] + (
+            "if __name__ == '__main__':\n    with Executor(2) as pool: print(list(pool.map(outer, range(4))))\n")
+    (tmp_path / "program.py").write_text(source)
+    words = {"file": [str(package / "scoop_lite.py")], "module": ["-m", "app.vendor.scoop_lite"], "executor": []}[way]
+    words += ["-n", "2"] * bool(words)
+    done = subprocess.run([sys.executable, *words, "program.py"], cwd=tmp_path, stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True, timeout=60)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert done.stdout.startswith("[0, 0, 1, 5]") and ("True" in done.stdout) == (way != "executor"), done

@@ -2492,3 +2492,208 @@ def test_what_is_for_each_worker_is_passed_on_to_no_other(launch):
             print("each its own")
         """, n=8)  # fmt: skip
     assert outcome.stdout == "each its own\n", outcome
+
+
+def test_a_task_that_waits_with_a_timeout_does_not_put_the_pool_to_sleep(facts_once):
+    """Tasks of unknown length are kept from who waits so, for some seconds, not to the end of the timeout."""
+    took = facts_once("""
+        def inner(i):
+            return i
+
+        def outer(i):
+            return futures.submit(inner, i).result(timeout=3600)
+
+        def main():
+            begin = time.monotonic()
+            assert list(futures.map(outer, range(4))) == list(range(4))
+            return time.monotonic() - begin
+    """, n=2)  # fmt: skip
+    assert took < 15
+
+
+@pytest.mark.parametrize("timeout", ["3e6", "1e12", "float('inf')"])
+def test_timeouts_may_be_longer_than_the_system_waits(facts_once, timeout):
+    got = facts_once(f"""
+        def nap(i):
+            time.sleep(0.05)
+            return i
+
+        def main():
+            tasks = [futures.submit(nap, i) for i in range(8)]
+            time.sleep(0.1)
+            return [task.result(timeout={timeout}) for task in tasks]
+    """, n=2)  # fmt: skip
+    assert got == list(range(8))
+
+
+@pytest.mark.parametrize("end", ["", ".close()"])
+def test_a_map_whose_results_nobody_takes_is_ended_whole(facts_once, end):
+    """It was never begun, as generators are: so no part of it runs, which would be taken for all of it."""
+    n, ran = facts_once(f"""
+        def note(i):
+            record("ran")
+
+        def main():
+            futures.map(note, range(3000)){end}
+            futures.submit(abs, 1).result()
+            futures.shutdown()
+            path = os.environ["LEDGER"]
+            return len(list(futures.map(abs, range(10)))), len(open(path).readlines()) if os.path.exists(path) else 0
+    """, n=1)  # fmt: skip
+    assert (n, ran) == (10, 0)
+
+
+def test_polls_of_a_future_leave_nothing_behind(facts_once):
+    n = facts_once("""
+        def main():
+            task = futures.submit(time.sleep, 1)
+            time.sleep(0.2)  # so that another worker has it
+            for _ in range(200):
+                try:
+                    task.result(timeout=0)
+                except futures.TimeoutError:
+                    pass
+            return len(task.waiters or ())
+    """, n=2)  # fmt: skip
+    assert n < 5
+
+
+def test_random_numbers_are_for_the_scripts_thread_and_tasks(facts_once):
+    got = facts_once("""
+        def main():
+            said = []
+            def ask():
+                for call in futures.task_rng, futures.task_seed:
+                    said.append(outcome(call).split(":")[0])
+            thread = threading.Thread(target=ask)
+            thread.start()
+            time.sleep(0.2)
+            thread.join()
+            return said
+    """, n=1)  # fmt: skip
+    assert got == ["MisuseError", "MisuseError"]
+
+
+FROZEN = """
+    import dataclasses
+
+    @dataclasses.dataclass(frozen=True)
+    class Frozen(Exception):
+        code: int = 7
+
+    class Slotted(Exception):
+        __slots__ = ("code",)
+        def __init__(self, code):
+            super().__init__(code)
+            self.code = code
+
+    class Mute(Exception):
+        def __str__(self):
+            return self.args[0]["nothing there"]
+
+    def frozen():
+        raise Frozen(9)
+
+    def slotted():
+        raise Slotted(5)
+
+    def mute():
+        raise Mute()
+
+    def unnamed():
+        raise ModuleNotFoundError()
+"""
+
+
+def test_exceptions_of_every_kind_arrive(facts):
+    """Those that forbid to set an attribute, that have slots, that cannot be put in words."""
+    got = facts(FROZEN + """
+    def main():
+        found = {}
+        for func in frozen, slotted, mute, unnamed:
+            for call in away, futures.submit:
+                error = call(func).exception()
+                found.setdefault(func.__name__, []).append([type(error).__name__, getattr(error, "code", None)])
+        return found
+    """)
+    assert got == {"frozen": [["Frozen", 9]] * 2, "slotted": [["Slotted", 5]] * 2, "mute": [["Mute", None]] * 2,
+                   "unnamed": [["ModuleNotFoundError", None]] * 2}  # fmt: skip
+
+
+def test_a_script_that_ends_with_a_frozen_exception_shows_it(launch_once):
+    outcome = launch_once(program(FROZEN + "    def main():\n        frozen()\n"))
+    assert outcome.returncode == 1 and outcome.stderr.rstrip().endswith("Frozen: 9"), outcome
+    assert "before its script had ended" not in outcome.stderr
+
+
+EXITS = """
+    class Exits:
+        def __reduce__(self):
+            sys.exit("in __reduce__")
+
+    class ExitsToo(Exception):
+        def __reduce__(self):
+            sys.exit("in __reduce__")
+
+    def take(it):
+        time.sleep(0.02)
+        return type(it).__name__
+
+    def give(i):
+        time.sleep(0.02)
+        return Exits()
+
+    def fail(i):
+        time.sleep(0.02)
+        raise ExitsToo()
+"""
+
+
+@pytest.mark.parametrize("func, arg, expected", [
+    ("take", "Exits()", {"Exits"}), ("give", "1", {"Unpicklable", "SystemExit", "Exits"}),
+    ("fail", "1", {"ExitsToo", "ScoopError"})])  # fmt: skip
+def test_an_exit_while_something_is_pickled_ends_neither_worker_nor_pump(facts, func, arg, expected):
+    got = facts(EXITS + f"""
+    def main():
+        tasks = [futures.submit({func}, {arg}) for _ in range(8)]
+        time.sleep(0.2)
+        found = set()
+        for task in tasks:
+            error = task.exception()
+            found.add(type(error).__name__ if error is not None else
+                      task.result() if isinstance(task.result(), str) else type(task.result()).__name__)
+        return sorted(found)
+    """)
+    assert got and set(got) <= expected
+
+
+def test_functions_travel_from_a_worker_that_has_not_imported_the_script(launch_once):
+    """Its pump, which pickles them, must not import it in the place of the worker's own thread."""
+    outcome = launch_once("""
+        import sys
+        import time
+        from scoop_lite import futures
+        if __name__ != "__main__":
+            time.sleep(0.5)
+        def main():
+            import time
+            from scoop_lite import futures
+            def task(n):
+                import time
+                from scoop_lite import futures
+                def sub(i):
+                    import time
+                    time.sleep(0.02)
+                    return i
+                tasks = []
+                for i in range(40):
+                    tasks.append(futures.submit(sub, i))
+                    t = time.perf_counter()
+                    while time.perf_counter() < t + 0.01:
+                        pass
+                return sum(task.result() for task in tasks)
+            print(list(futures.map(task, range(2))))
+        if __name__ == "__main__":
+            main()
+    """, n=3)  # fmt: skip
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[780, 780]\n", ""), outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import socket
 import struct
 import threading
 from pathlib import Path
@@ -28,6 +29,7 @@ from scoop_lite import (
     PART,
     REF,
     Broker,
+    Config,
     PeerError,
 )
 
@@ -274,6 +276,129 @@ def test_an_agent_speaks_for_its_own_workers_only(kind):
     before = len(pool.sent)
     pool.broker.agent_turn(7, scoop_lite.message(kind, 0, 1, b"{}"))  # rank 0 is not on host 7
     assert len(pool.sent) == before
+
+
+@pytest.mark.parametrize("kind", ["STARTED", "DIED"])
+def test_an_agent_tells_of_workers_of_its_own_host_only(kind):
+    """Else one host could end the script on another, with a status of its choice."""
+    pool = Pool()
+    told = scoop_lite.message(kind, AGENT, 0, scoop_lite.facts(rank=0, incarnation=1, pid=7, code=256, how="fell"))
+    with pytest.raises(PeerError, match="worker 0, which is not there"):
+        pool.broker.agent_turn(7, told)
+    assert sorted(pool.broker.members) == [0, 1, 2] and pool.broker.status is None
+    pool.broker.agent_turn(0, told)
+    assert (pool.broker.status == 256) == (kind == "DIED")
+
+
+def test_a_batch_that_is_refused_leaves_its_taker_hungry():
+    pool = Pool()
+    pool.turn(1, "HUNGRY", scoop_lite.HUNGER.pack(3, 2))
+    needed = pool.broker.need
+    assert needed
+    with pytest.raises(PeerError, match="does not have"):
+        pool.turn(2, "BATCH", b"f", CHUNK.pack(0, 1, 0, 0, 4, 0, 0, 0, 0, 0, 0))
+    assert pool.broker.need == needed and 1 in pool.broker.hungry
+
+
+STATS = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "rerun", "sent", "received"), 1)
+STATS.update(idle=False, final=True, spent={"f": [1, 0.5, 0.5]}, idle_s=0.1, up_s=1.0, cpu_s=1.0)
+LOG = {"at_s": 1.0, "level": 30, "logger": "scoop_lite", "text": "t", "shown": False, "pid": 1}
+
+
+@pytest.mark.parametrize("kind, good, bad", [
+    *[("STATS", STATS, {name: 10**400}) for name in ("done", "pending", "carved")],
+    *[("STATS", STATS, {"up_s": number}) for number in (float("nan"), float("inf"), 1e300)],
+    *[("STATS", STATS, {"spent": {"f": sums}}) for sums in ([1, float("nan"), 1], [10**400, 1, 1], [1, 1], [1, True])],
+    *[("LOG", LOG, {"at_s": number}) for number in (float("nan"), float("-inf"), 1e300, 1e17, 1e10, 1)],
+    ("LOG", LOG, {"level": 1 << 60}),
+], ids=repr)  # fmt: skip
+def test_numbers_that_cannot_be_meant_are_refused(kind, good, bad):
+    """A launcher that counts, sums up and formats them would fail at them."""
+    pool, observed = Pool(), []
+    pool.broker.observe = lambda *told: observed.append(told)
+    pool.turn(0, kind, scoop_lite.facts(**good))
+    with pytest.raises(PeerError):
+        pool.turn(0, kind, scoop_lite.facts(**{**good, **bad}))
+    assert len(observed) == 1
+
+
+def joining(**facts):
+    """A launcher whose one host says JOIN with these facts."""
+    launcher = scoop_lite.Launcher(Config(hosts=(("far", 1), ("other", 1))))
+    launcher.joining.update(launcher.sites)
+    there = {"cpus": 2, "python": "3.9.9", "directory": "/", "lost": False, "facing": "", **facts}
+    launcher.take_agent(0, scoop_lite.message("JOIN", AGENT, 0, scoop_lite.facts(**there)))
+    return launcher
+
+
+@pytest.mark.parametrize("cpus", [-5, 0, 10**9, 1 << 40])
+def test_a_host_offers_cpus_that_can_be(cpus):
+    with pytest.raises(PeerError):
+        joining(cpus=cpus)
+    assert joining(cpus=3).sites[0].cpus == 3
+
+
+@pytest.mark.parametrize("facing, found", [
+    ("0.0.0.0", ""), ("::", ""), ("0", ""), ("*", ""), ("eth0", ""), ("\ud8ff", ""), ("::ffff:0:0%1", "::ffff:0:0%1"),
+    ("", ""), ("10.1.2.3", "10.1.2.3"), ("fe80::1%eth0", "fe80::1%eth0"), ("::1", "::1"),
+])  # fmt: skip
+def test_a_host_does_not_choose_that_the_launcher_listens_everywhere(facing, found):
+    assert joining(facing=facing).sites[0].facing == found
+
+
+def test_a_host_joins_once():
+    """Else it could keep the launcher waiting for others, past --join-timeout."""
+    launcher = joining()
+    again = scoop_lite.facts(cpus=2, python="3.9.9", directory="/", lost=False, facing="")
+    with pytest.raises(PeerError):
+        launcher.take_agent(0, scoop_lite.message("JOIN", AGENT, 0, again))
+
+
+@pytest.mark.parametrize("stream", [0, 3, -1, 2**40])
+def test_output_goes_to_standard_output_and_error_only(stream):
+    launcher = joining()
+    head = scoop_lite.facts(rank=1, stream=stream)
+    with pytest.raises(PeerError):
+        launcher.take_agent(0, scoop_lite.message("OUTPUT", AGENT, 0, head, b"text\n"))
+    assert not launcher.writer.lines
+
+
+def test_a_host_that_prints_on_though_it_was_to_wait_is_cut_off(monkeypatch):
+    launcher, head = joining(), scoop_lite.facts(rank=1, stream=1)
+    monkeypatch.setattr(launcher.writer, "put", lambda *line: None)
+    output = scoop_lite.message("OUTPUT", AGENT, 0, head, bytes(scoop_lite.OUTPUT_WINDOW))
+    for _ in range(2):
+        launcher.take_agent(0, output)
+    with pytest.raises(PeerError, match="prints on"):
+        launcher.take_agent(0, output)
+
+
+def test_a_worker_says_hello_through_the_pipe_of_its_own_host_only():
+    launcher = joining()
+    launcher.sites[0].link, launcher.sites[1].link = map(scoop_lite.StreamLink, socket.socketpair())
+    launcher.router, hello = True, scoop_lite.message("HELLO", 0, 1, scoop_lite.facts(pid=1))
+    launcher.broker.join(0, host=1, capacity=1).route = b"by ZeroMQ"
+    launcher.take_agent(0, hello)
+    assert launcher.broker.members[0].route == b"by ZeroMQ"
+    launcher.broker.members[0].host = 0
+    launcher.take_agent(0, hello)
+    assert launcher.broker.members[0].route is None
+
+
+def test_reports_name_what_has_no_name_in_unicode(monkeypatch):
+    launcher, said = scoop_lite.Launcher(Config()), []
+    monkeypatch.setattr(launcher.writer, "put", lambda *line: said.append(line))
+    launcher.report("no directory /caf\udce9")
+    assert said == [(2, b"scoop_lite: no directory /caf\\udce9\n")]
+
+
+def test_a_wiretap_leaves_what_is_malformed_to_the_broker(monkeypatch):
+    launcher = scoop_lite.Launcher(Config(wiretap=True))
+    monkeypatch.setattr(launcher.writer, "put", lambda *line: None)
+    launcher.broker.join(0, host=0, capacity=1)
+    for frames in ([], [b"\x05"], scoop_lite.message("BATCH", 0, 1), scoop_lite.message("CANCEL", 0, 1, b"", b"")):
+        with pytest.raises(PeerError):
+            launcher.broker.turn(0, frames)
 
 
 def test_a_past_incarnation_is_not_heard():

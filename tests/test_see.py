@@ -553,10 +553,12 @@ SCHEMA["t"] = SCHEMA["f"] = SCHEMA["s"]
 
 
 def read_trace(path, whole=True):
-    """Return the events of a trace, each checked against the schema."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    """Return the events of a trace, each checked against the schema; of one that is not whole, what viewers read."""
+    text = path.read_text(encoding="utf-8")
+    lines = text.split("\n")
     assert lines[0] == "[" and (lines[-2:] == ["]", ""] or not whole)
-    events = [json.loads(line[:-1]) for line in lines[1:] if line.endswith(",")]
+    events = json.loads(text) if whole else [json.loads(line[:-1]) for line in lines[1:] if line.endswith(",")]
+    assert len(events) == sum(line.startswith("{") for line in lines) - (not whole and lines[-1] != "")
     assert events[0]["ph"] == "M" and events[0]["name"] == "scoop_lite"
     for event in events:
         fields = SCHEMA[event["ph"]]
