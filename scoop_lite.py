@@ -2610,6 +2610,7 @@ class Visit(Job):
     """
 
     columns: Any = None
+    sealed = False  # some of the outcomes are pickled already
 
     def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames, taker: Taker) -> None:
         super().__init__(None, head[7], head[8], head[9], head[5])
@@ -2618,7 +2619,7 @@ class Visit(Job):
 
     def deliver(self, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
         """Add results to the message that goes to their owner; see `Taker.flush`."""
-        form, frames = pack_outcomes(outcomes, self.taker.by_value)
+        form, frames = pack_outcomes(outcomes, self.taker.by_value, self.sealed)
         with self.taker.lock:
             self.taker.n_visits += count
         self.taker.add_part(self.key, first, count, form, frames, seconds)
@@ -3755,26 +3756,77 @@ def is_plain_class(kind: type) -> bool:
     return not own and kind not in copyreg.dispatch_table and kind is not Failure  # exceptions have a way of their own
 
 
-def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset()) -> Tuple[int, Frames]:
+class Sealed(tuple):  # type: ignore[type-arg]
+    """What a task returned, as `pack_outcome` has packed it at once."""
+
+
+def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset(), sealed: bool = False) -> Tuple[int, Frames]:
     """Pickle outcomes: plain ones together, others one by one, so that a bad one spoils only itself."""
-    try:
-        if len(outcomes) == 1 and is_plain(outcomes[0]):
-            return LIST, [pickle.dumps(outcomes, 5)]
-        return LIST, dumps(outcomes, by_value, _PlainPickler)
-    except Exception:  # one by one, then: so only what is to blame fails, be it memory that lacks
-        table, frames = bytearray(), []
-        for outcome in outcomes:
-            status, packed = pack_outcome(outcome, by_value)
-            table += STATUS.pack(status, len(packed))
-            frames += packed
-        return EACH, [bytes(table), *frames]
+    if not sealed:
+        with contextlib.suppress(Exception):  # else one by one: so only what is to blame fails, be it memory that lacks
+            if len(outcomes) == 1 and is_plain(outcomes[0]):
+                return LIST, [pickle.dumps(outcomes, 5)]
+            return LIST, keep(dumps(outcomes, by_value, _PlainPickler), outcomes)
+    table = bytearray()
+    frames: Frames = []
+    for outcome in outcomes:
+        status, packed = outcome if type(outcome) is Sealed else pack_outcome(outcome, by_value)
+        table += STATUS.pack(status, len(packed))
+        frames += packed
+    return EACH, [bytes(table), *frames]
+
+
+def keep(frames: Frames, outcomes: Sequence[Any] = ()) -> Frames:
+    """Copy buffers of results that may change before they are sent, as somebody else has them, or may have.
+
+    A task may return an array that it keeps, and fills again. Only of what lies in `outcomes` itself, or in a tuple,
+    list or dict there, can be told by counting references that nobody has it.
+    """
+    found = {id(outcome) for outcome in outcomes} if len(frames) > 1 else set()
+    for i in range(len(outcomes) if found else 0):
+        if type(outcomes[i]) in (tuple, list, dict) and references(outcomes[i]) < lone():
+            parts = outcomes[i].values() if type(outcomes[i]) is dict else outcomes[i]
+            found.update(map(id, parts))
+    for i in range(1, len(frames)):
+        if not (frames[i].readonly or is_lone(frames, i, found)):
+            frames[i] = bytearray(frames[i])
+    return frames
+
+
+def references(obj: Any) -> int:
+    """Return how many references there are to an object, some of which are this call's own; see `lone`."""
+    return sys.getrefcount(obj)
+
+
+@functools.lru_cache(maxsize=1)
+def lone() -> int:
+    """Return how many there are if one container and one frame, as its buffer, refer to it."""
+    made = [pickle.PickleBuffer(bytearray(BIG_BUFFER))]
+    frames = dumps(made)
+    return references(frames[1].obj)
+
+
+def is_lone(frames: Frames, i: int, found: AbstractSet[int]) -> bool:
+    """Return True if a frame is the buffer of an array with such an id, and nobody else refers to that and its base."""
+    n = references(frames[i].obj)
+    array = frames[i].obj
+    base = getattr(array, "base", None)
+    if base is None:
+        return id(array) in found and n <= lone()
+    del base
+    if id(array) in found:  # it is a view
+        n_of_base = references(array.base) + 1
+    else:  # or pickling has made a view of it
+        n, n_of_base = n + 1, references(array.base)
+        found = found if id(array.base) in found else frozenset()
+    return bool(found) and n <= lone() and n_of_base <= lone() and getattr(array.base, "base", None) is None
 
 
 def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     """Pickle what a task returned or raised; return the form of it (see PART) and its frames."""
     if type(outcome) is not Failure:
         try:
-            return VALUE, dumps(outcome, by_value)
+            return VALUE, keep(dumps(outcome, by_value))
         except RAISED as error:
             why = explain_unpicklable(outcome, "result", error, by_value)
             problem: BaseException = Unpicklable(f"the task's result cannot travel back: {why}")
@@ -4244,6 +4296,8 @@ class Baton(Porch):
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
         self.epoch = 0  # number of switches: a measurement across one is void
+        # Functions, by `cost_key`, whose results are pickled one by one, as an Executor's tasks have nothing in common.
+        self.changing: Set[Any] = set()
 
     def is_due(self) -> bool:
         """Return True when a timed wait is to end now."""
@@ -4502,6 +4556,8 @@ class Runner(Baton):
             calls: Iterator[Any] = map(job.func, piece.it, *rows[1:])
         else:
             calls = itertools.starmap(job.func if job.mode == CALLS else call_with, piece.it)
+        if job.owner is not None and self.changing and block.hi - block.lo > 1 and cost_key(job.func) in self.changing:
+            calls = map(self.seal, calls)
         saved, epoch = (self.scope, self.slice, self.task), self.epoch
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
@@ -4528,6 +4584,19 @@ class Runner(Baton):
             self.scope, self.slice, self.task = saved
         seconds = now() - piece.started_s if epoch == self.epoch else 0.0
         self.finish_slice(piece, seconds)
+
+    def seal(self, result: Any) -> Any:
+        """Copy or pickle a result, unless it can't change: the next task of this slice may fill the same object."""
+        kind = type(result)
+        if is_plain(result):
+            return result
+        if kind is list and PLAIN.issuperset(map(type, result)):
+            return result[:]
+        if kind is dict and PLAIN.issuperset(map(type, result.values())):
+            return result.copy()
+        assert self.slice is not None
+        self.slice.block.job.sealed = True
+        return Sealed(pack_outcome(result, self.scheduler.by_value))
 
     def run_slice(self, piece: Slice, calls: Iterator[Any]) -> None:
         out, block = piece.out, piece.block
@@ -4561,6 +4630,8 @@ class Runner(Baton):
             return
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
+            if self.config.serve >= 0 and not PLAIN.issuperset(map(type, out)) and not all(map(is_plain, out)):
+                self.changing.add(cost_key(job.func))
             job.deliver(block.lo, n, outcomes, seconds)
             if block.alone:
                 self.careful = True

@@ -1721,3 +1721,54 @@ def test_a_copy_in_a_package_is_the_one_that_runs(tmp_path, way):
                           stderr=subprocess.PIPE, universal_newlines=True, timeout=60)  # fmt: skip
     assert (done.returncode, done.stderr) == (0, ""), done
     assert done.stdout.startswith("[0, 0, 1, 5]") and ("True" in done.stdout) == (way != "executor"), done
+
+
+REUSED = """
+import array, pickle, time
+from scoop_lite import Executor
+
+class Buffer:
+    def __init__(self, size):
+        self.data = bytearray(size)
+    def __reduce_ex__(self, protocol):
+        return bytearray, (pickle.PickleBuffer(self.data),)
+
+LIST, DICT, NEST, BIG = [0], {}, [[0]], Buffer(1 << 20)
+
+def in_a_list(i):
+    LIST[0] = i
+    return LIST
+
+def in_a_dict(i):
+    DICT["value"] = i
+    return DICT
+
+def in_a_nest(i):
+    NEST[0][0] = i
+    return NEST
+
+def in_a_big_buffer(i):
+    BIG.data[:] = bytes([i % 256]) * len(BIG.data)
+    return BIG
+
+def in_a_big_buffer_slowly(i):
+    time.sleep(0.01)
+    return in_a_big_buffer(i)
+
+if __name__ == "__main__":
+    with Executor(2) as pool:
+        for func in in_a_list, in_a_dict, in_a_nest:
+            tasks = [pool.submit(func, i) for i in range(2000)]
+            for results in pool.map(func, range(2000)), [task.result() for task in tasks]:
+                print(sum(result not in ([i], {"value": i}, [[i]]) for i, result in enumerate(results)))
+        for n, func in (300, in_a_big_buffer), (60, in_a_big_buffer_slowly):
+            tasks = [pool.submit(func, i) for i in range(n)]
+            for results in pool.map(func, range(n)), [task.result() for task in tasks]:
+                print(sum(set(result) != {i % 256} for i, result in enumerate(results)))
+"""
+
+
+def test_results_are_each_tasks_own_though_tasks_fill_the_same_object_again(tmp_path):
+    """Else what one task returned would be, in whole or in part, what a later one has put in its place."""
+    status, out, err = run_script(tmp_path, REUSED)
+    assert (status, out.split(), err) == (0, ["0"] * 10, ""), (out, err)

@@ -2475,3 +2475,33 @@ def test_only_to_a_client_its_tasks_are_returned(pool):
     del pool.sent[:]
     pool.turn(1, "RETURNED", b"", head)  # it has gone
     assert not pool.sent
+
+
+def test_buffers_that_may_change_are_copied():
+    size, kept = scoop_lite.BIG_BUFFER, bytearray(scoop_lite.BIG_BUFFER)
+    frames = scoop_lite.keep(scoop_lite.dumps([pickle.PickleBuffer(kept), pickle.PickleBuffer(bytes(size))]))
+    kept[:] = b"x" * size
+    assert bytes(frames[1]) == bytes(size) and type(frames[2]) is memoryview  # which can only be read
+
+
+class Keeper:
+    """Holds an array."""
+
+
+def test_arrays_that_somebody_else_has_or_may_have_are_copied_and_no_others():
+    np = pytest.importorskip("numpy")
+    kept, square = np.zeros(1 << 17), np.zeros((300, 300))
+    table, rows, keeper = {"a": np.zeros(1 << 17)}, [np.zeros(1 << 17)], Keeper()
+    view, keeper.array = kept[:90000], np.zeros(1 << 17)
+    for copied, make in (
+        (False, lambda: np.ones(1 << 17)), (False, lambda: np.ones(90000).reshape(300, 300)),
+        (False, lambda: np.asfortranarray(np.random.rand(300, 300))),
+        (False, lambda: {"in": np.ones(1 << 17)}), (False, lambda: (1, np.ones(1 << 17))),
+        (False, lambda: [np.asfortranarray(np.random.rand(300, 300))]), (True, lambda: np.ones((300, 300)).T),
+        (True, lambda: kept), (True, lambda: kept[:90000]), (True, lambda: view), (True, lambda: square.reshape(-1)),
+        (True, lambda: square.T), (True, lambda: {"in": kept}), (True, lambda: table), (True, lambda: (table,)),
+        (True, lambda: rows), (True, lambda: keeper), (True, lambda: [square.T]), (True, lambda: kept[:][:]),
+    ):  # fmt: skip
+        results = [make()]
+        frames = scoop_lite.keep(scoop_lite.dumps(results), results)
+        assert len(frames) == 2 and (type(frames[1]) is bytearray) == copied, make
