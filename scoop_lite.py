@@ -3760,6 +3760,19 @@ class Sealed(tuple):  # type: ignore[type-arg]
     """What a task returned, as `pack_outcome` has packed it at once."""
 
 
+def seal(visit: Visit, by_value: Names, result: Any) -> Any:
+    """Copy or pickle a result, unless it can't change: the next task of its slice may fill the same object."""
+    kind = type(result)
+    if is_plain(result):
+        return result
+    if kind is list and PLAIN.issuperset(map(type, result)):
+        return result[:]
+    if kind is dict and PLAIN.issuperset(map(type, result.values())):
+        return result.copy()
+    visit.sealed = True
+    return Sealed(pack_outcome(result, by_value))
+
+
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset(), sealed: bool = False) -> Tuple[int, Frames]:
     """Pickle outcomes: plain ones together, others one by one, so that a bad one spoils only itself."""
     if not sealed:
@@ -4557,7 +4570,7 @@ class Runner(Baton):
         else:
             calls = itertools.starmap(job.func if job.mode == CALLS else call_with, piece.it)
         if job.owner is not None and self.changing and block.hi - block.lo > 1 and cost_key(job.func) in self.changing:
-            calls = map(self.seal, calls)
+            calls = map(functools.partial(seal, job, self.scheduler.by_value), calls)
         saved, epoch = (self.scope, self.slice, self.task), self.epoch
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
@@ -4584,19 +4597,6 @@ class Runner(Baton):
             self.scope, self.slice, self.task = saved
         seconds = now() - piece.started_s if epoch == self.epoch else 0.0
         self.finish_slice(piece, seconds)
-
-    def seal(self, result: Any) -> Any:
-        """Copy or pickle a result, unless it can't change: the next task of this slice may fill the same object."""
-        kind = type(result)
-        if is_plain(result):
-            return result
-        if kind is list and PLAIN.issuperset(map(type, result)):
-            return result[:]
-        if kind is dict and PLAIN.issuperset(map(type, result.values())):
-            return result.copy()
-        assert self.slice is not None
-        self.slice.block.job.sealed = True
-        return Sealed(pack_outcome(result, self.scheduler.by_value))
 
     def run_slice(self, piece: Slice, calls: Iterator[Any]) -> None:
         out, block = piece.out, piece.block
@@ -6009,7 +6009,7 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     The pool belongs to the launcher and stays; new tasks may be submitted.
 
     Args:
-        wait: return when all tasks of this worker's own are done. cancel_futures: cancel those not started first.
+        wait: return when all tasks of this worker's own are done. cancel_futures: cancel first what no other has got yet.
 
     Example:
         >>> task = futures.submit(abs, -3)
