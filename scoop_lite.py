@@ -33,11 +33,11 @@ take chunks out of the local queue to fill an order; *strand*: a stack that can 
 *starter*: the command that reaches a host. Durations end in ``_s``.
 
 Guarantees. Without a fault each task runs exactly once; when workers die, at most ``--retries`` times more, and then it
-fails with WorkerLost. Nothing listens anywhere but with ``--backend zmq`` and on Windows; and then only keys handed out
-by this run get in. No exit status 0 for a script that failed, and no process left behind.
+fails with WorkerLost. Nothing listens anywhere but with ``--backend zmq`` or ``loopback`` (Windows' way); and then only
+keys handed out by this run get in. No exit status 0 for a script that failed, and no process left behind.
 
 How it is fast. ``submit`` and ``map`` only append to a queue; each worker runs the deepest tasks first and gives away
-the shallowest, when somebody is hungry, in slices of some milliseconds of measured work.
+the shallowest, when somebody is hungry, in chunks of some 50 ms of measured work.
 
 Contents
     Errors; Message table; Codec; Links                                    what processes say to each other
@@ -130,7 +130,7 @@ if _run_as_script:  # one module under one name, whatever the file is called: so
 sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script else __name__])
 __all__ = ["futures", "shared", "Executor", "main", "ScoopError", "MisuseError", "PeerError", "WorkerLost"]
 
-# Durations are seconds and end in _s. Every constant says what it costs to change it.
+# Durations are seconds and end in _s. Where a change costs something, the comment says what.
 LOCAL_SLICE_S = 0.004  # tasks run in one C loop before this worker looks at its link: more delays orders, less is slow
 MAX_SLICE_S = 0.05  # the same at most, for half of what is left: more has what messages bring wait, less looks in vain
 CHUNK_S = 0.05  # measured work carved into one chunk: more is lost with a worker, less costs messages
@@ -257,7 +257,7 @@ MESSAGES = [Kind(code, *row) for code, row in enumerate([
     ("STARTED", "agent > broker", "facts", "a worker runs (its link follows as a descriptor)", ""),
     ("DIED", "agent > broker", "facts", "a worker has ended, and how", "START"),
     ("KILL", "broker > agent", "facts", "end this worker", "DIED"),
-    ("OUTPUT", "agent > launcher", "facts, bytes", "what a worker printed, whole lines", ""),
+    ("OUTPUT", "agent > launcher", "facts, bytes", "what a worker printed, in whole lines where possible", ""),
     ("WRITTEN", "broker > agent", "count", "bytes of OUTPUT that have reached the user so far", ""),
     ("BROKEN", "worker > broker > worker", "facts", "it cannot begin: nobody can run anything", ""),
     ("ALL", "worker > broker > worker", "function, chunk, payload…", "a task for each worker", "SPREAD, RESULT"),
@@ -5767,7 +5767,7 @@ def map_(
         func: see `submit`.
         iterables: as for the builtin map; drawn lazily, within a window that adapts, so they may be endless.
         timeout: seconds from now within which every result must be there.
-        chunksize: tasks that travel together; by default as many as make some milliseconds of measured work.
+        chunksize: tasks that travel together; by default as many as make some 50 ms of measured work.
         buffersize: items that may be drawn ahead of the results taken.
 
     Returns:
@@ -6009,7 +6009,8 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     The pool belongs to the launcher and stays; new tasks may be submitted.
 
     Args:
-        wait: return when all tasks of this worker's own are done. cancel_futures: cancel first what no other has got yet.
+        wait: return when all tasks of this worker's own are done. cancel_futures: before that, cancel what no
+            other has got yet.
 
     Example:
         >>> task = futures.submit(abs, -3)
@@ -9935,7 +9936,7 @@ OPTIONS = {
                "127.0.0.1 for fresh interpreters that prove a key (loopback)"),
         option("--strands", choices=["auto", "greenlet", "thread"], default="auto", help="stacks of waiting tasks"),
         option("--retries", type=natural, default=2, metavar="K", help="deaths a task may survive (default: 2)"),
-        option("--restarts", type=natural, default=100, metavar="K", help="worker restarts in a minute, at most"),
+        option("--restarts", type=natural, default=100, metavar="K", help="worker restarts in a minute (default: 100)"),
         option("--max-tasks-per-child", dest="max_tasks", type=natural, default=0, metavar="K",
                help="a worker is replaced after K tasks (default: never)"),
         option("--init", metavar="M:F", help="function F of module M is called first in each worker"),

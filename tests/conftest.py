@@ -7,6 +7,7 @@ kind of strand.
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import json
 import os
@@ -87,11 +88,20 @@ if __name__ == "__main__":
 needs_memory_limit = pytest.mark.skipif("t" in getattr(sys, "abiflags", ""), reason="`ulimit -v` comes too late here")
 
 
+def program_file(text):
+    """Read the path of a copy; from wherever tests run, and whose directory `python -m scoop_lite` can be told."""
+    path = Path(text).resolve()
+    if path.name != "scoop_lite.py" or not path.exists():
+        raise argparse.ArgumentTypeError(f"{text}: there must be such a file, and its name be scoop_lite.py")
+    return str(path)
+
+
 def pytest_addoption(parser):
     parser.addoption("--combos", default="all",
                      help=f"'all', 'quick' ({', '.join(QUICK)}), or some of {', '.join(COMBOS)} with commas between")
     parser.addoption("--limit", type=float, default=30, help="hard limit of most runs of a program, seconds")
-    parser.addoption("--file", default=str(CHECKOUT / "scoop_lite.py"), help="the scoop_lite.py to test")
+    parser.addoption("--file", default=str(CHECKOUT / "scoop_lite.py"), type=program_file,
+                     help="the scoop_lite.py to test")  # fmt: skip
     parser.addoption("--run", default="both", choices=["file", "module", "both"],
                      help="what most runs are of: the file, the module (`python -m scoop_lite`), which Python compiles "
                           "once, or both: of the module with ZeroMQ, else of the file")

@@ -1081,7 +1081,7 @@ def main():
     print(f"{n} runs, {n_events} events, {n_killed} faults, {len(failed)} failed, {seconds:.1f} s, "
           f"{n / seconds:.1f} runs/s, {n_events / seconds:.0f} events/s")  # fmt: skip
     if failed:
-        print("replay with --seeds 1 --seed:", *failed[:20])
+        print("replay with the same options, but --seeds 1 --seed:", *failed[:20])
     return 1 if failed else 0
 
 
