@@ -1908,10 +1908,10 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
     except Exception:  # its `__getattr__` may do anything
         return False
     parts = name.split(".") if isinstance(name, str) else [""]
-    if module in ("__main__", "__mp_main__"):
-        if by_value_names & {"*", parts[0]} or "scoop_lite_config" in vars(sys.modules[module]):
-            return False  # nor is it a worker's script's that was not imported: the pump, which may ask, must not do so
     found: Any = sys.modules.get(str(module))
+    if module in ("__main__", "__mp_main__"):
+        if by_value_names & {"*", parts[0]} or "scoop_lite_config" in getattr(found, "__dict__", ()):
+            return False  # nor is it a worker's script's that was not imported: the pump, which may ask, must not do so
     for part in parts:
         found = getattr(found, part, None)
     return found is obj
@@ -4022,9 +4022,10 @@ class Mailbox:
 
     def emit(self, frames: Frames) -> None:
         """Send a message to the broker; any thread."""
-        if self.link is None:
-            return
+        link = self.link
         with self.lock:
+            if self.link is None:  # it may just have been let go
+                return
             if self.straight is not None and len(frames) > 1 and frames[1] == STRAIGHT:
                 self.straight.send(frames)
             elif self.pipe is not None and (
@@ -4034,7 +4035,7 @@ class Mailbox:
                 self.pipe.send(frames)  # not to be lost with this process, as what libzmq has not sent would
             else:
                 self.post(self.outbox.put(frames))
-        if self.link.edge:
+        if link.edge:
             self.look_again()
 
     def post(self, messages: Iterable[Frames]) -> None:
@@ -4631,7 +4632,7 @@ class Runner(Baton):
         outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
             if self.config.serve >= 0 and not PLAIN.issuperset(map(type, out)) and not all(map(is_plain, out)):
-                self.changing.add(cost_key(job.func))
+                self.changing = {*self.changing, cost_key(job.func)} if len(self.changing) < 4096 else set()
             job.deliver(block.lo, n, outcomes, seconds)
             if block.alone:
                 self.careful = True
@@ -5343,7 +5344,7 @@ class Runtime(Calls):
 
     def heed_doom(self, number: int, frame: Any) -> None:
         """Raise KeyboardInterrupt in a doomed task that still runs; while our code works for it, a moment later."""
-        if os.getpid() != self.pid:
+        if not self.doomed or os.getpid() != self.pid:
             return
         main = self.strands.name == "greenlet" or self.current is self.strands.main
         runs, ours = self.slice or self.task, innermost(frame)
@@ -5690,7 +5691,7 @@ futures.__dict__.update(
 _first: Any = sys.modules["scoop_lite"]
 if vars(_first) is globals():
     sys.modules.update({futures.__name__: futures, shared.__name__: shared})
-elif _first._run_as_script and _first.__version__ == __version__:
+elif getattr(_first, "_run_as_script", False) and _first.__version__ == __version__:
     # A copy that the program brings, as in a package of its own, while another is running it: it is to mean that one.
     sys.modules[__name__] = _first
 
@@ -8643,10 +8644,11 @@ class Site:
         """End the command, with all that it has started here; what it started over there ends with its link."""
         if self.process is None or self.process.poll() is not None:
             return
-        if self.here:
+        if self.here or not CAN_FORK:
             self.process.kill()
         else:  # it leads a session
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # it has just ended
+                os.killpg(self.process.pid, signal.SIGKILL)
 
     def end(self) -> None:
         """Wait for the agent's or the command's end, which comes with the link's."""
@@ -9002,7 +9004,7 @@ class Reception(Links):
         site.printed += len(text)
         if head["stream"] not in (1, 2):
             raise ValueError(head["stream"])
-        if site.printed - site.told > 2 * OUTPUT_WINDOW + (len(self.broker.members) << 21):  # a long line of each
+        if site.printed - site.told > MAX_MESSAGE:  # workers that have ended meanwhile may have left some
             raise PeerError("it prints on, though it was to wait")
         self.printing.add(site)
         if self.config.verbose > 0 and len(self.sites) > 1 and head["rank"] != ORIGIN:

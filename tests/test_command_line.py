@@ -1627,3 +1627,42 @@ def test_each_option_on_the_help_page_is_tested(launch_once):
     untested = sorted(option for option in offered if not re.search(rf"(?<![\w-]){option}(?![\w-])", tests))
     assert offered >= {"-n", "--backend", "--strands", "--retries", "--seed", "--profile", "--version", "-m", "-c"}
     assert untested == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp850", "cp932"])
+def test_help_can_be_printed_in_any_encoding(encoding):
+    done = subprocess.run([sys.executable, scoop_lite.__file__, "--help"], stdout=subprocess.PIPE, timeout=60,
+                          stderr=subprocess.PIPE, env={**os.environ, "PYTHONIOENCODING": encoding})  # fmt: skip
+    assert done.returncode == 0 and b"--hosts" in done.stdout and not done.stderr
+
+
+def test_a_slip_in_the_number_of_workers_is_refused():
+    done = subprocess.run([sys.executable, scoop_lite.__file__, "-n", "1000000000", "-c", "1"], timeout=60,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    assert done.returncode == 2 and b"at most 100000" in done.stderr
+
+
+@pytest.mark.parametrize("soft, hard, expected", [
+    (256, -1, 10240), (10240, -1, None), (1024, 4096, 4096), (1024, 1 << 30, 1 << 16), (1 << 20, 1 << 20, None),
+])  # fmt: skip
+def test_the_limit_of_open_files_is_raised_as_far_as_systems_allow(monkeypatch, soft, hard, expected):
+    """macOS refuses to have none; and of a billion, old programs that tasks start close each."""
+    told = []
+    hard = resource.RLIM_INFINITY if hard < 0 else hard
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (soft, hard))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: told.append(limits))
+    scoop_lite.raise_file_limit()
+    assert told == ([(expected, hard)] if expected else [])
+
+
+def test_an_excepthook_that_fails_shows_both_errors_and_is_a_failure(launch_once):
+    outcome = launch_once("""
+        import sys
+        def hook(kind, error, tb):
+            raise LookupError("of the hook")
+        sys.excepthook = hook
+        if __name__ == "__main__":
+            raise ValueError("of the script")
+    """)
+    assert outcome.returncode == 1 and "of the hook" in outcome.stderr and "of the script" in outcome.stderr
+    assert "before its script had ended" not in outcome.stderr

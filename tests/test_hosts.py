@@ -16,10 +16,13 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+import scoop_lite
 
 pytestmark = pytest.mark.cluster
 
@@ -931,3 +934,108 @@ def test_a_host_on_which_nothing_can_be_written(shipped, nodes):
     finally:
         netns("exec", "node3", "mount", "-o", "remount,rw", "/tmp")
         netns("exec", "node3", "umount", os.path.expanduser("~"))
+
+
+PLANTED = """
+import os
+open(os.environ["PLANTED"], "a").write("ran\\n")
+raise ImportError("planted")
+"""
+
+
+@pytest.mark.parametrize("words", [
+    ["--hosts", "localhost:1", "n1:1"], ["--python-interpreter", sys.executable, "-n", "2"]], ids=["hosts", "here"])
+def test_no_module_of_the_working_directory_is_run_by_agents(place, tmp_path, words):
+    """Others may write to it; the script lies elsewhere."""
+    place.write("program/job.py", "from scoop_lite import futures\nif __name__ == '__main__':\n"
+                "    print(list(futures.map(abs, range(-3, 3))))\n")  # fmt: skip
+    place.environment["PLANTED"] = str(tmp_path / "planted")
+    for name in ("argparse", "greenlet", "queue", "selectors", "heapq", "hmac", "types", "fcntl"):
+        place.write(f"{name}.py", PLANTED)
+    assert place.right(*words, place.path / "program" / "job.py") == "[3, 2, 1, 0, 1, 2]\n"
+    assert not (tmp_path / "planted").exists()
+
+
+def test_hosts_may_be_given_in_several_options(place):
+    out = place.right("--dry-run", "--hosts", "n1:2", "--host", "n2", "--hosts", "n3", "where.py")
+    assert all(name in out for name in ("n1", "n2", "n3")), out
+
+
+def test_what_pythonpath_names_is_relative_to_where_the_user_is(place):
+    place.write("lib/beside.py", "VALUE = 7\n")
+    place.write("other/program.py", """
+import os
+os.chdir("/")
+from scoop_lite import futures
+def value(_):
+    import beside
+    return beside.VALUE
+if __name__ == "__main__":
+    print(set(futures.map(value, range(20))))
+""")
+    assert place.right("-n", "2", "--pythonpath", "lib", "--path", "other", "program.py") == "{7}\n"
+
+
+def test_a_named_pipe_beside_the_script_holds_nobody_up(tmp_path):
+    os.mkfifo(tmp_path / "pipe.py")
+    (tmp_path / "module.py").write_text("VALUE = 1")
+    config, found = scoop_lite.Config(root=str(tmp_path), directory=str(tmp_path)), []
+
+    def ask():
+        for name in "pipe.py", "module.py":
+            found.append(scoop_lite.read_library(config, {"number": 1, "paths": [name], "have": {}}))
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert [content for _, content in found] == [b"", b"VALUE = 1"] and b'"path": null' in found[0][0]
+
+
+def test_a_starter_that_does_not_get_through_is_ended_with_what_it_started(place, tmp_path):
+    place.write("bin/ssh", f"#!/bin/sh\nsleep 97.5 & echo $! > {tmp_path}/child\nwait\n").chmod(0o755)
+    done = place.run("--hosts", "localhost:1", "n1:1", "--join-timeout", "1", "where.py")
+    assert done.returncode == 1 and "no answer within 1 s" in done.err
+    child, end = int((tmp_path / "child").read_text()), time.monotonic() + 5
+    while time.monotonic() < end and os.path.exists(f"/proc/{child}/cmdline") and open(f"/proc/{child}/cmdline").read():
+        time.sleep(0.05)
+    assert not os.path.exists(f"/proc/{child}/cmdline") or not open(f"/proc/{child}/cmdline").read()
+
+
+def test_an_exception_about_a_module_that_names_none_ends_its_task_only(place):
+    place.write("program.py", """
+from scoop_lite import futures
+def fail():
+    raise ModuleNotFoundError()
+if __name__ == "__main__":
+    print(type(futures.submit(fail).exception()).__name__, futures.submit(abs, -1).result())
+""")
+    assert place.right("--hosts", "n1:2", "program.py") == "ModuleNotFoundError 1\n"
+
+
+def test_signals_in_a_row_harm_no_link(place):
+    place.write("program.py", """
+import os, signal, time
+from scoop_lite import futures
+n = 0
+def count(number, frame):
+    global n
+    n += 1
+def nap(i):
+    time.sleep(0.002)
+    return bytes(100)
+if __name__ == "__main__":
+    signal.signal(signal.SIGUSR1, count)
+    print("ready", flush=True)
+    end = time.monotonic() + 6
+    while time.monotonic() < end:
+        assert len(list(futures.map(nap, range(200)))) == 200
+    print(n > 20)
+""")
+    run = place.start("--hosts", "localhost:1", "n1:2", "program.py")
+    assert run.stdout.readline() == "ready\n"
+    end = time.monotonic() + 5
+    while time.monotonic() < end and run.poll() is None:
+        run.send_signal(signal.SIGUSR1)
+        time.sleep(0.03)
+    out, err = run.communicate(timeout=60)
+    assert (run.returncode, out, err) == (0, "True\n", "")

@@ -366,8 +366,9 @@ def test_output_goes_to_standard_output_and_error_only(stream):
 def test_a_host_that_prints_on_though_it_was_to_wait_is_cut_off(monkeypatch):
     launcher, head = joining(), scoop_lite.facts(rank=1, stream=1)
     monkeypatch.setattr(launcher.writer, "put", lambda *line: None)
-    output = scoop_lite.message("OUTPUT", AGENT, 0, head, bytes(scoop_lite.OUTPUT_WINDOW))
-    for _ in range(2):
+    monkeypatch.setattr(scoop_lite, "MAX_MESSAGE", 3000)
+    output = scoop_lite.message("OUTPUT", AGENT, 0, head, bytes(1000))
+    for _ in range(3):
         launcher.take_agent(0, output)
     with pytest.raises(PeerError, match="prints on"):
         launcher.take_agent(0, output)
