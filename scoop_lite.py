@@ -6547,7 +6547,7 @@ class Client(Neighbourhood):
 
     # -- any thread ----------------------------------------------------------------------------------------------------
 
-    def hand_in(self, item: Any) -> None:
+    def enqueue(self, item: Any) -> None:
         """Queue a task or a piece of a map: an item of the scheduler's intake."""
         self.intake.append(item)
         if self.asleep or self.ended:
@@ -6871,7 +6871,7 @@ class Executor(concurrent.futures.Executor):
         with self._lock:
             client = self._ready()
             future.client = client.me
-            client.hand_in((future, fn, args, kwargs))
+            client.enqueue((future, fn, args, kwargs))
         return future
 
     def map(
@@ -6913,7 +6913,7 @@ class Executor(concurrent.futures.Executor):
         try:
             for block in job.draw():
                 with self._lock:
-                    self._ready().hand_in(block)
+                    self._ready().enqueue(block)
             if job.input_error is not None and buffersize is None:
                 raise job.input_error
         except BaseException:
@@ -7234,7 +7234,7 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         except (SyntaxError, ValueError):
             if found is ShippedLoader or module.__name__ != "__main__":
                 raise
-            sys.exit(subprocess.call([*own_command()[:-1], path]))  # Python has words of its own for some files
+            sys.exit(subprocess.call([*own_command()[:-1], path, *config.args]))  # Python has words of its own for some
     exec(code, namespace)
 
 
@@ -7348,7 +7348,12 @@ def run_script(config: Config) -> Any:
     code: Any = 0
     try:
         call_init(config, found)
-        run_program(config, module)
+        try:
+            run_program(config, module)
+        except Exception as error:
+            if not config.interactive:
+                raise
+            show_exception(error)  # and look around, as with `python -i`
         if config.interactive:
             prompt(module)
     except SystemExit as error:

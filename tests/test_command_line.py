@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import pstats
+import py_compile
 import re
 import resource
 import shutil
@@ -1666,3 +1667,17 @@ def test_an_excepthook_that_fails_shows_both_errors_and_is_a_failure(launch_once
     """)
     assert outcome.returncode == 1 and "of the hook" in outcome.stderr and "of the script" in outcome.stderr
     assert "before its script had ended" not in outcome.stderr
+
+
+def test_after_an_exception_the_prompt_is_there_all_the_same(launch_once):
+    script = launch_once.write("VALUE = 7\nraise LookupError('of the script')\n")
+    outcome = launch_once([script], options=["-i"], stdin=b"print(VALUE * 3, sum(futures.map(abs, [-1, -2])))\n")
+    assert "21 3" in outcome.stdout and "LookupError: of the script" in outcome.stderr, outcome
+
+
+def test_a_compiled_script_gets_its_arguments(launch_once, tmp_path):
+    """Python runs it by itself: serially, as it then says."""
+    script = launch_once.write("import sys\nprint(sys.argv[1:])\n")
+    py_compile.compile(str(script), str(tmp_path / "compiled.pyc"))
+    outcome = launch_once(["compiled.pyc", "a", "-n"])
+    assert (outcome.returncode, outcome.stdout) == (0, "['a', '-n']\n"), outcome

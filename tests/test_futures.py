@@ -2253,7 +2253,7 @@ def test_a_breakpoint_in_a_task(launch_once):
     def each(function):
         return futures.run_on_all(function, 3)
     """), n=2, stdin=b"continue\n")
-    assert others.returncode == 0 and re.search("BdbQuit|SystemExit", others.stdout.splitlines()[-1]), others
+    assert others.returncode == 0 and re.search("BdbQuit|SystemExit", others.stdout), others  # maybe not the last line
 
 
 def test_check_sends_all_through_pickle(launch_once):
