@@ -127,7 +127,8 @@ def test_dry_run_starts_nothing(place):
     assert done.returncode == 0 and not place.record.exists()
     assert "a: 2 workers, the origin among them" in done.err and "user@b: " in done.err
     commands = done.out.splitlines()
-    begin = "ssh -p 2222 -J 'the gate' -T -o BatchMode=yes -o ConnectTimeout=8 -o ClearAllForwardings=yes -- "
+    begin = ("ssh -p 2222 -J 'the gate' -T -x -a -o BatchMode=yes -o ConnectTimeout=8 -o ControlMaster=no "
+             "-o ClearAllForwardings=yes -- ")  # fmt: skip
     assert [command.startswith(begin + host) for command, host in zip(commands, ("a ", "user@b "))] == [True, True]
 
 
