@@ -3827,9 +3827,9 @@ def is_lone(frames: Frames, i: int, found: AbstractSet[int]) -> bool:
     if base is None:
         return id(array) in found and n <= lone()
     del base
-    if id(array) in found:  # it is a view
+    if id(array) in found:  # a view lies in the result: the view alone refers to its base, no container
         n_of_base = references(array.base) + 1
-    else:  # or pickling has made a view of it
+    else:  # or pickling has made a view, to which no container refers, of what lies there
         n, n_of_base = n + 1, references(array.base)
         found = found if id(array.base) in found else frozenset()
     return bool(found) and n <= lone() and n_of_base <= lone() and getattr(array.base, "base", None) is None

@@ -239,6 +239,26 @@ def test_a_worker_that_speaks_for_another_is_ended(held, header, capfd):
     assert "worker 1 broke the protocol: it speaks for another" in capfd.readouterr().err
 
 
+def test_a_host_that_is_silent_long_after_the_jobs_end_is_cut_off(monkeypatch):
+    """One of its processes may wait for a dead disk, which no signal ends."""
+    launcher, said, killed = scoop_lite.Launcher(Config(hosts=(("far", 1),))), [], []
+    monkeypatch.setattr(launcher, "report", said.append)
+    monkeypatch.setattr(launcher.sites[0], "kill", lambda: killed.append("far"))
+    launcher.agents[0], launcher.broker.host_names[0] = None, "far"
+    launcher.heard_s -= 2 * scoop_lite.END_S
+    assert launcher.late_s() == math.inf  # a script may run for as long as it likes
+    launcher.broker.status = 0
+    assert launcher.late_s() < scoop_lite.now()
+    launcher.broker.agent_handlers = dict.fromkeys(launcher.broker.agent_handlers, lambda *_: None)
+    launcher.take_agent(0, scoop_lite.message("OUTPUT", AGENT, 0, b"{}", b""))
+    assert launcher.late_s() > scoop_lite.now()  # it is not silent
+    launcher.heard_s -= 2 * scoop_lite.END_S
+    monkeypatch.setattr(launcher.broker, "send_agent", lambda *_: None)
+    launcher.kill_all()
+    assert killed == ["far"] and "nothing was heard of its end on far for 30 s" in said[0]
+    assert scoop_lite.now() < launcher.late_s() < math.inf
+
+
 def n_descriptors():
     gc.collect()  # other tests' sockets
     return len(os.listdir("/proc/self/fd"))
