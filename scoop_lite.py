@@ -5038,12 +5038,17 @@ class Calls(Parking):
         job.abandoned = True
         job.ready.clear()
         if self.link is not None and (job.length is None or job.done < job.length):
-            recall = functools.partial(self.scheduler.recall, kind, job)
             if kind == "ABORT" and self.pump is not None:  # a script that was interrupted may go on, without us
-                with contextlib.suppress(RuntimeError):  # no thread can be started
-                    threading.Thread(target=recall, name="scoop_lite abort", daemon=True).start()
-                    return
-            self.later.append(recall)
+                self.abort(job)
+            else:
+                self.later.append(functools.partial(self.scheduler.recall, kind, job))
+
+    def abort(self, job: Optional[Job] = None, patience_s: float = 0.0) -> None:
+        """End tasks of a job, or all, that are under way: in a thread, as what is pickled just now may take long."""
+        thread = threading.Thread(target=self.scheduler.recall, args=("ABORT", job), daemon=True)
+        with contextlib.suppress(RuntimeError):  # no thread can be started: they run on
+            thread.start()
+            thread.join(patience_s)
 
     def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Any:
         """Call a function once on each worker (see `futures.run_on_all`)."""
@@ -5245,7 +5250,7 @@ class Runtime(Calls):
             with self.lock:
                 for queue in (self.scheduler.home, self.scheduler.away, *self.scheduler.levels):
                     queue.clear()
-            self.scheduler.recall("ABORT")  # so that `finally` blocks of what runs elsewhere run, too
+            self.abort(patience_s=0.5)  # so that `finally` blocks of what runs elsewhere run, too
         if self.has_failures:
             gc.collect()  # an exception's traceback refers back to its future: only now is a forgotten one known
         self.dispatch_unseen(final=True)

@@ -390,6 +390,24 @@ def test_an_interrupt_that_ends_a_map_ends_its_tasks_though_the_script_computes_
     assert (outcome.returncode, outcome.stdout) == (0, "caught\ntrue\n"), outcome
 
 
+def test_a_script_that_fails_ends_though_something_is_pickled_without_end(launch):
+    outcome = launch(program("""
+        class Endless:
+            def __reduce__(self):
+                record("begun")
+                time.sleep(60)
+
+        def main():
+            futures.submit(len, Endless())
+            end = time.monotonic() + 10
+            while not os.path.exists(os.environ["LEDGER"]) and time.monotonic() < end:
+                time.sleep(0.01)
+            raise LookupError("of the script")
+    """), timeout=20)  # fmt: skip
+    assert outcome.returncode == 1 and "LookupError: of the script" in outcome.stderr, outcome
+    assert launch.ledger["begun"] == 1
+
+
 def test_an_exit_function_can_be_interrupted(launch):
     run = launch.start("""
         import atexit, time
