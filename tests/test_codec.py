@@ -643,3 +643,34 @@ def test_another_mechanism_ends_the_connection(context):
     assert link.closed and not link.codec.messages
     link.close()
     dealer.close()
+
+
+def test_what_one_message_may_hold_is_bounded_and_what_many_hold_together_is_not(monkeypatch):
+    """Frames of which each is allowed would fill any memory, if there were always one more."""
+    monkeypatch.setattr(scoop_lite, "MAX_MESSAGE", 200_000)
+    codec = Codec(max_frame=100_000)
+    codec.feed(HELLO)
+    stream = b"".join(map(bytes, encode([b"x" * 1000] * 3, []))) * 600
+    for at in range(0, len(stream), 1700):  # each piece that arrives ends within a message
+        codec.feed(stream[at : at + 1700])
+    assert len(codec.messages) == 600
+    begun = b"".join(map(bytes, encode([b"x" * 1000] * 4, [])))[: -1000 - 9]  # its last frame does not come
+    codec = Codec(max_frame=100_000)
+    codec.feed(HELLO)
+    with pytest.raises(PeerError, match="bytes"):
+        for _ in range(300):
+            codec.feed(begun)
+
+
+def test_pings_of_a_peer_that_reads_nothing_are_not_answered_without_end():
+    ours, theirs = socket.socketpair()
+    link = StreamLink(ours)
+    theirs.sendall(HELLO)
+    link.queue([bytes(1 << 22)])  # more than goes
+    link.flush()
+    before = link.backlog()
+    assert before
+    for _ in range(50):
+        theirs.sendall(scoop_lite.PING * 100)
+        link.receive()
+    assert link.backlog() == before
