@@ -4310,7 +4310,7 @@ class Baton(Porch):
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
         self.epoch = 0  # number of switches: a measurement across one is void
-        # Functions, by `cost_key`, whose results are pickled one by one, as an Executor's tasks have nothing in common.
+        # Functions, by `cost_key`, whose results `seal` copies or pickles one by one, as an Executor's are each task's.
         self.changing: Set[Any] = set()
 
     def is_due(self) -> bool:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import sys
 import tempfile
+import textwrap
 import time
 from pathlib import Path
 
@@ -339,54 +340,50 @@ def test_a_task_that_was_waited_for_is_done_when_an_interrupt_has_ended_it(launc
     assert (outcome.returncode, outcome.facts) == (0, [True, False, 1, "KeyboardInterrupt"]), outcome
 
 
-@pytest.mark.parametrize("wait", ["map", "submit"])
-def test_tasks_elsewhere_run_their_finally_blocks_when_an_interrupt_ends_the_script(launch, wait):
-    waits = {"map": "list(futures.map(nap, range(20)))",
-             "submit": "futures.wait([futures.submit(nap, i) for i in range(20)])"}  # fmt: skip
-    run = launch.start(program(f"""
-        def nap(i):
-            record("run", scoop_lite.worker)
-            try:
-                time.sleep(20 if scoop_lite.worker else 0.01)
-            finally:
-                record("finally", scoop_lite.worker)
+NAP = """
+def nap(i):
+    record("run", scoop_lite.worker)
+    try:
+        time.sleep(20 if scoop_lite.worker else 0.01)
+    finally:
+        record("finally", scoop_lite.worker)
 
-        def main():
-            {waits[wait]}
-    """))  # fmt: skip
+"""
+
+
+def interrupted_in_a_nap(launch, main):
+    """Run a program with this `main`; interrupt it once another worker naps; return its outcome."""
+    run = launch.start(program(NAP + textwrap.dedent(main)))
     deadline = time.monotonic() + 10
     while launch.ledger["run 1"] == 0 and time.monotonic() < deadline:
         time.sleep(0.05)
     run.signal_group(signal.SIGINT)
-    outcome = run.finish(settle_s=2)
+    return run.finish(settle_s=2)
+
+
+@pytest.mark.parametrize("wait", [
+    "list(futures.map(nap, range(500)))", "futures.wait([futures.submit(nap, i) for i in range(500)])"])  # fmt: skip
+def test_tasks_elsewhere_run_their_finally_blocks_when_an_interrupt_ends_the_script(launch, wait):
+    outcome = interrupted_in_a_nap(launch, f"""
+        def main():
+            {wait}
+    """)  # fmt: skip
     assert outcome.returncode == 128 + signal.SIGINT, outcome
     assert launch.ledger["run 1"] == launch.ledger["finally 1"] == 1, (outcome, launch.ledger)
 
 
 def test_an_interrupt_that_ends_a_map_ends_its_tasks_though_the_script_computes_on(launch):
-    run = launch.start(program("""
-        def nap(i):
-            record("run", scoop_lite.worker)
-            try:
-                time.sleep(20 if scoop_lite.worker else 0.01)
-            finally:
-                record("finally", scoop_lite.worker)
-
+    outcome = interrupted_in_a_nap(launch, """
         def main():
             try:
-                list(futures.map(nap, range(20)))
+                list(futures.map(nap, range(500)))
             except KeyboardInterrupt:
                 print("caught", flush=True)
             end = time.monotonic() + 8
             while time.monotonic() < end and "finally 1" not in open(os.environ["LEDGER"]).read():
                 time.sleep(0.01)  # without a call of `futures`
             return time.monotonic() < end
-    """))  # fmt: skip
-    deadline = time.monotonic() + 10
-    while launch.ledger["run 1"] == 0 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    run.signal_group(signal.SIGINT)
-    outcome = run.finish(settle_s=2)
+    """)  # fmt: skip
     assert (outcome.returncode, outcome.stdout) == (0, "caught\ntrue\n"), outcome
 
 
