@@ -10201,9 +10201,12 @@ def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
 def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
     """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
     name: str = options.launcher
+    own_ssh = options.ssh_executable != "ssh"
     if name == "auto":
         own = SCHEDULER_STARTERS.get(scheduler, "")
-        name = own if own and is_command(own) else "ssh"
+        name = own if own and not own_ssh and is_command(own) else "ssh"
+    if own_ssh and name != "ssh":
+        raise MisuseError(f"--ssh-executable {options.ssh_executable}: --launcher {name} does not use ssh")
     template = STARTERS.get(name, name)
     if "{host}" not in template:
         raise MisuseError(f"--launcher {name}: it needs a place for the host, as in 'qrsh -inherit {{host}}'")

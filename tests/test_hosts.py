@@ -132,6 +132,14 @@ def test_dry_run_starts_nothing(place):
     assert [command.startswith(begin + host) for command, host in zip(commands, ("a ", "user@b "))] == [True, True]
 
 
+@pytest.mark.parametrize("words, begin", [((), "srun "), (("--ssh-executable", "ssh -p 2222"), "ssh -p 2222 ")])
+def test_in_a_job_of_slurm_srun_reaches_hosts_unless_an_ssh_is_named(place, words, begin):
+    place.write("bin/srun", "#!/bin/sh\n").chmod(0o755)
+    place.environment.update(SLURM_JOB_NODELIST="node[1-2]", SLURM_NTASKS="2", SLURM_TASKS_PER_NODE="1(x2)")
+    commands = place.right("--dry-run", *words, "where.py").splitlines()
+    assert len(commands) == 2 and all(command.startswith(begin) for command in commands)
+
+
 def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
     place.write("shout.py", 'import sys, time\nfrom scoop_lite import futures\ndef f(i):\n    time.sleep(0.05)\n'
                             '    print("out", flush=True)\n    print("err", file=sys.stderr, flush=True)\n'
@@ -148,6 +156,7 @@ def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
     (["--hosts", "-oProxyCommand=x"], "--hosts"),
     (["--hosts", "a", "--launcher", "qrsh -inherit"], "place for the host"),
     (["--hosts", "a", "--ssh-executable", "ssh 'x"], "--ssh-executable"),
+    (["--hosts", "a", "--rsh", "--ssh-executable", "ssh -p 22"], "--launcher rsh does not use ssh"),
     (["--external-hostname", "no.such.name.invalid"], "--external-hostname"),
     (["-i", "--hosts", "a"], "--hosts localhost a"),
 ], ids=str)  # fmt: skip
