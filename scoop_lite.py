@@ -854,12 +854,16 @@ class Bell:
         self.fileno, self.fd = self.reader.fileno, self.reader.fileno()
 
     def ring(self) -> None:
-        with contextlib.suppress(OSError):  # it is ringing, or closed
+        try:
             self.writer.send(b"!")
+        except OSError:  # it is ringing, or closed
+            pass
 
     def clear(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # it did not
+        try:
             self.reader.recv(4096)
+        except BlockingIOError:  # it did not
+            pass
 
     def close(self) -> None:
         self.reader.close()
@@ -1915,6 +1919,12 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
     for part in parts:
         found = getattr(found, part, None)
     return found is obj
+
+
+def still_found(func: Any, by_value_names: Names) -> bool:
+    """Whether a function that was found by name is so still; its names may not be by value, unless it has moved."""
+    module = sys.modules.get(func.__module__)
+    return getattr(module, func.__qualname__, None) is func or finds_by_name(func, by_value_names)
 
 
 class _Pickler(pickle.Pickler):
@@ -3338,8 +3348,7 @@ class Carver(Taker):
 
     def break_off(self, piece: Slice) -> None:
         """Return the tasks of a running slice that have not begun to their queue (lock held)."""
-        rest = piece.rob() if piece in self.slices else None
-        if rest is not None:
+        if piece in self.slices and (rest := piece.rob()) is not None:
             self.put_back(rest)
 
     def withdraw(self, wanted: Callable[[Job], bool], first: int = 0, end: int = sys.maxsize) -> Ranges:
@@ -3435,11 +3444,12 @@ class Carver(Taker):
     def pack_function(self, job: Job) -> bytes:
         """Pickle a job's function and fold, only if it is another than the last one; b"" if it travels by value."""
         func, packed = self.packed
+        if job.func is func and job.fold is None and still_found(func, self.by_value):
+            return packed
         if not finds_by_name(job.func, self.by_value):
             return b""
-        if job.func is not func or job.fold is not None:
-            packed = dumps_whole((job.func, job.fold), self.by_value)
-            self.remember(job.func, job.fold, packed)
+        packed = dumps_whole((job.func, job.fold), self.by_value)
+        self.remember(job.func, job.fold, packed)
         return packed
 
     def unpack_function(self, packed: Any) -> Tuple[Any, Any]:
@@ -3447,7 +3457,7 @@ class Carver(Taker):
         func, known = self.packed
         if type(packed) is memoryview:  # it would be compared, and searched, byte by byte
             packed = bytes(packed)
-        if packed == known and finds_by_name(func, self.by_value):
+        if packed == known and still_found(func, self.by_value):
             return func, None
         func, fold = loads([packed])
         self.remember(func, fold, packed)
@@ -3698,6 +3708,7 @@ class Scheduler(Carver):
         names = set(reason["missing"]) - by_value
         if names and type(block.job) is not Everywhere:
             self.by_value |= names
+            self.packed = None, b""  # that may be one of them
         elif block.hi - block.lo == 1:
             text = f"worker could not unpickle {describe(block)}:\n{reason['error']}"
             block.job.deliver_error(block.lo, ScoopError(text))
@@ -3775,10 +3786,13 @@ def seal(visit: Visit, by_value: Names, result: Any) -> Any:
 
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset(), sealed: bool = False) -> Tuple[int, Frames]:
     """Pickle outcomes: plain ones together, others one by one, so that a bad one spoils only itself."""
+    if len(outcomes) == 1 and is_plain(outcomes[0]):
+        try:
+            return LIST, [pickle.dumps(outcomes, 5)]
+        except MemoryError:  # of it, too, something is to be said
+            pass
     if not sealed:
         with contextlib.suppress(Exception):  # else one by one: so only what is to blame fails, be it memory that lacks
-            if len(outcomes) == 1 and is_plain(outcomes[0]):
-                return LIST, [pickle.dumps(outcomes, 5)]
             return LIST, keep(dumps(outcomes, by_value, _PlainPickler), outcomes)
     table = bytearray()
     frames: Frames = []
@@ -6310,16 +6324,16 @@ class ClientScheduler(Scheduler):
         return super().block_chunk(block, n_behind + len(self.intake))
 
     def carve(self) -> None:
-        """Give tasks to hungry neighbours; fill the broker's orders."""
+        """Give tasks to hungry neighbours, the last one first, whose caches are warm; fill the broker's orders."""
         while self.hungry and self.may_give():
             with self.lock:
                 block = self.take_away()
             if block is None:
                 return
-            frames = self.load(block, 0, self.hungry[0])
+            frames = self.load(block, 0, self.hungry[-1])
             if frames is not None:
                 self.n_straight += 1
-                self.hungry.popleft().link.send(frames)
+                self.hungry.pop().link.send(frames)
         super().carve()
         self.in_hand = None
 

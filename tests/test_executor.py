@@ -417,6 +417,14 @@ def count_descriptors():
     return len(os.listdir("/proc/self/fd"))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="tasks go through the broker, which serves who was hungry first")
+def test_a_lone_task_goes_to_the_worker_that_was_busy_last():
+    with Executor(2) as pool:
+        pool.run_on_all(os.getpid)
+        pids = [pool.submit(os.getpid).result(20) for _ in range(60)]
+    assert collections.Counter(pids).most_common(1)[0][1] >= 45, pids  # in turn, it would be 30
+
+
 def test_two_executors_are_two_pools():
     with Executor(1) as one, Executor(1) as other:
         assert one.submit(os.getpid).result(20) != other.submit(os.getpid).result(20)
