@@ -3257,7 +3257,7 @@ class Carver(Taker):
         self.sent: Dict[int, Sent] = {}
         self.n_chunks = self.ordered = self.filled = 0
         self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
-        self.n_carved = 0  # tasks
+        self.n_carved = self.n_kept = 0  # tasks; times that what was carved came back here, as it could not be pickled
         self.recorder: Optional[Recorder] = None
 
     def carve(self) -> None:
@@ -3486,6 +3486,7 @@ class Carver(Taker):
     def not_shipped(self, block: Block, error: BaseException) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
         with self.lock:
+            self.n_kept += 1
             if block.hi - block.lo > 1:
                 middle = (block.lo + block.hi) // 2
                 for part in block.part(middle, block.hi), block.part(block.lo, middle):
@@ -4827,7 +4828,7 @@ class Parking(Runner):
             return
         if self.scheduler.max_tasks and self.scheduler.n_visits >= self.scheduler.max_tasks:
             self.retire()
-        n_received, item = self.n_received, None  # before the queue is looked at
+        seen, item = (self.n_received, self.scheduler.n_kept), None  # before the queue is looked at
         run = self.config.capacity and not self.holding and self.scheduler.has_tasks()
         if run and not (self.is_due() and not self.is_stuck(self.deadlines[0][3])):
             item = self.scheduler.take(self.time_limit())
@@ -4837,7 +4838,7 @@ class Parking(Runner):
             self.offer()  # where several strands poll, one is always due
             heapq.heappop(self.deadlines)[2]()
         else:
-            self.idle(n_received)
+            self.idle(seen)
 
     def retire(self) -> None:
         """After `max_tasks` tasks of others: say so; leave once the broker knows, and no task of our own is left.
@@ -4881,10 +4882,10 @@ class Parking(Runner):
             self.link.flush()
         return scheduler.asked and room and not scheduler.is_hungry
 
-    def idle(self, n_received: int) -> None:
+    def idle(self, seen: Tuple[int, int]) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline.
 
-        The queue was looked at after `n_received` messages; the pump may have read one since.
+        The queue was looked at when so many messages had been `seen`, and so much kept; the pump goes on meanwhile.
         """
         if self.resting and self.try_conditions(self.resting) or self.awaited and self.try_conditions(self.awaited):
             return
@@ -4901,7 +4902,7 @@ class Parking(Runner):
         self.pump.rest()
         if self.resting:
             self.try_conditions(self.resting)  # again: carving may have given away somebody else's last task
-        busy = self.inbox or self.later or self.ready or self.n_received != n_received
+        busy = self.inbox or self.later or self.ready or (self.n_received, scheduler.n_kept) != seen
         woken = None if busy else self.wait_link(self.tell_idle(timeout))
         self.pump.idling = False
         if any(scheduler.levels):
@@ -5617,7 +5618,7 @@ class Pump:
 
     def work(self) -> None:
         """Read, carve, flush; end slices that are late, so that their rest can be given away, or hold up a message."""
-        runtime, scheduler = self.runtime, self.runtime.scheduler
+        runtime, scheduler, n_kept = self.runtime, self.runtime.scheduler, self.runtime.scheduler.n_kept
         self.read()
         if scheduler.is_hungry:  # what was thought to be short may have turned out to be long
             scheduler.sate(-1.0 if any(piece.is_late(now()) for piece in scheduler.slices[:]) else scheduler.ahead_s())
@@ -5636,7 +5637,8 @@ class Pump:
                 if piece.out and type(piece.block.job) is Visit:
                     runtime.hand_in(piece)  # its owner may wait for just these
                     scheduler.flush()
-        if self.idling and (runtime.resting or any(link.out for link in [*runtime.links.values()])):
+        kept = scheduler.n_kept != n_kept
+        if self.idling and (kept or runtime.resting or any(link.out for link in [*runtime.links.values()])):
             runtime.wake()  # what was carved may be what it waits for; or it is to wait until all is written
 
 

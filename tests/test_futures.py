@@ -1653,6 +1653,28 @@ def test_an_unpicklable_item_in_a_map(facts):
     assert got == ["int"] * 25 + ["lock"] + ["int"] * 34
 
 
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_last_task_is_run_here_if_the_pump_finds_that_it_cannot_travel(facts, n):
+    """Once nobody runs anything, and everybody waits."""
+    got = facts(
+        """
+        def main():
+            lock, sums = threading.Lock(), []
+
+            def total(n):
+                with lock:
+                    n += 1
+                return sum(futures.map(abs, range(100)))
+
+            for _ in range(40):
+                sums.append(sum(futures.map(total, range(50))))
+            return sums
+        """,
+        n=n,
+    )
+    assert got == [50 * 4950] * 40
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Nesting, depth, size, number
 # ---------------------------------------------------------------------------------------------------------------------
