@@ -75,6 +75,7 @@ import logging
 import marshal
 import math
 import mmap
+import operator
 import os
 import pickle
 import re
@@ -1341,7 +1342,7 @@ class Accounts(Orders):
     def tell_lost(self, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
         for owner, refs in lost.items():
             if owner in self.members:
-                self.n_rerun += len(refs)
+                self.n_rerun += 0 if death.get("retired") else len(refs)  # of such a one, none has begun
                 self.to(self.members[owner], "LOST", facts(**death), *refs)
 
     def move(self, chunk: Tuple[Any, ...], sender: Member, taker: Member) -> None:
@@ -1702,7 +1703,7 @@ class Broker(Accounts):
             self.report(text + ("; starting another" if again else f"; {left}{why}"))
             self.observe("DIED", member, text)
             recent.extend([self.now_s] * again)
-        death["retired"] = member.retires
+        death.update(retired=member.retires, asked=member.said_hungry > 0)
         if again:
             self.start(member.host, [member.rank])
         for other in list(self.members.values()):
@@ -1955,6 +1956,8 @@ class _Pickler(pickle.Pickler):
         managers: Any = sys.modules.get("multiprocessing.managers")
         if managers is not None and issubclass(kind, managers.BaseProxy):
             return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
+        if kind.__module__ == "multiprocessing.connection":  # plain pickle would send the bare number
+            raise TypeError(f"cannot pickle {kind.__name__!r} object: its descriptor is another's elsewhere")
         if kind.__module__ == "dataclasses":  # its sentinels are compared by identity, hence sent by name
             names = (name for name, value in vars(sys.modules["dataclasses"]).items() if value is obj)
             return next(names, NotImplemented)
@@ -2405,6 +2408,11 @@ class Future:
     def __reduce__(self) -> Any:
         raise TypeError("a Future cannot travel to another worker; pass its result, or create it there")
 
+    @property
+    def _condition(self) -> Any:
+        """What the standard library's `wait` and `as_completed` look for first."""
+        raise MisuseError("concurrent.futures cannot wait for these futures; use futures.wait and futures.as_completed")
+
     def settle(self, outcome: Any) -> None:
         """Set the outcome (a value, a Failure, or GONE), unless there is one, and tell everyone who waits."""
         if self.state >= CANCELLED:
@@ -2659,7 +2667,7 @@ class MapJob(Job):
             self.columns = [xs[:] for xs in iterables]  # as Executor.map: later changes of a list do not count
         else:
             self.inputs = [iter(xs) for xs in iterables]
-        self.ready: Dict[int, Tuple[int, List[Any]]] = {}
+        self.ready: collections.OrderedDict[int, Tuple[int, List[Any]]] = collections.OrderedDict()
         self.window = window or WINDOW
         self.fixed = window is not None
         self.chunk = chunk
@@ -3436,8 +3444,8 @@ class Carver(Taker):
             payload = [pickle.dumps(rows, 5)]
         else:
             payload = dumps(rows, self.by_value)
-        order = job.order + block.lo - first
         careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
+        order = job.order + block.lo - first
         head = CHUNK.pack(*key, first, n, job.depth, careful, job.mode, job.place, order, len(payload))
         return self.message("BATCH", function, head, *payload)
 
@@ -3454,11 +3462,9 @@ class Carver(Taker):
 
     def unpack_function(self, packed: Any) -> Tuple[Any, Any]:
         """Undo `pack_function`, with the same economy."""
-        func, known = self.packed
-        if type(packed) is memoryview:  # it would be compared, and searched, byte by byte
-            packed = bytes(packed)
-        if packed == known and still_found(func, self.by_value):
-            return func, None
+        packed = bytes(packed) if type(packed) is memoryview else packed  # else it is compared, and searched, bytewise
+        if packed == self.packed[1] and still_found(self.packed[0], self.by_value):
+            return self.packed[0], None
         func, fold = loads([packed])
         self.remember(func, fold, packed)
         return func, fold
@@ -3594,7 +3600,7 @@ class Scheduler(Carver):
         for frame in frames[2:]:
             chunk_id, first, count, opened = LOST_REF.unpack(frame)
             block = self.take_home(chunk_id, first, count)
-            if self.recorder is not None:
+            if self.recorder is not None and not death.get("retired"):
                 name, about = name_of(block.job.func), {"tasks": count}
                 self.recorder.mark("i", name, self.clock(), s="t", cat="rerun", args=about)
             cut_off = death.get("cut_off") and not self.retries  # OPENED may be lost; these must not run twice
@@ -3993,6 +3999,7 @@ class Mailbox:
     corked = False  # messages wait for one flush
     careful = False  # results of tasks that are suspected of killing workers are being sent
     polled_s = 0.0  # when the link was looked at in passing
+    initialized = False  # the initializer has been called here
     pipe: Optional[StreamLink] = None  # of a worker: `link`, or beside a ZmqLink; what is written survives this process
     pump: Optional[Pump] = None
     last_func: Any = None  # a short function that ran here last
@@ -4876,6 +4883,7 @@ class Parking(Runner):
             scheduler.sate()  # others shall have what must not run here, or not within a time limit
         else:
             room = bool(self.config.capacity) and not self.holding and self.n_parked < MAX_PARKED[self.strands.name]
+            room = room and (self.initialized or not self.config.initializes)  # else it will ask when that has returned
             scheduler.flush(want=room)
         self.corked = False
         with self.lock:
@@ -5151,7 +5159,6 @@ class Runtime(Calls):
         self.waiting_for: Dict[str, List[Waiter]] = {}
         self.doomed: Dict[Slice, int] = {}  # in which running tasks, by index, one is to be raised
         self.signals: Set[int] = set()  # that came to us
-        self.initialized = False
 
     def connect(self, config: Config, *about: Any) -> None:
         super().connect(config, *about)
@@ -5837,7 +5844,7 @@ def start_map(
     if not iterables:
         raise TypeError("map() needs at least one iterable")
     for name, value in (("chunksize", chunksize), ("buffersize", buffersize)):
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if value is not None and (not hasattr(value, "__index__") or value < 1):
             raise ValueError(f"{name} must be a positive integer or None, not {value!r}")
     found = runtime()
     job = MapJob(func, iterables, found.scope_here(), buffersize, chunksize)
@@ -5866,7 +5873,7 @@ def runs_of(found: Runtime, job: MapJob, deadline: Optional[float]) -> Iterator[
     try:
         yield []
         while found.await_run(job, deadline):
-            count, outcomes = job.ready.pop(job.done) if job.in_order else job.ready.popitem()[1]
+            count, outcomes = job.ready.pop(job.done) if job.in_order else job.ready.popitem(last=False)[1]
             job.done += count
             if not job.fixed:
                 found.feed(job)
@@ -5887,7 +5894,12 @@ def giving_up() -> str:
 
 
 @public(futures, "mapReduce", "map_reduce")
-def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], Any], *iterables: Iterable[Any]) -> Any:
+def map_reduce(
+    map_func: Callable[..., Any],
+    reduction_op: Callable[[Any, Any], Any],
+    *iterables: Iterable[Any],
+    timeout: Optional[float] = None,
+) -> Any:
     """Reduce the results of `map` with an associative operator.
 
     Equal to ``functools.reduce(reduction_op, map(map_func, *iterables))``. Results are joined where they are made, in
@@ -5895,13 +5907,14 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
 
     Args:
         map_func: called with the items. reduction_op: joins two neighbouring results; need not be commutative.
-        iterables: see `map`.
+        iterables, timeout: see `map`.
 
     Returns:
         The reduction of all.
 
     Raises:
-        TypeError: there were no items. Else what a task, an input or the operator raises.
+        TypeError: there were no items. concurrent.futures.TimeoutError. Else what a task, an input or the operator
+            raises.
 
     Example:
         >>> import operator; futures.mapReduce(abs, operator.add, [-1, -2, -3])
@@ -5910,7 +5923,7 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
     if not callable(reduction_op):
         raise TypeError(f"mapReduce() needs a callable operator, not {type(reduction_op).__name__}")
     nodes: List[Tuple[int, int, Any]] = []
-    with contextlib.closing(start_map(map_func, iterables, fold=reduction_op)) as results:
+    with contextlib.closing(start_map(map_func, iterables, timeout, fold=reduction_op)) as results:
         for node in itertools.chain.from_iterable(results):
             absorb(reduction_op, nodes, *node)
     if not nodes:
@@ -5920,7 +5933,10 @@ def map_reduce(map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], 
 
 @public(futures, "mapScan", "map_scan")
 def map_scan(
-    map_func: Callable[..., Any], reduction_op: Callable[[Any, Any], Any], *iterables: Iterable[Any]
+    map_func: Callable[..., Any],
+    reduction_op: Callable[[Any, Any], Any],
+    *iterables: Iterable[Any],
+    timeout: Optional[float] = None,
 ) -> List[Any]:
     """Return all partial reductions of the results of `map`, in order.
 
@@ -5928,19 +5944,19 @@ def map_scan(
     they are joined here, from the left, while the mapped values stream in.
 
     Args:
-        map_func, reduction_op, iterables: see `mapReduce`.
+        map_func, reduction_op, iterables, timeout: see `mapReduce`.
 
     Returns:
         As many values as there are items; the last is what `mapReduce` returns.
 
     Raises:
-        Exception: what a task, an input or the operator raises.
+        concurrent.futures.TimeoutError. Else what a task, an input or the operator raises.
 
     Example:
         >>> import operator; futures.mapScan(abs, operator.add, [-1, -2, -3])
         [1, 3, 6]
     """
-    return list(itertools.accumulate(map_(map_func, *iterables), reduction_op))
+    return list(itertools.accumulate(map_(map_func, *iterables, timeout=timeout), reduction_op))
 
 
 @public(futures, "as_completed")
@@ -6445,6 +6461,7 @@ class Neighbourhood(Runtime):
         self.neighbours: Dict[int, Neighbour] = {}  # by rank
         self.shared: Dict[bytes, Frames] = {}  # by name: the constants that each neighbour must have before other tasks
         self.broken: Optional[BaseException] = None
+        self.stillborn = 0, 0  # results that had come when workers died in it, and how many since then
 
     def on_neighbour(self, frames: Frames) -> None:
         """Take up the straight link to a worker; a constant must be there before the tasks that use it."""
@@ -6507,9 +6524,19 @@ class Neighbourhood(Runtime):
             self.inbox.append(frames)
             return
         lost = self.scheduler.lost_with(death["rank"], death["incarnation"])
-        self.scheduler.n_rerun += len(lost)
+        if self.config.initializes and not (lost or frames[2:] or death["retired"] or death["asked"]):
+            self.count_stillborn(death)
+        self.scheduler.n_rerun += 0 if death.get("retired") else len(lost)
         with self.lock:
             self.scheduler.on_lost([*frames, *lost])
+
+    def count_stillborn(self, death: Dict[str, Any]) -> None:
+        """Break the pool when worker after worker dies before it has asked for a task, and none returns any."""
+        n_returned, n = self.stillborn
+        self.stillborn = self.scheduler.n_returned, n + 1 if n_returned == self.scheduler.n_returned else 1
+        if self.stillborn[1] > self.config.retries:
+            last = "worker {rank} on {host} (pid {pid}) {how}".format(**death)
+            self.break_down(f"{plural(self.stillborn[1], 'worker')} in a row died in the initializer; {last}")
 
     def drop(self, link: StreamLink) -> None:
         super().drop(link)
@@ -6523,11 +6550,14 @@ class Client(Neighbourhood):
     Any thread appends to `intake` and `later` and wakes the client's thread, to which all else belongs.
     """
 
-    def __init__(self, owner: Executor, options: Sequence[str], n: int, max_tasks: int) -> None:
+    def __init__(self, owner: Executor, options: Sequence[str], n: Optional[int], max_tasks: int) -> None:
         program = program_facts()
         sys.modules["__mp_main__"] = sys.modules["__main__"]  # as workers name what they import of it
-        config = Config(n=n, strands="thread", max_tasks=max_tasks, capacity=0)
-        words = [*compiled_command(), "-n", str(n), *options, "--serve"]
+        program["initializes"] = initializes = owner._initializer is not None
+        config = Config(
+            n=n or usable_cpus(), strands="thread", max_tasks=max_tasks, capacity=0, initializes=initializes
+        )
+        words = [*compiled_command(), *(("-n", str(n)) if n else ()), *options, "--serve"]
         sock = self.start_launcher(words, program)
         super().__init__(config)
         self.connect(config, ORIGIN, 1, StreamLink(sock, passes_descriptors=CAN_FORK))
@@ -6621,7 +6651,8 @@ class Client(Neighbourhood):
                 self.asleep = False
         except BaseException as error:
             for link in self.links.values():  # first: to say so may take a descriptor
-                link.close()
+                with contextlib.suppress(OSError):  # somebody has closed it, which may be why we are here
+                    link.close()
             self.broken = broken_pool(f"the pool's client failed: {error!r}")
             self.broken.__cause__ = error
         self.end()
@@ -6653,7 +6684,8 @@ class Client(Neighbourhood):
         """Cancel all that waits here but the first `keep`: by default as many as are on their way to new workers."""
         if keep is None:
             keep = 0 if self.scheduler.n_carved else self.config.n
-        kept = [self.intake.popleft() for _ in range(min(keep, len(self.intake)))]
+        tasks = itertools.takewhile(lambda item: type(item) is tuple, snapshot(self.intake))
+        kept = [self.intake.popleft() for _ in itertools.islice(tasks, keep)]
         for item in self.take_waiting():
             if type(item) is tuple:
                 if item[0].cancel():
@@ -6670,8 +6702,9 @@ class Client(Neighbourhood):
     def on_welcome(self, frames: Frames) -> None:
         """Learn from the launcher what its options, which it alone has read, say of our tasks, and who watches them."""
         super().on_welcome(frames)
-        told = {name: value for name, value in json.loads(bytes(frames[1])).items() if name in Config.__annotations__}
-        self.config = self.teller.config = self.config.replace(**told)
+        told = json.loads(bytes(frames[1]))
+        known = {name: value for name, value in told.items() if name in Config.__annotations__}
+        self.config = self.teller.config = self.config.replace(n=told["size"], **known)
         self.scheduler.retries, self.teller.tell_s = self.config.retries, now()
 
     def on_pool(self, frames: Frames) -> None:
@@ -6731,10 +6764,12 @@ class Client(Neighbourhood):
 @functools.lru_cache(maxsize=None)
 def pool_error(name: str) -> Any:
     """Return the class of an error of a pool, made at its first use: what it inherits from takes long to import."""
-    from concurrent.futures.process import BrokenProcessPool
-
     base, doc = POOL_ERRORS[name]
-    return type(name, (base, BrokenProcessPool), {"__doc__": doc, "__module__": __name__})
+    broken: Any = concurrent.futures.BrokenExecutor
+    with contextlib.suppress(RuntimeError):  # at the interpreter's exit, the import may fail
+        from concurrent.futures.process import BrokenProcessPool as broken
+    bases = (base,) if issubclass(base, broken) else (base, broken)
+    return type(name, bases, {"__doc__": doc, "__module__": __name__})
 
 
 POOL_ERRORS = {
@@ -6800,7 +6835,7 @@ class Executor(concurrent.futures.Executor):
     own, after --retries attempts elsewhere; the pool goes on.
 
     Args:
-        max_workers: processes; by default the CPUs that this process may really use.
+        max_workers: processes; by default as many as hosts, or a batch job, give; else the CPUs that we may really use.
         hosts: names of hosts to run workers on, as for the launcher.
         initializer, initargs: called first in each worker. max_tasks_per_child: a worker is replaced after so many.
         options: the launcher's other options, as keywords: ``retries=2``, ``seed=1``, ``dead_after=5``, ``quiet=True``…
@@ -6825,37 +6860,37 @@ class Executor(concurrent.futures.Executor):
         max_tasks_per_child: Optional[int] = None,
         **options: Any,
     ) -> None:
-        if _state["importing"]:
-            raise MisuseError(
-                "an Executor was made while a worker imports the program: put what starts the work under "
-                "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
-            )
         refuse_green_threads()
-        if not isinstance(max_workers or 1, int):
-            raise TypeError("max_workers must be an integer")
-        if max_workers is not None and max_workers <= 0:
-            raise ValueError("max_workers must be greater than 0")
+        for name, n, least in (("max_workers", max_workers, "greater than 0"),
+                               ("max_tasks_per_child", max_tasks_per_child, ">= 1")):  # fmt: skip
+            if not isinstance(n or 1, int):
+                raise TypeError(f"{name} must be an integer")
+            if n is not None and n <= 0:
+                raise ValueError(f"{name} must be {least}")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")
-        if not isinstance(max_tasks_per_child or 1, int):
-            raise TypeError("max_tasks_per_child must be an integer")
-        if max_tasks_per_child is not None and max_tasks_per_child <= 0:
-            raise ValueError("max_tasks_per_child must be >= 1")
-        self._max_workers = int(max_workers or usable_cpus())
+        self._n, self._max_workers = max_workers and int(max_workers), int(max_workers or usable_cpus())
         self._initializer, self._initargs, self._max_tasks = initializer, initargs, max_tasks_per_child or 0
         self._options = option_words(hosts=hosts, max_tasks_per_child=max_tasks_per_child, **options)
         self._lock, self._shutdown = threading.Lock(), False
         self._client: Optional[Client] = None
-        self._start()
+        found = _state["importing"] or _state["runtime"]
+        if found is None or found.rank == ORIGIN:  # else only when it is used: what a worker imports may just make one
+            self._start()
 
     def _start(self) -> Client:
-        """Start the pool: at once, and again in a forked child that uses it (lock held)."""
+        """Start the pool: at once but in a worker, and again in a forked child that uses it (lock held)."""
+        if _state["importing"]:
+            raise MisuseError(
+                "an Executor was used while a worker imports the program: put what starts the work under "
+                "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
+            )
         if "clients" not in _state:
             _state["clients"], _state["exiting"] = set(), False
             if CAN_FORK:
                 os.register_at_fork(after_in_child=forget_pools)
             at_exit(end_pools)  # before daemon threads are frozen
-        self._client = Client(self, self._options, self._max_workers, self._max_tasks)
+        self._client = Client(self, self._options, self._n, self._max_tasks)
         if self._initializer is not None:
             self._client.call(self._client.start_initializer, self._initializer, self._initargs)
         return self._client
@@ -6864,7 +6899,7 @@ class Executor(concurrent.futures.Executor):
         """Return the client, if tasks can be submitted (lock held)."""
         if self._shutdown:
             raise RuntimeError("cannot schedule new futures after shutdown")
-        if _state["exiting"]:
+        if _state.get("exiting"):
             raise RuntimeError("cannot schedule new futures after interpreter shutdown")
         client = self._client or self._start()
         if client.broken is not None:
@@ -6922,7 +6957,7 @@ class Executor(concurrent.futures.Executor):
             [1, 4, 9]
         """
         deadline = None if timeout is None else now() + timeout
-        if chunksize is not None and chunksize < 1:
+        if chunksize is not None and operator.index(chunksize) < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError("buffersize must be an integer or None")
@@ -7114,6 +7149,7 @@ class Config:
     max_tasks: int = 0
     interactive: bool = False
     serve: int = -1  # descriptor of the link to an Executor's client, if it is one that we work for
+    initializes: bool = False  # that client gives workers an initializer
     paths: Tuple[str, ...] = ()  # `sys.path` of that client
     authkey: str = ""  # of its multiprocessing (hex), so that tasks can use its managers
     progress: str = ""  # "line" on a terminal, "plain" lines
@@ -8951,6 +8987,7 @@ class Reception(Links):
             self.close(link)
             if member.rank == ORIGIN and self.config.serve >= 0:
                 self.broker.said_bye = True  # it has nobody left to tell otherwise
+                self.heard_s = now()  # from here on a host that is silent is late
                 self.broker.bury(member, {"code": 0})
             elif wrong:
                 self.kill_worker(member)
@@ -9953,7 +9990,7 @@ OPTIONS = {
         option("-m", dest="module", nargs=argparse.REMAINDER, help="run a module as the program"),
         option("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program"),
         option("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program"),
-        option("--path", metavar="DIR", help="working directory of the program"),
+        option("-p", "--path", metavar="DIR", help="working directory of the program"),
         option("--pythonpath", metavar="PATH", help="prepended to the module search path of workers"),
         option("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)"),
     ],

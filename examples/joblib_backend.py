@@ -40,7 +40,7 @@ class ScoopLiteBackend(AutoBatchingMixin, ParallelBackendBase):
         self.pool.shutdown(cancel_futures=True)
 
     def abort_everything(self, ensure_ready=True):
-        self.terminate()
+        self.pool.kill_workers()  # a task may never end
         if ensure_ready:
             self.configure(self.parallel.n_jobs, self.parallel)
 

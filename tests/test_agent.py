@@ -259,6 +259,17 @@ def test_a_host_that_is_silent_long_after_the_jobs_end_is_cut_off(monkeypatch):
     assert scoop_lite.now() < launcher.late_s() < math.inf
 
 
+def test_a_pool_that_ends_after_long_silence_has_time_for_it():
+    launcher = scoop_lite.Launcher(Config(serve=9))
+    ours, theirs = socket.socketpair()
+    client = launcher.broker.join(ORIGIN)
+    launcher.add_peer(client, ours.detach())
+    launcher.heard_s -= 2 * scoop_lite.END_S
+    theirs.close()
+    launcher.read_peer(client)
+    assert launcher.broker.status == 0 and launcher.late_s() > scoop_lite.now() + scoop_lite.END_S / 2
+
+
 def n_descriptors():
     gc.collect()  # other tests' sockets
     return len(os.listdir("/proc/self/fd"))

@@ -12,6 +12,7 @@ import enum
 import functools
 import gc
 import json
+import multiprocessing
 import operator
 import os
 import pickle
@@ -861,7 +862,8 @@ def test_the_culprit_is_named_by_its_path(path):
     (lambda: sys._getframe(), "frame", "create it inside the task, or give its class"),
     (lambda: ValueError(lock), "_thread.lock", "create it inside the task"),
     (lambda: memoryview(b""), "memoryview", "create it"),
-], ids=["generator", "file", "frame", "exception", "memoryview"])
+    (lambda: multiprocessing.Pipe()[0], "multiprocessing.connection.Connection", "open it inside the task"),
+], ids=["generator", "file", "frame", "exception", "memoryview", "pipe"])
 def test_the_fix_suits_the_culprit(make, kind, fix):
     value = make()
     with pytest.raises(Exception) as info:

@@ -994,7 +994,7 @@ def test_a_directory_that_is_gone_is_named(launch_once, tmp_path):
     words = ["sh", "-c", 'mkdir "$0" && cd "$0" && rmdir "$0" && exec "$@"', str(tmp_path / "gone"), sys.executable]
     for options in ([], ["--trace", "t.json"]):
         one_sentence(launch_once([*options, script], n=None, python=words), "this directory")
-    outcome = launch_once(["--path", tmp_path, script], n=None, python=words)
+    outcome = launch_once(["-p", tmp_path, script], n=None, python=words)
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "there\n", "")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import concurrent.futures
+import contextlib
 import functools
 import gc
 import os
@@ -208,6 +209,9 @@ def test_bad_sizes_are_refused(pool, size):
         Executor(1, colour="red")
     with pytest.raises(ValueError, match="chunksize must be >= 1"):
         pool.map(abs, [1], chunksize=0)
+    with pytest.raises(TypeError, match="float"):
+        pool.map(abs, [-1, -2], chunksize=2 / 1)
+    assert list(pool.map(abs, [-1, -2], chunksize=True)) == [1, 2]  # an integer to Python; and the pool goes on
 
 
 @pytest.mark.parametrize("how, error, text", [
@@ -244,6 +248,26 @@ def test_a_map_raises_where_the_serial_map_would(pool):
     assert next(results) == 1
     with pytest.raises(OSError, match="no more input"):
         next(results)
+
+
+def test_shutdown_may_cancel_a_map_that_has_just_begun():
+    pool = Executor(1, quiet=True)
+    results, start = pool.map(time.sleep, [0.2] * 100), time.monotonic()
+    pool.shutdown(cancel_futures=True)
+    assert time.monotonic() - start < 15  # of 20 s of work
+    with pytest.raises(concurrent.futures.CancelledError):
+        list(results)
+
+
+@pytest.mark.parametrize("how, n", [
+    ({"hosts": ["localhost:5"]}, 5), ({"hosts": ["localhost"]}, scoop_lite.usable_cpus()), ({}, 4),
+    ({"max_workers": 1, "hosts": ["localhost:5"]}, 1),
+])  # fmt: skip
+def test_hosts_say_how_many_workers_there_are_unless_the_caller_does(monkeypatch, tmp_path, how, n):
+    (tmp_path / "nodes").write_text("localhost\n" * 4)
+    monkeypatch.setenv("PBS_NODEFILE", str(tmp_path / "nodes"))
+    with Executor(**how) as pool:
+        assert len(pool.run_on_all(os.getpid)) == n
 
 
 def test_shutdown_may_cancel_what_no_worker_has(tmp_path):
@@ -1024,6 +1048,37 @@ def test_the_interpreter_ends_by_itself():
     assert run(source, launch=False) == (0, "1\n", "")  # a map half read is dropped when all is over
 
 
+@pytest.mark.parametrize("bad", ["os._exit, 9", "Odd"])
+def test_a_bad_task_fails_alone_also_while_the_interpreter_ends(bad):
+    source = f"""
+import os, scoop_lite, time
+class Odd:
+    def __reduce__(self):
+        return int, ("no number",)
+if __name__ == "__main__":
+    pool, done = scoop_lite.Executor(2, quiet=True), []
+    tasks = [pool.submit({bad}), *(pool.submit(time.sleep, 0.05) for _ in range(20))]
+    for task in tasks:
+        task.add_done_callback(done.append)
+    __import__("atexit").register(lambda: print(len(done), type(tasks[0].exception()).__name__))
+"""
+    name = "PoolTaskBroken" if bad == "Odd" else "PoolWorkerLost"
+    assert run(source, launch=False) == (0, f"21 {name}\n", "")
+
+
+def test_a_pool_that_is_killed_at_the_end_of_the_program_lets_it_end():
+    source = """
+import scoop_lite, threading, time
+pool = scoop_lite.Executor(1)
+task = pool.submit(time.sleep, 3600)
+while not task.running():
+    time.sleep(0.01)
+threading.Thread(target=lambda: print(type(task.exception()).__name__)).start()
+pool.kill_workers()
+"""
+    assert run(source, launch=False) == (0, "PoolBroken\n", "")
+
+
 def test_a_name_that_is_nowhere_fails_its_task_alone():
     source = """
 import scoop_lite
@@ -1045,6 +1100,23 @@ def test_a_program_without_the_guard_is_told(tmp_path):
     assert b"if __name__ == '__main__':" in done.stderr or done.stdout == b"1\n"
 
 
+@pytest.mark.parametrize("place", ["script", "module"])
+def test_an_executor_that_a_module_keeps_is_started_where_it_is_used(tmp_path, place):
+    (tmp_path / "web.py").write_text("import scoop_lite\npool = scoop_lite.Executor(2)\ndef f(x): return x + 1\n"
+                                     "def nested(x): return pool.submit(f, x).result()\n")  # fmt: skip
+    own = "from web import f, nested, pool" if place == "module" else (tmp_path / "web.py").read_text()
+    (tmp_path / "script.py").write_text(f"""{own}
+import os
+def started():
+    return pool._client is not None
+if __name__ == "__main__":
+    print(pool.run_on_all(started), list(pool.map(f, [1, 2])), pool.submit(nested, 3).result())
+""")
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, tmp_path / "script.py"], env=env, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"{1: False, 2: False} [2, 3] 4\n"), done.stderr
+
+
 # -- initializers, run_on_all, max_tasks_per_child --------------------------------------------------------------------
 
 
@@ -1056,6 +1128,31 @@ def test_initializer_runs_once_in_each_worker():
 
 def get_state():
     return STATE
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_an_initializer_that_ends_worker_after_worker_breaks_the_pool(retries):
+    with Executor(2, initializer=die_slowly, quiet=True, retries=retries) as executor:
+        with pytest.raises(BrokenProcessPool, match=f"{retries + 1} workers? in a row died in the initializer"):
+            executor.submit(abs, -1).result(30)
+
+
+def die_slowly():
+    time.sleep(0.7)  # fewer than --restarts in a minute
+    os._exit(5)
+
+
+def test_an_initializer_may_end_some_workers(tmp_path):
+    marks = [str(tmp_path / str(i)) for i in range(2)]
+    with Executor(2, initializer=die_for_each, initargs=(marks,), quiet=True) as executor:
+        assert executor.submit(abs, -1).result(30) == 1
+
+
+def die_for_each(marks):
+    for mark in marks:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+            os._exit(5)
 
 
 def test_a_failing_initializer_breaks_the_pool():

@@ -772,6 +772,49 @@ def test_done_is_seen_without_waiting(facts):
     """) == [True, True]
 
 
+def test_map_as_completed_hands_over_in_the_order_of_completion_to_who_is_slow(facts):
+    got = facts("""
+        def work(i):
+            time.sleep(0.02)
+            return time.monotonic()
+
+        def main():
+            results = futures.map_as_completed(work, range(30))
+            ended = [next(results)]
+            time.sleep(1)  # another worker does the others meanwhile
+            return [*ended, *results]
+    """, n=2)  # fmt: skip
+    assert len(got) == 30 and got == sorted(got), got
+
+
+def test_reductions_may_be_late(facts):
+    got = facts("""
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        def main():
+            late = [outcome(call, nap, operator.add, [0.5, 0.5, 0.5, 0.5], timeout=0.3).split(":")[0]
+                    for call in (futures.mapReduce, futures.mapScan)]
+            return [*late, futures.mapReduce(nap, operator.add, [0, 0], timeout=20)]
+    """, n=2)  # fmt: skip
+    assert got == ["TimeoutError", "TimeoutError", 0]
+
+
+def test_the_standard_librarys_wait_says_what_to_use(launch_once):
+    outcome = launch_once("""
+        import concurrent.futures
+        from scoop_lite import futures
+        if __name__ == "__main__":
+            for call in concurrent.futures.wait, lambda fs: next(concurrent.futures.as_completed(fs)):
+                try:
+                    call([futures.submit(abs, -1)])
+                except RuntimeError as error:
+                    print(error)
+    """)
+    assert outcome.stdout.count("use futures.wait and futures.as_completed") == 2, outcome
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # mapReduce, mapScan
 # ---------------------------------------------------------------------------------------------------------------------

@@ -154,7 +154,7 @@ def test_joblib_and_scikit_learn(environment, tmp_path):
     require(environment, "joblib", "sklearn")
     run_example(environment, "joblib_backend")
     run(environment, f"""
-        import sys
+        import concurrent.futures, sys, time
         sys.path.insert(0, {str(EXAMPLES)!r})
         import joblib, joblib_backend
         from sklearn.datasets import load_iris
@@ -168,7 +168,13 @@ def test_joblib_and_scikit_learn(environment, tmp_path):
             return found.best_params_, list(found.cv_results_["mean_test_score"])
 
         if __name__ == "__main__":
-            print(search(backend="scoop_lite", n_jobs=2) == search(backend="sequential"))
+            same = search(backend="scoop_lite", n_jobs=2) == search(backend="sequential")
+            start = time.monotonic()
+            with joblib.parallel_config(backend="scoop_lite", n_jobs=2):
+                try:
+                    joblib.Parallel(timeout=0.5)(joblib.delayed(time.sleep)(s) for s in (0.1, 100))
+                except concurrent.futures.TimeoutError:
+                    print(same and time.monotonic() - start < 50)  # what runs is not waited for
         """, tmp_path, launch=False)  # fmt: skip
 
 

@@ -372,6 +372,19 @@ def test_the_summary_counts_deaths_and_what_ran_again(launch):
     assert found and int(found[1]) == stderr.count("; starting another") > 0 and int(found[2]) >= int(found[1]), stderr
 
 
+def test_what_a_worker_that_retires_had_not_begun_is_no_re_run(launch_once):
+    outcome = launch_once("""
+        import time
+        from scoop_lite import futures
+        def work(i):
+            time.sleep(0.002)
+            return i
+        if __name__ == "__main__":
+            print(sum(futures.map(work, range(600), chunksize=7)))
+    """, n=3, options=["-v", "--max-tasks-per-child", "20"])  # fmt: skip
+    assert outcome.stdout == "179700\n" and "0 deaths, 0 re-runs" in outcome.stderr, outcome
+
+
 def test_quiet_is_quiet(launch_once):
     assert launch_once(DEADLY, options=["-q", "-v"]).stderr == ""
 
