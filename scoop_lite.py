@@ -4718,9 +4718,8 @@ class Parking(Runner):
             deadline = patience_s = math.inf
             if timeout is not None:
                 patience_s = self.patience(max(0.0, timeout))
-                if timeout <= 0 and self.is_stuck(patience_s):
-                    timeout = 0.001  # for something to be run
-                deadline = now() + timeout
+                stuck = timeout <= 0 and self.is_stuck(patience_s)  # then something is to be run
+                deadline = now() + (0.001 if stuck else timeout)
             while not condition():
                 if timeout is not None:
                     if now() >= deadline:
@@ -4732,6 +4731,9 @@ class Parking(Runner):
             waiter.strand, self.looked_s = None, now()
             if watched is not None:
                 watched.remove((condition, waiter))
+            if self.current.ready:  # what it waited for came before it had parked: it goes on, and nobody resumes it
+                self.current.ready = False
+                self.ready.remove(self.current)
 
     def park(self) -> None:
         """Leave this strand until its Waiter is called; other strands go on. What its slice had not begun goes back."""
@@ -4801,8 +4803,6 @@ class Parking(Runner):
         while True:
             if self.ready:
                 strand = self.next_strand()
-                if strand is self.current:  # what it waited for was there before it parked
-                    continue
                 if len(self.spares) >= 16 and self.current is not self.strands.main:  # its end would be the worker's
                     self.epoch += 1
                     self.current = strand

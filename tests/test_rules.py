@@ -582,6 +582,14 @@ def test_a_map_looks_at_its_queue_while_the_pump_takes_from_it():
         pump.join()
         sys.setswitchinterval(before)
 
+@pytest.mark.parametrize("strands", ["thread", "auto"])
+def test_who_was_woken_before_he_had_parked_is_not_woken_again(strands):
+    """His strand may end before that, and nobody would run; or go on with somebody else's turn."""
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1, strands=strands))
+    assert runtime.wait_until(lambda: True, tell=lambda waiter: waiter())
+    assert not runtime.ready and not runtime.current.ready
+
+
 
 def test_a_wait_that_is_over_limits_no_task_any_more():
     runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
@@ -2393,25 +2401,6 @@ def test_a_task_that_looks_in_vain_leaves_short_ones_to_others_for_a_short_time(
     assert found.patience(0.01) == pytest.approx(0.1 + scoop_lite.SHORT_S)
     found.scheduler.levels[0].clear()
     assert found.patience(0.0) == 0.1
-
-
-@pytest.mark.parametrize("n_spares", [0, 16])
-def test_a_scheduler_that_is_ready_itself_goes_on(n_spares):
-    """As when a message that came before it parked had ended its wait: neither is it spare, nor does it end."""
-    class Went(BaseException):
-        pass
-
-    def step():
-        raise Went
-
-    found = scoop_lite.Runtime(scoop_lite.Config(n=2, strands="thread"))
-    found.current = scoop_lite.Strand()
-    found.spares = spares = [scoop_lite.Strand() for _ in range(n_spares)]
-    found.step = step
-    scoop_lite.Waiter(found, found.current)()
-    with pytest.raises(Went):
-        found.schedule()
-    assert found.spares == spares and len(spares) == n_spares and not found.ready
 
 
 def test_the_broker_forgets_the_keys_of_dead_workers():
