@@ -161,7 +161,11 @@ def test_map_equals_the_serial_map(facts):
                 "one item": [[42]],
             }
             iterator = futures.map(join, "ab")
+            numbers = list(range(5000))
+            mapped = futures.map(join, numbers)
+            numbers[:] = []
             return {
+                "list that has changed since": list(mapped),
                 "results": {name: list(futures.map(join, *case)) for name, case in cases.items()},
                 "iterator": [iter(iterator) is iterator, next(iterator), next(iterator), next(iterator, "end")],
                 "chunksize": [list(futures.map(join, range(50), chunksize=size)) for size in (1, 7, 50, 1000)],
@@ -189,6 +193,7 @@ def test_map_equals_the_serial_map(facts):
     assert results["bytes"] == [join(i) for i in b"bytes"]
     assert results["repeat"] == ["0-r", "1-r", "2-r", "3-r"]
     assert (results["empty"], results["one empty"], results["one item"]) == ([], [], ["42"])
+    assert got["list that has changed since"] == [join(i) for i in range(5000)]
     assert got["iterator"] == [True, "a", "b", "end"]
     fifty = [join(i) for i in range(50)]
     assert got["chunksize"] == got["buffersize"] == [fifty] * 4
@@ -207,6 +212,24 @@ def test_map_refuses_sizes_that_mean_nothing(facts):
             ]
     """)
     assert set(got) <= {"ValueError", "TypeError", "MisuseError"}, got
+
+
+def test_chunksize_is_how_many_tasks_travel_together(launch_once):
+    outcome = launch_once("""
+        import time
+        from scoop_lite import futures
+
+        def nap(i):
+            time.sleep(0.02)
+            return i
+
+        if __name__ == "__main__":
+            futures.run_on_all(abs, -1)  # now the other worker is there, too
+            print(list(futures.map(nap, range(52), chunksize=13)) == list(range(52)))
+    """, options=["--wiretap"])  # fmt: skip
+    batches = re.findall(r"worker 0 > broker +BATCH .* task(?:s (\d+)–)? ?(\d+) of chunk", outcome.stderr)
+    assert outcome.stdout == "True\n", outcome
+    assert max(int(last) - int(first or last) + 1 for first, last in batches) == 13, outcome
 
 
 def test_the_window_of_a_map_grows_rather_than_let_its_owner_idle(launch):
@@ -292,13 +315,14 @@ def test_map_of_an_endless_generator_draws_within_a_window(facts):
                 global drawn
                 drawn = 0
                 results = futures.map(double, endless(), buffersize=size)
-                first = list(itertools.islice(results, 100))
-                at_100 = drawn
+                ahead, first = [drawn], []
+                for _ in range(100):
+                    first.append(next(results))
+                    ahead.append(drawn - len(first))
                 time.sleep(0.2)
-                idle = drawn
+                ahead.append(drawn - 100)
                 more = list(itertools.islice(results, 20))
-                got[str(size)] = {"right": first + more == list(range(2, 242, 2)), "at 100": at_100,
-                                  "idle": idle, "at 120": drawn}
+                got[str(size)] = {"right": first + more == list(range(2, 242, 2)), "ahead": ahead, "at 120": drawn}
                 results.close() if hasattr(results, "close") else None
                 del results
             return got
@@ -306,9 +330,8 @@ def test_map_of_an_endless_generator_draws_within_a_window(facts):
     for size in (1, 10):
         window = got[str(size)]
         assert window["right"]
-        assert window["at 100"] <= 100 + size + 1
-        assert window["idle"] <= 100 + size + 1
-        assert window["at 120"] <= 120 + size + 1
+        assert window["ahead"][0] == max(window["ahead"]) == size
+        assert window["at 120"] <= 120 + size
     assert got["None"]["right"]
     assert got["None"]["at 120"] < 20_000
 
@@ -530,6 +553,20 @@ def test_as_completed(facts):
     assert (got["unknown keyword"], got["unknown keyword of map"]) == ("TypeError", "TypeError")
 
 
+def test_as_completed_goes_by_when_tasks_ended_not_by_when_they_are_asked_for(facts_once):
+    ended, order = facts_once("""
+        ended = []
+
+        def main():
+            tasks = [futures.submit(ended.append, i) for i in range(30)]
+            found = futures.as_completed(tasks[::-1])
+            first = next(found)
+            futures.wait(tasks)
+            return ended, [tasks.index(task) for task in [first, *found]]
+    """, n=1)  # fmt: skip
+    assert sorted(ended) == list(range(30)) and order == ended
+
+
 def test_waiting_for_the_first_of_many_leaves_nothing_with_the_others(facts):
     """A program may wait a thousand times for the first of a thousand."""
     assert facts("""
@@ -586,6 +623,10 @@ def test_wait(facts):
             cancelled = [futures.submit(nap, 0.2) for _ in range(20)]
             got["cancel"] = sum([f.cancel() for f in cancelled])
             got["cancelled"] = seen(futures.wait(cancelled))
+            running = futures.submit(nap, 0.1)
+            got["no exception, but cancelled"] = seen(
+                futures.wait([running, *cancelled], return_when=futures.FIRST_EXCEPTION)
+            )
             late = [futures.submit(nap, 0.5)]
             got["wrong"] = str(outcome(futures.wait, late, return_when="SOMETIMES")).split(":")[0]
             got["unknown keyword"] = outcome(futures.wait, quick, when=1).split(":")[0]
@@ -602,6 +643,7 @@ def test_wait(facts):
     assert got["no exception"] == [2, 0, True, True]
     assert got["none"] == [0, 0, True, True]
     assert got["cancel"] >= 16 and got["cancelled"] == [20, 0, True, True]
+    assert got["no exception, but cancelled"] == [21, 0, True, True]
     assert (got["wrong"], got["unknown keyword"]) == ("ValueError", "TypeError")
 
 
@@ -622,10 +664,12 @@ def test_time_outs_are_honoured(facts):
             futures.wait([futures.submit(nap, 0.4) for _ in range(2)])  # so it is known how long they take
             running = futures.submit(nap, 3)
             time.sleep(0.3)  # now another worker has it
+            early = futures.as_completed([running], timeout=0.4)
             got = {
                 "result": timed(running.result, 0.3),
                 "exception": timed(running.exception, timeout=0.3),
                 "zero": timed(running.result, timeout=0),
+                "as_completed, called long ago": timed(list, early),
                 "as_completed": timed(lambda: list(futures.as_completed([running], timeout=0.3))),
                 "wait": timed(futures.wait, [running], timeout=0.3),
                 "map": timed(lambda: list(futures.map(nap, [3], timeout=0.3))),
@@ -636,9 +680,18 @@ def test_time_outs_are_honoured(facts):
     """)
     assert got["same"]
     for name, (kind, seconds) in got["times"].items():
-        limit_s = 0 if name == "zero" else 0.3
+        limit_s = 0 if name in ("zero", "as_completed, called long ago") else 0.3
         assert kind == ("ended" if name == "wait" else "TimeoutError"), name
         assert limit_s - 0.01 <= seconds <= limit_s + LATE_S, (name, seconds)
+
+
+def test_the_time_of_a_map_is_for_all_of_its_results(facts):
+    got = facts("""
+        def main():
+            return [outcome(lambda: list(call(time.sleep, [0.15] * 12, timeout=0.5)))
+                    for call in (futures.map, futures.map_as_completed)]
+    """)
+    assert [str(kind).split(":")[0] for kind in got] == ["TimeoutError"] * 2, got
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -1981,6 +2034,9 @@ RANDOM = """
     def seed(_):
         return futures.task_seed()
 
+    def same(_):
+        return futures.task_rng() is futures.task_rng()
+
     def slowly(i):
         time.sleep(0.001 * (i % 7))
         return draw(i)
@@ -2001,6 +2057,7 @@ RANDOM = """
             "unordered": sorted(futures.map_as_completed(draw, range(20))),
             "reduced": futures.mapReduce(parent, operator.add, range(6)), "seeds": list(futures.map(seed, range(50))),
             "kind": isinstance(futures.task_rng(), random.Random),
+            "same": [same(0), *futures.map(same, range(20)), futures.submit(same, 0).result()],
         }
 """
 
@@ -2013,7 +2070,8 @@ def test_random_numbers_depend_on_the_place_in_the_program_alone(facts):
     drawn = [draw[1] for draw in one["map"] + one["submit"] + one["chunks"] + one["slowly"] + one["patient"]]
     assert len(set(drawn)) == len(drawn), "each task has numbers of its own"
     assert len(set(one["seeds"])) == 50 and all(isinstance(seed, int) and seed >= 0 for seed in one["seeds"])
-    assert one["kind"]
+    assert 1 << 63 <= max(one["seeds"]) < 1 << 64
+    assert one["kind"] and one["same"] == [True] * 22, "each task has one generator"
 
 
 def test_two_tasks_under_way_keep_two_workers_busy(facts):
@@ -2239,16 +2297,18 @@ def test_misuse_is_told_in_words(facts_once):
     assert [name for name, text in words.items() if text not in got[name]] == [], got
 
 
-def test_shutdown_may_cancel_what_has_not_started(facts):
+def test_shutdown_need_not_wait_and_may_cancel_what_has_not_started(facts):
     got = facts("""
         def main():
             first = away(abs, -1)
             tasks = [futures.submit(time.sleep, 0.3) for _ in range(50)]
+            futures.shutdown(wait=False)
+            waited = all([task.done() for task in tasks])
             futures.shutdown(cancel_futures=True)
-            return [first.cancelled(), all(task.done() for task in tasks), sum(task.cancelled() for task in tasks),
-                    futures.submit(abs, -2).result()]
+            return [waited, first.cancelled(), all(task.done() for task in tasks),
+                    sum(task.cancelled() for task in tasks), futures.submit(abs, -2).result()]
     """)
-    assert got[:2] == [False, True] and got[2] >= 45 and got[3] == 2, got
+    assert got[:3] == [False, False, True] and got[3] >= 45 and got[4] == 2, got
 
 
 def test_an_input_that_fails_fails_its_reduction(facts):
