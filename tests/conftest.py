@@ -333,7 +333,7 @@ class Launch:
         env = {
             name: value
             for name, value in os.environ.items()
-            if not (name.startswith("PYTHON") or name.endswith("_NUM_THREADS"))
+            if not (name.startswith("PYTHON") or name.endswith("_THREADS"))
         }
         env.update(LEDGER=str(self.ledger_path), PYTHONFAULTHANDLER="1")
         env.update(more)

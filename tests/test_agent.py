@@ -270,6 +270,51 @@ def test_a_pool_that_ends_after_long_silence_has_time_for_it():
     assert launcher.broker.status == 0 and launcher.late_s() > scoop_lite.now() + scoop_lite.END_S / 2
 
 
+@pytest.mark.parametrize("begun", [True, False])
+@pytest.mark.parametrize("number", scoop_lite.END_SIGNALS)
+def test_a_signal_leaves_a_job_some_time(monkeypatch, number, begun):
+    launcher, clock, script = scoop_lite.Launcher(Config()), [1000.0], [begun]
+    monkeypatch.setattr(scoop_lite, "now", lambda: clock[0])
+    monkeypatch.setattr(launcher.broker, "has_begun", lambda: script[0])
+    launcher.on_signal(number, None)
+    assert launcher.kill_s == 1000 + (1 if not begun else math.inf if number == signal.SIGINT else 4)
+    if not begun:  # when that is over, the script may have begun meanwhile
+        script[0], clock[0] = True, launcher.kill_s
+        launcher.kill_all()
+        assert launcher.kill_s == 1003 and launcher.broker.status is None
+
+
+def test_two_signals_within_a_tenth_of_a_second_are_one(monkeypatch):
+    launcher, clock = scoop_lite.Launcher(Config()), [1000.0]
+    monkeypatch.setattr(scoop_lite, "now", lambda: clock[0])
+    monkeypatch.setattr(launcher.broker, "has_begun", lambda: True)
+    for clock[0], kill_s in (1000.0, math.inf), (1000.09, math.inf), (1000.11, 1000.11):
+        launcher.on_signal(signal.SIGINT, None)
+        assert launcher.kill_s == kill_s
+    assert list(launcher.interrupts) == [signal.SIGINT]
+
+
+@pytest.mark.parametrize("said, cause", [
+    ("ssh: connect to host far port 22: No route to host", "there is no route to it"),
+    ("connect: Network is unreachable", "there is no route to it"),
+    ("ssh: connect to host far port 22: Connection timed out", "is it up"),
+    ("ssh: connect to host far port 22: Connection refused", "is sshd running there"),
+    ("ssh: Could not resolve hostname far: Name or service not known", "its name is unknown here"),
+    ("ssh: far: Temporary failure in name resolution", "its name is unknown here"),
+    ("Host key verification failed.", "its host key is unknown or has changed"),
+    ("me@far: Permission denied (publickey,password).", "it wants a key without a question"),
+    ("sh: 1: exec: python3: not found", "there is no such Python"),
+    ("bash: /opt/python3: No such file or directory", "there is no such Python"),
+])  # fmt: skip
+def test_what_a_starter_says_is_explained_with_its_likely_cause(monkeypatch, said, cause):
+    site = scoop_lite.Launcher(Config(hosts=(("far", 1),))).sites[0]
+    monkeypatch.setattr(site, "last_words", lambda: f"; it said: {said}")
+    monkeypatch.setattr(site, "command", ["ssh", "far"])
+    text = site.explain("the connection ended")
+    assert text.startswith(f"host far did not join: the connection ended; it said: {said}; {cause}")
+    assert text.endswith(" (command: ssh far…)")
+
+
 def n_descriptors():
     gc.collect()  # other tests' sockets
     return len(os.listdir("/proc/self/fd"))

@@ -1255,6 +1255,13 @@ def test_a_copy_with_another_name(launch_once, tmp_path, imported):
         assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
 
 
+def test_a_copy_of_another_version_stays_what_it_is(launch_once, tmp_path):
+    text = re.sub(r'^(__version__ = ).*', r'\1"0.0.1"', launch_once.file.read_text(encoding="utf-8"), flags=re.M)
+    (tmp_path / "other.py").write_text(text, encoding="utf-8")
+    outcome = launch_once("import other; print(other.__version__)", n=1)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "0.0.1\n", "")
+
+
 def test_a_copy_without_suffix(launch_once, tmp_path):
     copy = shutil.copy(launch_once.file, tmp_path / "my pool")
     script = launch_once.write(SQUARES)
@@ -1395,10 +1402,12 @@ def test_strands(launch_once, name):
 
 
 def test_verbose_and_quiet(launch_once):
+    """And with `-v` twice, `scoop_lite.DEBUG` is true."""
     said = {}
     for options in ((), ("-v",), ("--verbose",), ("-vv",), ("-v", "-v"), ("-q",), ("--quiet",)):
-        outcome = launch_once(SQUARES, options=options)
-        assert (outcome.returncode, outcome.stdout) == (0, SQUARED)
+        outcome = launch_once(SQUARES + "        import scoop_lite; print(scoop_lite.DEBUG)\n", options=options)
+        debug = "".join(options).count("v") == 2
+        assert (outcome.returncode, outcome.stdout) == (0, f"{SQUARED}{debug}\n"), options
         said["".join(options)] = len(outcome.stderr.splitlines())
     assert said[""] == said["-q"] == said["--quiet"] == 0
     assert 0 < said["-v"] <= said["-vv"] and said["--verbose"] > 0
@@ -1487,11 +1496,11 @@ def test_path(facts_once, tmp_path):
 
 def test_pythonpath(facts_once, tmp_path):
     (tmp_path / "aside").mkdir()
-    (tmp_path / "aside" / "asidemodule.py").write_text("VALUE = 'found'\n")
-    origin, others = everywhere(
-        facts_once, '__import__("asidemodule").VALUE', options=["--pythonpath", str(tmp_path / "aside")]
-    )
-    assert [origin] == others == ["found"]
+    for name in ("asidemodule", "colorsys"):  # the second goes before what Python has
+        (tmp_path / "aside" / f"{name}.py").write_text("VALUE = 'found'\n")
+    values = '[getattr(__import__(name), "VALUE", "another") for name in ("asidemodule", "colorsys")]'
+    origin, others = everywhere(facts_once, values, options=["--pythonpath", str(tmp_path / "aside")])
+    assert [origin] == others == [["found", "found"]]
 
 
 def test_prolog(facts_once, tmp_path):
@@ -1531,16 +1540,17 @@ def test_python_interpreter(launch_once, tmp_path):
     assert launch_once.ledger["started"] >= 1
 
 
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
+           "VECLIB_MAXIMUM_THREADS", "BLIS_NUM_THREADS")  # fmt: skip
 
 
 def test_threads_per_worker(facts_once):
     expression = f"[os.environ.get(name) for name in {THREADS}]"
-    cpus = len(os.sched_getaffinity(0))
+    share = str(max(1, len(os.sched_getaffinity(0)) // 2))
     for options, env, expected in (
-        ([], {}, [str(max(1, cpus // 2))] * 3),
-        (["--threads-per-worker", "3"], {}, ["3"] * 3),
-        ([], {"OMP_NUM_THREADS": "11"}, ["11", *[str(max(1, cpus // 2))] * 2]),
+        ([], {}, [share] * 6),
+        (["--threads-per-worker", "3"], {"VECLIB_MAXIMUM_THREADS": "5"}, [*["3"] * 4, "5", "3"]),
+        ([], {"OMP_NUM_THREADS": "11"}, ["11", *[share] * 5]),
     ):
         origin, others = everywhere(facts_once, expression, options=options, env=env)
         assert [origin] == others == [expected], (options, env)
@@ -1555,10 +1565,12 @@ def test_files_are_written_when_the_run_begins_and_not_for_a_plan(launch_once, t
         assert (tmp_path / "old").read_text() == "old"
         launch_once("", options=[option, "new", "--profile", "profiles", "--dry-run"])
         assert not (tmp_path / "new").exists() and not (tmp_path / "profiles").exists()
-    for place in ("/dev/null", "/dev/stdout"):
+    (tmp_path / "old").write_text("\0" * 100_000)
+    for place in ("/dev/null", "/dev/stdout", "old"):
         outcome = launch_once("import scoop_lite; scoop_lite.logger.error('hm')", options=[option, place])
         assert (outcome.returncode, bool(outcome.stdout)) == (0, place == "/dev/stdout"), outcome
         assert "\0" not in outcome.stdout
+    assert re.fullmatch(r"[^\0]+", (tmp_path / "old").read_text()), "what was longer is replaced whole"
 
 
 def test_an_option_whose_value_is_a_file_may_precede_the_hosts(launch_once, tmp_path):

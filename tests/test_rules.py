@@ -2399,6 +2399,7 @@ def test_a_task_that_looks_in_vain_leaves_short_ones_to_others_for_a_short_time(
         found.scheduler.costs[scoop_lite.cost_key(abs)] = seconds
         assert found.patience(0.0) == patience_s
     assert found.patience(0.01) == pytest.approx(0.1 + scoop_lite.SHORT_S)
+    assert found.patience(60.0) == 5.0
     found.scheduler.levels[0].clear()
     assert found.patience(0.0) == 0.1
 

@@ -14,12 +14,14 @@ import http.server
 import importlib.util
 import io
 import json
+import logging
 import os
 import pty
 import re
 import select
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -500,6 +502,21 @@ def test_the_log_file_has_json_lines_in_order_of_time(launch, tmp_path):
     assert "info" not in outcome.stderr
 
 
+def test_a_log_record_that_comes_late_gets_to_its_place(monkeypatch):
+    """As from a host behind a slow link: each record waits half a second for such."""
+    view, clock, written = scoop_lite.Launcher(scoop_lite.Config()).view, [1000.0], []
+    monkeypatch.setattr(scoop_lite, "now", lambda: clock[0])
+    monkeypatch.setattr(view.files, "put", lambda fd, line: written.append(json.loads(line)["text"]))
+    view.log = 0
+    for at_s, text in (1000.0, "second"), (999.7, "first"):
+        view.take_log(at_s, logging.INFO, "scoop_lite", text, "worker 1", shown=True)
+        view.tick()
+    assert written == []
+    clock[0] += 0.6
+    view.tick()
+    assert written == ["first", "second"]
+
+
 def test_logging_set_up_by_the_script_is_left_alone(launch_once, tmp_path):
     source = "    import logging; logging.basicConfig(level=logging.INFO, format='MINE %(message)s')\n" + LOGGING
     outcome = launch_once(source, options=["--log", str(tmp_path / "log")])
@@ -513,7 +530,8 @@ def test_deaths_are_in_the_log(launch_once, tmp_path):
     outcome = launch_once(DEADLY, options=["--log", str(tmp_path / "log"), "-q"])
     assert outcome.returncode == 0 and outcome.stderr == ""
     (record,) = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
-    assert record["level"] == "WARNING" and re.search(r"worker 1 on .* was killed by SIGKILL", record["text"])
+    where = rf"worker 1 on {re.escape(socket.gethostname())} \(pid \d+\) was killed by SIGKILL"
+    assert record["level"] == "WARNING" and re.search(where, record["text"])
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -136,6 +136,9 @@ def test_functions_lambdas_and_big_values(facts):
         def size(name):
             return len(shared.getConst(name))
 
+        def same(name):
+            return shared.getConst(name) is shared.getConst(name)
+
         def main():
             offset = 100
             def nested(x):
@@ -148,12 +151,14 @@ def test_functions_lambdas_and_big_values(facts):
                 "here": [use("function", 4), use("anonymous", 4), use("closure", 4)],
                 "class": [type(use("kind")).__name__, type(away(use, "kind").result()).__name__],
                 "big": list(futures.map(size, ["big"] * 6)),
+                "same": sorted(futures.run_on_all(same, "big").items()),
             }
     """)
     assert got["away"] == [8, 5, 104, 4]
     assert got["here"] == [8, 5, 104]
     assert got["class"] == ["Model", "Model"]
     assert got["big"] == [10_000_000] * 6
+    assert got["same"] == [[0, True], [1, True]], "it is unpickled once in each worker"
 
 
 def test_a_function_that_only_the_setter_has(facts):
