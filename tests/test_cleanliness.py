@@ -625,6 +625,31 @@ def test_a_worker_killed(launch, which):
         assert outcome.returncode == 0 and outcome.facts == 100, outcome
 
 
+def test_what_a_task_has_started_ends_with_its_worker(facts_once):
+    got = facts_once("""
+        import subprocess
+
+        def start():
+            record(subprocess.Popen(["sleep", "60"]).pid)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def lives(pid):
+            try:
+                with open(f"/proc/{pid}/stat") as file:
+                    return file.read().rpartition(")")[2].split()[0] not in "ZX"
+            except OSError:
+                return False
+
+        def main():
+            lost = outcome(away(start).result).split(":")[0]
+            pid, limit = open(os.environ["LEDGER"]).read().strip(), time.monotonic() + 5
+            while lives(pid) and time.monotonic() < limit:
+                time.sleep(0.01)
+            return [lost, lives(pid)]
+    """, options=["--retries", "0"], stderr=None)  # fmt: skip
+    assert got == ["WorkerLost", False]
+
+
 def test_processes_end_with_the_run_not_later(launch):
     """A hundred short runs in a row leave nobody, and none of them hangs."""
     script = launch.write("print('done')")

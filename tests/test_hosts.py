@@ -132,9 +132,13 @@ def test_dry_run_starts_nothing(place):
     assert [command.startswith(begin + host) for command, host in zip(commands, ("a ", "user@b "))] == [True, True]
 
 
-@pytest.mark.parametrize("words, begin", [((), "srun "), (("--ssh-executable", "ssh -p 2222"), "ssh -p 2222 ")])
-def test_in_a_job_of_slurm_srun_reaches_hosts_unless_an_ssh_is_named(place, words, begin):
-    place.write("bin/srun", "#!/bin/sh\n").chmod(0o755)
+@pytest.mark.parametrize("there, words, begin", [
+    (True, (), "srun "), (True, ("--ssh-executable", "ssh -p 2222"), "ssh -p 2222 "), (False, (), "ssh "),
+])  # fmt: skip
+def test_in_a_job_of_slurm_srun_reaches_hosts_if_it_is_there_and_no_ssh_is_named(place, there, words, begin):
+    if there:
+        place.write("bin/srun", "#!/bin/sh\n").chmod(0o755)
+    place.environment["PATH"] = str(place.path / "bin")
     place.environment.update(SLURM_JOB_NODELIST="node[1-2]", SLURM_NTASKS="2", SLURM_TASKS_PER_NODE="1(x2)")
     commands = place.right("--dry-run", *words, "where.py").splitlines()
     assert len(commands) == 2 and all(command.startswith(begin) for command in commands)

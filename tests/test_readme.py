@@ -94,6 +94,35 @@ def test_options_that_the_text_names_are_ours_or_of_a_tool_that_it_runs():
     assert words_of(inline) - ours <= theirs
 
 
+def test_defaults_that_text_and_help_page_name_are_those_of_the_options():
+    named = dict(re.findall(r"^\| `(--[\w-]+)` \|.*?\((\d+)\)", between("options"), re.MULTILINE))
+    actions = {flag: action for action in scoop_lite.parser()._actions for flag in action.option_strings}
+    assert {"--retries", "--restarts", "--seed", "--heartbeat", "--dead-after", "--join-timeout"} <= set(named)
+    for flag, number in named.items():
+        assert actions[flag].default == float(number) and f"(default: {number})" in actions[flag].help, flag
+
+
+@pytest.mark.parametrize("sentence, number", [
+    ("a connection without a proof is cut after {:g} s", scoop_lite.DOOR_S),
+    ("and at most {} wait", scoop_lite.MAX_CALLERS),
+    ("Before that, {} bytes are read and nothing is parsed", scoop_lite.Door.PROOF.size),
+    ("Two signals within {:g} s are one", scoop_lite.TWICE_S),
+    ("after {:g} s their agent kills who has not", scoop_lite.STOP_GRACE_S),
+    ("nothing is heard from a host for {:g} s", scoop_lite.END_S),
+    ("From {:,} of them on, a worker takes no more foreign tasks", scoop_lite.MAX_PARKED["thread"]),
+    ("prints a plain line every {:g} s", scoop_lite.PLAIN_S),
+    ("for the first {:,} chunks of each worker", scoop_lite.ALL_DRAWN),
+    ("at most {} MiB of each worker at a time", scoop_lite.PIECES_AHEAD * scoop_lite.PIECE >> 20),
+    ("from its workers while {} MiB wait for the launcher", scoop_lite.BACKLOG >> 20),
+    ("of what they print while {} MiB wait for the terminal", scoop_lite.OUTPUT_WINDOW >> 20),
+    ("does not join within {:g} s", scoop_lite.JOIN_S),
+    ("a run of more than {} seconds shows one line", {2: "two"}.get(scoop_lite.QUIET_S)),
+    ("its hosts are tried again, up to {} times", {6: "five"}.get(scoop_lite.MAX_TRIES)),
+])  # fmt: skip
+def test_limits_that_the_text_names_are_those_of_the_file(sentence, number):
+    assert sentence.format(number) in " ".join(readme().split())
+
+
 def test_sections_of_the_tour_are_those_of_the_file():
     named = [line.split("|")[1].strip() for line in between("sections").splitlines()[2:]]
     assert named == banners()
