@@ -174,6 +174,27 @@ def test_map_is_the_builtin_map(pool):
     assert list(pool.map(mul, range(10_000), range(10_000))) == list(map(mul, range(10_000), range(10_000)))
     assert list(pool.map(abs, [])) == []
     assert list(pool.map(divmod, [7, 8], iter([2, 3]))) == [(3, 1), (2, 2)]
+    numbers = list(range(-5000, 0))
+    results = pool.map(abs, numbers)
+    numbers[:] = []  # later changes do not count
+    assert list(results) == list(range(5000, 0, -1))
+
+
+def test_chunksize_is_how_many_tasks_travel_together():
+    status, out, err = run("""
+        import time, scoop_lite
+
+        def nap(i):
+            time.sleep(0.02)
+            return i
+
+        if __name__ == "__main__":
+            with scoop_lite.Executor(2, wiretap=True, backend="loopback") as pool:  # there, all goes by the broker
+                print(list(pool.map(nap, range(52), chunksize=13)) == list(range(52)))
+    """, launch=False)  # fmt: skip
+    batches = re.findall(r"worker 0 > broker +BATCH .* task(?:s (\d+)–)? ?(\d+) of chunk", err)
+    assert (status, out) == (0, "True\n"), err
+    assert max(int(last) - int(first or last) + 1 for first, last in batches) == 13, err
 
 
 def test_buffersize_bounds_what_is_drawn(pool):
@@ -231,6 +252,16 @@ def test_a_result_that_is_late_ends_its_map_and_leaves_the_pool_usable(pool, tmp
         next(results)
     (tmp_path / "go").touch()
     assert pool.submit(abs, -1).result(20) == 1
+
+
+def test_the_time_of_a_map_runs_from_its_call_on_while_its_input_is_drawn_too(pool):
+    def slowly():
+        time.sleep(0.9)
+        yield 0.7
+
+    assert pool.submit(abs, -1).result(20) == 1  # it is up
+    with pytest.raises(concurrent.futures.TimeoutError):
+        list(pool.map(time.sleep, slowly(), timeout=0.8))
 
 
 def test_a_map_raises_where_the_serial_map_would(pool):
@@ -1023,6 +1054,37 @@ if __name__ == "__main__":
     assert program.returncode == -signal.SIGINT and out.count(b"ended") >= 2, (out, err)
 
 
+def test_a_second_interrupt_does_not_wait_for_tasks_that_the_first_could_not_end(tmp_path):
+    (tmp_path / "program.py").write_text(INTERRUPTS + """
+def stubborn(seconds):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            print("began", flush=True)
+            time.sleep(seconds)
+        except KeyboardInterrupt:
+            pass
+
+if __name__ == "__main__":
+    try:
+        with scoop_lite.Executor(1, quiet=True) as pool:
+            task = pool.submit(stubborn, 20)
+            time.sleep(60)
+    except KeyboardInterrupt:
+        print(type(task.exception(10)).__name__)
+""")  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    words = [sys.executable, str(tmp_path / "program.py")]
+    program = subprocess.Popen(words, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert program.stdout.readline() == b"began\n"
+    program.send_signal(signal.SIGINT)
+    assert program.stdout.readline() == b"began\n"
+    time.sleep(0.3)  # now the program waits for its task
+    program.send_signal(signal.SIGINT)
+    out, err = program.communicate(timeout=40)
+    assert (program.returncode, out, err) == (0, b"PoolBroken\n", b"")
+
+
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="no signal can be blocked here")
 def test_a_program_that_blocks_signals_hears_of_deaths_and_can_give_up_tasks():
     """As one whose main thread waits in sigwait(). The pool's processes inherit that."""
@@ -1046,6 +1108,24 @@ def test_the_interpreter_ends_by_itself():
     assert run(source, launch=False) == (0, "done\n", "")
     source = "import scoop_lite; results = scoop_lite.Executor(1).map(abs, [-1, -2]); print(next(results))"
     assert run(source, launch=False) == (0, "1\n", "")  # a map half read is dropped when all is over
+
+
+def test_when_the_interpreter_ends_a_pool_takes_no_more():
+    said = "cannot schedule new futures after interpreter shutdown\n"
+    assert run("""
+        import atexit, scoop_lite
+
+        @atexit.register
+        def late():
+            for call in pool.submit, pool.map:
+                try:
+                    call(abs, [-1])
+                except RuntimeError as error:
+                    print(error)
+
+        pool = scoop_lite.Executor(1)
+        pool.submit(abs, -1).result()
+    """, launch=False) == (0, 2 * said, "")  # fmt: skip
 
 
 @pytest.mark.parametrize("bad", ["os._exit, 9", "Odd"])
