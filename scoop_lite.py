@@ -7549,7 +7549,7 @@ def be_origin(found: Runtime, config: Config) -> Any:
         link.drain()
     pipe.send(message("BYE", ORIGIN, found.incarnation, facts(code=str(code))))  # by the way that DIED will come
     pipe.finish()
-    pipe.close()
+    pipe.sock.detach()  # closed by the kernel, behind our atexit functions: from then on DIED is due, see `late_s`
     return code
 
 
@@ -8180,6 +8180,7 @@ FORK_BATCH = 16  # workers forked before any of them is taken care of: less copi
 IDLE_S = 3600.0  # that an agent may wait for something to happen: of less, an idle pool uses CPU
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 END_S = 30.0  # of silence after it, until a host is cut off: of a process that waits for a dead disk, nobody is rid
+SIGNAL_S = 4.0  # the same after a signal; and for a script to end after SIGTERM or SIGHUP, as more would come to 5 s
 
 
 def let_pass(number: int, frame: Any) -> None:
@@ -8865,6 +8866,7 @@ class Links:
         self.begun = False  # workers have been started
         self.ending: Dict[Member, float] = {}  # workers whose link has ended, and when to end those that have not
         self.heard_s = now()  # when an agent last had something to say
+        self.left_s = math.inf  # when the origin's link had ended, as it does with its process, behind its BYE
         self.kill_s = math.inf  # when to end everything
 
     def report(self, text: str) -> None:
@@ -8993,6 +8995,8 @@ class Reception(Links):
                 self.kill_worker(member)
             elif not self.broker.is_over():
                 self.ending[member] = now() + STOP_GRACE_S
+            elif member.rank == ORIGIN and self.config.backend != "loopback":  # there it ends with the script
+                self.left_s = now()
 
     def end_workers(self, now_s: float) -> None:
         """End workers that live on without a link."""
@@ -9003,8 +9007,16 @@ class Reception(Links):
                 self.kill_worker(member)
 
     def late_s(self) -> float:
-        """Return when who is still there is ended: as signals have asked for, or long after the job's end."""
-        return min(self.kill_s, math.inf if self.broker.status is None else self.heard_s + END_S)
+        """Return when who is still there is ended: as signals have asked for, or long after the job's end.
+
+        That a script has ended does not count, as its atexit functions may take as long as they like.
+        """
+        end_s = self.heard_s if self.broker.status is not None else max(self.heard_s, self.left_s)
+        return min(self.kill_s, end_s + self.patience_s())
+
+    def patience_s(self) -> float:
+        """Return how long, at the job's end, a host may be silent."""
+        return END_S if self.signalled is None else SIGNAL_S
 
     def read_agent(self, site: Site) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
@@ -9297,7 +9309,7 @@ class Launcher(Reception):
                     self.is_early, self.kill_s = False, now()
                 return
             self.signalled, self.is_early, self.second_s = number, not begun, now() + TWICE_S
-            self.kill_s = now() + (1 if self.is_early else math.inf if number == signal.SIGINT else 4)
+            self.kill_s = now() + (1 if self.is_early else math.inf if number == signal.SIGINT else SIGNAL_S)
         if begun or number not in NOTICES:
             self.interrupts.append(number)  # a handler may run in the middle of `encode` or `flush`
 
@@ -9325,11 +9337,12 @@ class Launcher(Reception):
         self.heard_s = now()
         if self.heard_s < self.kill_s:
             late = ", ".join(self.broker.host_names.get(host, "") for host in self.agents)
-            self.report(f"the job is over, but nothing was heard of its end on {late} for {END_S:g} s: it is cut off")
+            silent = f"the job is over, but nothing was heard of its end on {late} for {self.patience_s():g} s"
+            self.report(f"{silent}: it is cut off")
         self.kill_s = now() + 2
         for member in self.broker.members.values():
             self.kill_worker(member)
-        if self.broker.status is not None:
+        if self.broker.status is not None or self.left_s < math.inf:
             self.kill_agents()
         self.broker.end(128 + (self.signalled or signal.SIGTERM))
 

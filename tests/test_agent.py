@@ -315,6 +315,24 @@ def test_what_a_starter_says_is_explained_with_its_likely_cause(monkeypatch, sai
     assert text.endswith(" (command: ssh far…)")
 
 
+@pytest.mark.parametrize("backend", ["own", "loopback"])
+def test_the_link_of_a_script_that_has_ended_says_when_its_agent_is_late(backend):
+    launcher = scoop_lite.Launcher(Config(n=1, backend=backend))
+    origin, (ours, theirs) = launcher.broker.join(ORIGIN, 0, 1), socket.socketpair()
+    launcher.add_peer(origin, ours.detach())
+    launcher.broker.said_bye = True
+    launcher.heard_s -= 2 * scoop_lite.END_S
+    assert launcher.late_s() == math.inf  # its atexit functions may take as long as they like
+    theirs.close()
+    launcher.read_peer(origin)
+    if backend == "loopback":  # there it ends before them
+        assert launcher.late_s() == math.inf
+    else:
+        assert 0 < launcher.late_s() - scoop_lite.now() <= scoop_lite.END_S
+        launcher.signalled = signal.SIGINT
+        assert 0 < launcher.late_s() - scoop_lite.now() <= scoop_lite.SIGNAL_S
+
+
 def n_descriptors():
     gc.collect()  # other tests' sockets
     return len(os.listdir("/proc/self/fd"))

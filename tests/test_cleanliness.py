@@ -255,6 +255,20 @@ def test_an_agent_that_does_not_answer_holds_up_no_end(launch_once, number):
     assert outcome.returncode == 128 + number, outcome
 
 
+@pytest.mark.parametrize("backend", ["own", "loopback"])
+def test_exit_functions_may_take_longer_than_a_host_may_be_silent(launch_once, backend):
+    """The launcher, which would wait for 30 s of silence, is told to wait for a half."""
+    script = launch_once.write("""
+        import atexit, time
+        if __name__ == "__main__":
+            atexit.register(lambda: (time.sleep(1.5), print("last")))
+    """)
+    words = ["-n", "2", "--backend", backend, str(script)]
+    code = f"import scoop_lite; scoop_lite.END_S = 0.5; scoop_lite.main({words})"
+    outcome = launch_once.run(["-c", code], env={"PYTHONPATH": str(launch_once.file.parent)}).finish()
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "last\n", ""), outcome
+
+
 @pytest.mark.parametrize("whom", ["group", "launcher"])
 def test_interrupt_in_each_combination(launch, whom):
     run = launch.start(

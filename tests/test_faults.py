@@ -663,6 +663,23 @@ def test_the_only_agent_killed_takes_its_workers_along_and_ends_the_run(hanging)
     check_it_ends_with_a_reason(hanging)
 
 
+@limit(90)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, pytest.param(None, marks=soak)])
+def test_the_only_agent_stopped_does_not_hold_up_the_end(run_own, number):
+    """It cannot tell of the script's end any more, but the end of the origin's link does."""
+    job = run_own(SQUARES.format(wait=True), "-n", "3")
+    job.reached("end")
+    stop([job.agent()])
+    job.give("end")
+    wait_until(lambda: processes.stat_of(job.origin).state == "Z", 5, lambda: "the script's end; %s" % job)
+    if number is not None:
+        os.kill(job.launcher, number)
+    outcome = job.finish(5 if number else 35)
+    job.clean()
+    assert outcome.shell_status == 128 + (number or signal.SIGTERM) and outcome.out.strip() == str(SUM_OF_SQUARES)
+    assert number or "nothing was heard of its end" in outcome.err, str(job)
+
+
 def test_the_launcher_killed_leaves_nobody(hanging):
     hanging.processes()
     process(hanging.launcher).kill()
