@@ -294,14 +294,17 @@ def facts(**values: Any) -> bytes:
 
 
 def read_facts(frame: Any, **kinds: type) -> Dict[str, Any]:
-    """Decode a frame of named facts; PeerError if it is none, or one of `kinds` is missing, or no such value."""
+    """Decode a frame of named facts; PeerError if it is none, or one of `kinds` is missing, or no such value.
+
+    What else it holds is dropped, as nobody has checked it.
+    """
     try:
         found = json.loads(bytes(frame))
     except (ValueError, RecursionError) as error:
         raise PeerError(f"no facts: {bytes(frame[:80])!r}: {error!r:.100}") from None
     if type(found) is not dict or not all(is_fact(found.get(name), kind) for name, kind in kinds.items()):
         raise PeerError(f"facts without {', '.join(kinds)}: {bytes(frame[:80])!r}")
-    return found
+    return {name: found[name] for name in kinds}
 
 
 def is_fact(value: Any, *kinds: type) -> bool:
@@ -1145,6 +1148,7 @@ class ZmqRouter:
 # Broker: moves work without opening it; pure: messages in, messages out, no clock of its own    (launcher, main thread)
 # ======================================================================================================================
 
+MAX_STATUS = 255 if os.name == "posix" else 0xFFFFFFFF  # that a process can end with
 MALFORMED = (struct.error, IndexError, KeyError, ValueError, OverflowError)  # what handlers raise at what cannot be
 
 
@@ -1564,10 +1568,9 @@ class Broker(Accounts):
         return self.place_orders(now_s)
 
     def on_hello(self, member: Member, frames: Frames) -> None:
-        hello = read_facts(frames[1], pid=int)
-        member.pid = hello["pid"]
-        member.up = True
-        welcome = dict(self.welcome, live=self.live(), host=member.host, hello=hello.get("clock"), clock=self.clock())
+        hello = read_facts(frames[1], pid=int, clock=float)
+        member.pid, member.up = hello["pid"], True
+        welcome = dict(self.welcome, live=self.live(), host=member.host, hello=hello["clock"], clock=self.clock())
         self.to(member, "WELCOME", facts(**welcome))
         for constant in self.constants.values():
             self.to(member, "CONST", *constant)
@@ -1652,6 +1655,8 @@ class Broker(Accounts):
 
     def on_died(self, host: int, frames: Frames) -> None:
         death = read_facts(frames[1], rank=int, incarnation=int, pid=int, code=int, how=str)
+        if not -signal.NSIG < death["code"] <= MAX_STATUS:
+            raise ValueError(death["code"])
         member = self.find_at(host, death)
         if member is not None:
             death["host"] = self.host_names.get(host, str(host))
@@ -7917,7 +7922,7 @@ class Agent(OutputRelay):
 
     def on_start(self, frames: Frames) -> None:
         """Start workers, each with its share of the CPUs for libraries that make threads."""
-        order = read_facts(frames[1], workers=list, size=int)
+        order = read_facts(frames[1], workers=list, size=int, invitations=dict)
         threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
         self.config = self.config.replace(n=order["size"], threads=threads)
         self.start_workers(order)
@@ -9980,11 +9985,18 @@ def address(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
+MAPPED = bytes(10) + b"\xff\xff"  # precedes an IPv4 address in an IPv6 one that means the same
+
+
 def is_address(text: str) -> bool:
     """Return True for the address of one interface, as numbers: neither a name nor all of them."""
-    family = socket.AF_INET6 if ":" in text else socket.AF_INET
+    number, zoned, zone = text.partition("%")
+    family = socket.AF_INET6 if ":" in number else socket.AF_INET
+    if zoned and (family == socket.AF_INET or not re.fullmatch("[A-Za-z0-9._-]+", zone)):
+        return False
     with contextlib.suppress(OSError, ValueError):
-        return any(socket.inet_pton(family, text.partition("%")[0]))
+        packed = socket.inet_pton(family, number)
+        return any(packed[len(MAPPED) :] if packed.startswith(MAPPED) else packed)
     return False
 
 

@@ -104,7 +104,7 @@ def new_broker():
     broker.host_names[0] = "here"
     broker.start(0, range(3))
     for rank in range(3):
-        broker.turn(rank, message("HELLO", rank, 1, facts(pid=rank)))
+        broker.turn(rank, message("HELLO", rank, 1, facts(clock=1.0, pid=rank)))
     broker.turn(1, message("HUNGRY", 1, 1, HUNGER.pack(2, 1)))
     broker.end_turn(1.0)
     head = CHUNK.pack(0, 1, 0, 0, 4, 0, 0, 0, 0, 0, 1)

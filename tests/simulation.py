@@ -284,7 +284,8 @@ class SimWorker:
             self.runtime = SimRuntime(self, self.sim.config)
             self.pump = self.runtime.pump = SimPump(self)
             scoop_lite._state["runtime"] = self.runtime
-            self.link.send(scoop_lite.message("HELLO", self.rank, self.incarnation, scoop_lite.facts(pid=self.rank)))
+            hello = scoop_lite.facts(clock=1.0, pid=self.rank)
+            self.link.send(scoop_lite.message("HELLO", self.rank, self.incarnation, hello))
             if self.rank == 0:
                 self.sim.script(self.runtime)
                 self.exit(0)

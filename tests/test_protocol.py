@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import signal
 import socket
 import struct
 import threading
@@ -158,7 +159,7 @@ class Pool:
         self.broker.host_names[0] = "here"
         self.broker.start(0, range(3))
         for rank in range(3):
-            self.turn(rank, "HELLO", scoop_lite.facts(pid=100 + rank))
+            self.turn(rank, "HELLO", scoop_lite.facts(clock=1.0, pid=100 + rank))
         self.turn(1, "HUNGRY", scoop_lite.HUNGER.pack(2, 1))
         self.broker.end_turn(1.0)
         self.turn(0, "BATCH", b"f", CHUNK.pack(0, 1, 0, 0, 4, 0, 0, 0, 0, 0, 1), b"payload")
@@ -282,12 +283,21 @@ def test_an_agent_speaks_for_its_own_workers_only(kind):
 def test_an_agent_tells_of_workers_of_its_own_host_only(kind):
     """Else one host could end the script on another, with a status of its choice."""
     pool = Pool()
-    told = scoop_lite.message(kind, AGENT, 0, scoop_lite.facts(rank=0, incarnation=1, pid=7, code=256, how="fell"))
+    told = scoop_lite.message(kind, AGENT, 0, scoop_lite.facts(rank=0, incarnation=1, pid=7, code=255, how="fell"))
     with pytest.raises(PeerError, match="worker 0, which is not there"):
         pool.broker.agent_turn(7, told)
     assert sorted(pool.broker.members) == [0, 1, 2] and pool.broker.status is None
     pool.broker.agent_turn(0, told)
-    assert (pool.broker.status == 256) == (kind == "DIED")
+    assert (pool.broker.status == 255) == (kind == "DIED")
+
+
+@pytest.mark.parametrize("code", [-1 << 40, -signal.NSIG, 256, 1 << 40])
+def test_a_process_ends_with_no_code_that_there_is_not(code):
+    """A launcher that ended with it as the script did would fail at it."""
+    pool, told = Pool(), {"rank": 0, "incarnation": 1, "pid": 7, "how": "fell"}
+    with pytest.raises(PeerError, match="malformed DIED"):
+        pool.broker.agent_turn(0, scoop_lite.message("DIED", AGENT, 0, scoop_lite.facts(**told, code=code)))
+    assert 0 in pool.broker.members and pool.broker.status is None
 
 
 def test_a_batch_that_is_refused_leaves_its_taker_hungry():
@@ -322,6 +332,24 @@ def test_numbers_that_cannot_be_meant_are_refused(kind, good, bad):
     assert len(observed) == 1
 
 
+@pytest.mark.parametrize("kind, good", [
+    ("HELLO", {"pid": 1, "clock": 1.0}),
+    ("STATS", {**STATS, "spent": {}}),
+    ("DIED", {"rank": 1, "incarnation": 1, "pid": 7, "code": 1, "how": "fell"}),
+])  # fmt: skip
+def test_what_nobody_has_asked_for_is_not_passed_on(kind, good):
+    """Nested too deep, it could be read, but not be written again by a launcher that is further up its stack."""
+    pool, observed = Pool(), []
+    pool.broker.observe = lambda kind, member, told: observed.append(told)
+    sender = (AGENT, 0) if kind == "DIED" else (1, 1)
+    told = scoop_lite.facts(**good, more=[["deep"]], how_deep=2)
+    pool.broker.agent_turn(0, scoop_lite.message(kind, *sender, told))
+    assert not any(b"deep" in bytes(frame) for _, frames in pool.sent for frame in frames)
+    assert not any("more" in told or "how_deep" in told for told in observed if kind != "DIED")
+    with pytest.raises(PeerError):
+        pool.broker.agent_turn(0, scoop_lite.message("HELLO", 2, 1, scoop_lite.facts(pid=1, clock=[["deep"]])))
+
+
 def joining(**facts):
     """A launcher whose one host says JOIN with these facts."""
     launcher = scoop_lite.Launcher(Config(hosts=(("far", 1), ("other", 1))))
@@ -339,8 +367,11 @@ def test_a_host_offers_cpus_that_can_be(cpus):
 
 
 @pytest.mark.parametrize("facing, found", [
-    ("0.0.0.0", ""), ("::", ""), ("0", ""), ("*", ""), ("eth0", ""), ("\ud8ff", ""), ("::ffff:0:0%1", "::ffff:0:0%1"),
-    ("", ""), ("10.1.2.3", "10.1.2.3"), ("fe80::1%eth0", "fe80::1%eth0"), ("::1", "::1"),
+    ("0.0.0.0", ""), ("::", ""), ("0", ""), ("*", ""), ("eth0", ""), ("\ud8ff", ""), ("::ffff:0:0%1", ""),
+    ("::ffff:0:0", ""), ("1.2.3.4%\ud800", ""), ("1.2.3.4%eth0", ""), ("fe80::1%", ""), ("fe80::1%\ud800", ""),
+    ("fe80::1%a]:1", ""),
+    ("", ""), ("10.1.2.3", "10.1.2.3"), ("fe80::1%eth0.1", "fe80::1%eth0.1"), ("::1", "::1"),
+    ("::ffff:10.1.2.3", "::ffff:10.1.2.3"), ("fe80::ffff:0:0", "fe80::ffff:0:0"),
 ])  # fmt: skip
 def test_a_host_does_not_choose_that_the_launcher_listens_everywhere(facing, found):
     assert joining(facing=facing).sites[0].facing == found
@@ -394,7 +425,7 @@ def test_a_host_that_prints_on_though_it_was_to_wait_is_cut_off(monkeypatch):
 def test_a_worker_says_hello_through_the_pipe_of_its_own_host_only():
     launcher = joining()
     launcher.sites[0].link, launcher.sites[1].link = map(scoop_lite.StreamLink, socket.socketpair())
-    launcher.router, hello = True, scoop_lite.message("HELLO", 0, 1, scoop_lite.facts(pid=1))
+    launcher.router, hello = True, scoop_lite.message("HELLO", 0, 1, scoop_lite.facts(clock=1.0, pid=1))
     launcher.broker.join(0, host=1, capacity=1).route = b"by ZeroMQ"
     launcher.take_agent(0, hello)
     assert launcher.broker.members[0].route == b"by ZeroMQ"

@@ -77,7 +77,7 @@ def test_restarts_are_counted_within_a_minute(pool):
     for n, at_s in enumerate((10.0, 30.0)):
         found = die(pool, 1, at_s, incarnation=n + 1)
         assert (0, "START") in kinds(found) and "starting another" in pool.said[-1]
-        pool.broker.turn(1, scoop_lite.message("HELLO", 1, n + 2, scoop_lite.facts(pid=1)))
+        pool.broker.turn(1, scoop_lite.message("HELLO", 1, n + 2, scoop_lite.facts(clock=1.0, pid=1)))
     found = die(pool, 1, 69.9, incarnation=3)  # the third one within a minute
     assert (0, "START") not in kinds(found) and 1 not in pool.broker.members
     assert pool.said[-1].endswith("; 2 left (--restarts 2)")
@@ -119,7 +119,7 @@ def test_when_the_script_has_ended_others_leave_at_once_unmourned_and_who_comes_
     assert kinds(found) == [(1, "STOP"), (2, "STOP")] and pool.broker.status is None
     assert not {"START", "LOST", "POOL"} & {kind for _, kind in kinds(die(pool, 1, code=0))} and pool.said == []
     pool.broker.start(0, [1])
-    hello = news(pool, pool.broker.turn, 1, scoop_lite.message("HELLO", 1, 2, scoop_lite.facts(pid=7)))
+    hello = news(pool, pool.broker.turn, 1, scoop_lite.message("HELLO", 1, 2, scoop_lite.facts(clock=1.0, pid=7)))
     assert (1, "STOP") in kinds(hello)
     die(pool, ORIGIN, code=5)
     assert pool.broker.status == 5
@@ -140,7 +140,7 @@ def test_a_broken_initializer_is_told_once_and_ends_all_restarts(pool, restarts)
 def test_an_origin_that_is_not_up_yet_learns_later_that_no_worker_can_begin(pool):
     pool.broker.start(0, [ORIGIN])
     assert news(pool, pool.turn, 1, "BROKEN", scoop_lite.facts(why="w")) == []
-    hello = scoop_lite.message("HELLO", ORIGIN, 2, scoop_lite.facts(pid=7))
+    hello = scoop_lite.message("HELLO", ORIGIN, 2, scoop_lite.facts(clock=1.0, pid=7))
     told = news(pool, pool.broker.turn, ORIGIN, hello)
     assert told[-1] == (ORIGIN, "BROKEN", [scoop_lite.facts(why="worker 1 on here: w")])
 
@@ -174,7 +174,7 @@ def test_a_task_for_all_waits_for_those_that_start_and_for_the_successors_of_tho
         pool.turn(2, "BYE", scoop_lite.facts(tasks=5))
     pool.turn(0, "ALL", b"f", CHUNK.pack(0, 1, 9, 0, 1, 0, 0, 1, 0, 0, 1), b"payload")
     assert news(pool, pool.broker.end_turn, 3.0) == []
-    pool.broker.turn(1, scoop_lite.message("HELLO", 1, 2, scoop_lite.facts(pid=1)))
+    pool.broker.turn(1, scoop_lite.message("HELLO", 1, 2, scoop_lite.facts(clock=1.0, pid=1)))
     found = news(pool, pool.broker.end_turn, 4.0)
     assert [kind for _, kind, _ in found] == (["SPREAD"] + ["ALL"] * 3) * (how == "starts")
 
@@ -263,7 +263,7 @@ def test_the_more_are_hungry_and_the_longer_the_more_suppliers_get_orders():
     broker = pool.broker
     broker.start(0, range(3, 12))
     for rank in range(3, 12):
-        pool.turn(rank, "HELLO", scoop_lite.facts(pid=rank))
+        pool.turn(rank, "HELLO", scoop_lite.facts(clock=1.0, pid=rank))
     have_orders = lambda: sum(member.ordered > member.filled for member in broker.members.values())  # noqa: E731
     assert broker.end_turn(5.0) is None and have_orders() == 1  # nobody is hungry; what was ordered stays
     pool.turn(3, "HUNGRY", HUNGER.pack(1, 1))
@@ -279,7 +279,7 @@ def test_while_batches_come_at_a_good_pace_no_more_suppliers_are_asked(pool):
     broker, chunks = pool.broker, iter(range(100, 10_000))
     broker.start(0, range(3, 40))
     for rank in range(3, 40):
-        pool.turn(rank, "HELLO", scoop_lite.facts(pid=rank))
+        pool.turn(rank, "HELLO", scoop_lite.facts(clock=1.0, pid=rank))
     broker.end_turn(5.0)
 
     def hunger(rank, n):
