@@ -8793,7 +8793,7 @@ class Writer:
     def __init__(self, wake: Callable[[], None]) -> None:
         self.lines: Deque[Tuple[int, bytes]] = collections.deque()  # empty when all is written
         self.wake = wake
-        self.broken: Set[int] = set()
+        self.broken: Set[int] = set()  # descriptors that nothing is written to any more
         self.lost = ""  # why something could not be kept, if so
         self.work = threading.Semaphore(0)
         self.thread: Optional[threading.Thread] = None
@@ -8837,8 +8837,8 @@ class Writer:
             except BlockingIOError:
                 select.select([], [stream], [])
             except OSError as error:
-                self.broken.add(stream)  # whoever read it has gone, as `script | head` does; or else
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                self.broken.add(stream)
+                if error.errno != errno.EPIPE:  # else whoever read it has gone, as `script | head` does
                     self.lost = str(error)
         self.lines.popleft()
         self.wake()
@@ -8862,6 +8862,8 @@ class Links:
         self.bell = Bell()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
         self.writer = Writer(self.bell.ring)
+        files = sys.__stdout__, sys.__stderr__  # None if they were closed from the start: then these numbers are ours
+        self.writer.broken.update(fd for fd, file in enumerate(files, 1) if file is None)
         self.router: Any = None  # a ZmqRouter, with --backend zmq
         self.interrupts: Deque[int] = collections.deque()  # signals that the script is to be told of
         self.signalled: Optional[int] = None  # the first signal that asked us to end
@@ -9363,6 +9365,7 @@ class Launcher(Reception):
             time.sleep(0.05)
         status = 1 if self.broker.status is None else self.broker.status
         last_words = Writer(self.bell.ring)  # its thread is not stuck
+        last_words.broken = self.writer.broken
         for writer, what in ((self.writer, "what workers printed"), (self.view.files, "--log or --trace")):
             why = writer.lost or "a signal came first" * bool(writer.lines)
             if why:

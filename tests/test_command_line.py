@@ -588,6 +588,37 @@ def test_what_a_full_disk_does_not_take_is_told_and_no_success(launch_once):
     assert (outcome.returncode, outcome.stderr) == (1, text)
 
 
+PRINTING = """
+    import os, time
+    from scoop_lite import futures
+
+    def say(origin):
+        time.sleep(0.01)
+        os.getpid() == origin or print("a line")
+
+    if __name__ == "__main__":
+        list(futures.map(say, [os.getpid()] * 20))
+        print("done", file=__import__("sys").stderr)
+"""
+
+
+@pytest.mark.parametrize("how, why", [
+    ("", "[Errno 5] Input/output error"),  # of a terminal that has gone away
+    ("1</dev/null", "[Errno 9] Bad file descriptor"),
+    ("| true", ""),
+    (">&-", ""),
+])  # fmt: skip
+def test_output_that_cannot_be_written_is_told_unless_nobody_wants_it(launch_once, how, why):
+    terminal, stdout = os.openpty()
+    far = ["--launcher", "env H={host} sh -c", "--hosts", "localhost:1", "far:1"]  # whose workers have a stdout
+    words = ["-c", f'set -o pipefail; "$@" {how}', "bash", sys.executable, launch_once.file, *far]
+    run = launch_once.run([*words, launch_once.write(PRINTING)], python=["bash"], stdout=stdout)
+    os.close(terminal), os.close(stdout)
+    outcome = run.finish()
+    text = f"scoop_lite: what workers printed could not all be written: {why}\n"
+    assert (outcome.returncode, outcome.stderr) == (bool(why), "done\n" + text * bool(why))
+
+
 @pytest.mark.parametrize("n_processes, status, told", [
     (1, 1, "scoop_lite: the agent of this host cannot be started: Resource temporarily unavailable; see `ulimit -a`"),
     (2, 1, "scoop_lite: the origin (pid 0) could not be started: Resource temporarily unavailable; see `ulimit -a`"),
