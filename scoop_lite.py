@@ -7147,6 +7147,7 @@ class Config:
     launcher: str = ""  # template of the command that reaches a host
     min_hosts: int = 0  # hosts that suffice; 0: all
     ship: bool = False  # modules below `root` come from the launcher's host
+    safe_path: bool = False  # as with `python -P`: modules come neither from `root` nor from the current directory
     directory: str = ""  # where the launcher was started
     address: str = ""  # of this machine, for --backend zmq
     root: str = ""  # directory of the user's modules, on the launcher's host
@@ -7312,8 +7313,9 @@ def set_up_path(config: Config) -> None:
         sys.path[:] = config.paths
         return
     safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P or -I: then our own directory is not there either
-    if config.kind == "archive" or not safe:
-        sys.path[: not safe] = ["" if config.kind in NAMELESS else config.root]
+    own = not safe and (_run_as_script or __spec__ is not None)  # nor where BOOTSTRAP has made this module
+    bare = (safe or config.safe_path) and config.kind != "archive"
+    sys.path[:own] = [] if bare else ["" if config.kind in NAMELESS else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 
 
@@ -10080,6 +10082,7 @@ OPTIONS = {
                help="try what a run needs, with a small job for each engine and kind of strand"),
         option("--version", action="store_true", help="print the version, and this file's SHA-256 and path"),
         option("--serve", type=int, default=-1, help=argparse.SUPPRESS),  # an Executor's client starts us with it
+        option("--safe-path", action="store_true", help=argparse.SUPPRESS),  # so does --self-check, with this one
     ],
 }  # fmt: skip
 
@@ -10469,8 +10472,12 @@ def check_host(options: argparse.Namespace) -> Iterator[Tuple[str, str]]:
 
 
 def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
-    """Run a small job, with two workers unless `words` ask for others; return what came of it as `check_host` does."""
-    command = [*own_command(), "-n", "2", *words, "--backend", engine, "--strands", kind, "-c", SELF_CHECK]
+    """Run a small job, with two workers unless `words` ask for others; return what came of it as `check_host` does.
+
+    It imports nothing from the current directory, of which nobody has said that there is a program in it.
+    """
+    words = ["-n", "2", *words, "--backend", engine, "--strands", kind, "--safe-path", "--no-ship", "-c", SELF_CHECK]
+    command = [*own_command(), *words]
     begin_s = now()
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)

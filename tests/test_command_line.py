@@ -1380,6 +1380,28 @@ def test_self_check_tries_each_engine_and_kind_of_strand(launch_once):
     assert "3 workers here" in files
 
 
+@pytest.mark.parametrize("hosts", [[], ["--launcher", "env H={host} sh -c", "--hosts", "localhost:1", "far:1"]])
+def test_self_check_runs_nothing_that_lies_in_the_current_directory(launch_once, hosts):
+    """Where others may write, as in /tmp: here, what a module of the standard library imports at its first use."""
+    launch_once.write("raise SystemExit('planted')", "dis.py")
+    rows, outcome = self_check(launch_once, "--backend", "own", *hosts)
+    assert outcome.returncode == 0 and not (launch_once.directory / "__pycache__").exists(), outcome
+
+
+def test_a_host_keeps_its_own_search_path(launch_once):
+    """What start-up files or a prolog set, all of it: an interpreter begun for us has no entry of ours to replace."""
+    launcher = "env H={host} PYTHONPATH=/first:/second sh -c"
+    outcome = launch_once("""
+        import sys
+        from scoop_lite import futures
+        def look():
+            return sys.path[:3]
+        if __name__ == "__main__":
+            print(futures.run_on_all(look)[1] == [sys.path[0], "/first", "/second"])
+    """, n=None, options=["--launcher", launcher, "--hosts", "localhost:1", "far:1"])  # fmt: skip
+    assert outcome.stdout == "True\n", outcome
+
+
 def test_self_check_says_what_is_missing_and_goes_on(launch_once):
     """`-S`: no installed package is found; the jobs run with the same Python."""
     rows, outcome = self_check(launch_once, "--ssh-executable", "no-such-ssh", python=(sys.executable, "-S"))
