@@ -8737,15 +8737,17 @@ def read_library(config: Config, request: Dict[str, Any]) -> Frames:
     import pathlib  # where they are used: only other hosts ask
     import zipfile
 
+    inflating = getattr(sys.modules.get("zlib"), "error", OSError)  # zipfile has imported it, where there is one
+    unreadable = OSError, MemoryError, zipfile.BadZipFile, inflating, EOFError, RuntimeError, ValueError, KeyError
     root, number = os.path.abspath(config.root), request["number"]
     for path in request["paths"]:
         whole = os.path.abspath(os.path.join(config.directory, path))
         if not (whole + os.sep).startswith(root.rstrip(os.sep) + os.sep) and path != config.program:
             continue
-        place: Any = pathlib.Path(whole)
-        if os.path.isfile(root):
-            place = zipfile.Path(root).joinpath(whole[len(root) + 1 :].replace(os.sep, "/"))
-        with contextlib.suppress(OSError, MemoryError):  # what cannot be read is not there
+        with contextlib.suppress(*unreadable):  # then it is not there: a zip file may be written anew at this moment
+            place: Any = pathlib.Path(whole)
+            if os.path.isfile(root):
+                place = zipfile.Path(root).joinpath(whole[len(root) + 1 :].replace(os.sep, "/"))
             if place.is_dir():
                 return [facts(number=number, path=path, names=[entry.name for entry in place.iterdir()]), b""]
             if place.is_file():

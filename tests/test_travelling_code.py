@@ -126,6 +126,23 @@ def test_an_archive_that_lies_here_too_is_asked_for_once(tmp_path, monkeypatch):
     assert far.asked[asked:].count([place]) == 1
 
 
+@pytest.mark.parametrize("spoil", [
+    lambda data: b"PK\3\4 half written",
+    lambda data: data[: len(data) // 2],
+    lambda data: data.replace(data[40:80], bytes(40)),  # of what is compressed
+], ids=["begun", "half", "other data"])  # fmt: skip
+def test_what_cannot_be_read_from_an_archive_is_not_there(tmp_path, spoil):
+    """It may be written anew while its program runs."""
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "a.py").write_text(repr([*range(500)]))
+    place = tmp_path / "app.zip"
+    shutil.make_archive(str(tmp_path / "app"), "zip", str(tmp_path / "app"))
+    far = Far(place, str(place))
+    assert far.fetch([str(place / "a.py")], {})[0]["file"]
+    place.write_bytes(spoil(place.read_bytes()))
+    assert far.fetch([str(place / "a.py")], {}) == ({"number": 7, "path": None}, b"")
+
+
 def test_the_launcher_gives_the_program_and_what_is_below_its_directory_only(tmp_path):
     for name in ("app/inside.py", "app-secret/key", "outside.py", "program.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
