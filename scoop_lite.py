@@ -8611,6 +8611,8 @@ def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
     """
     found = ["python3"] if config.prolog else ["sh", "-c", FIND_PYTHON, sys.executable or "python3"]
     python = [config.python] if config.python else own_command()[:-1] if local else found
+    if "=" in python[0]:  # `env` would take it for a variable
+        python = ["sh", "-c", 'exec "$0" "$@"', *python]
     words = ["env", f"{HASH_SEED}={config.hash_seed}", *python, "-c", f"exec({BOOTSTRAP!r})"]
     if config.prolog:
         words = ["/bin/sh", "-c", LOCAL_PROLOG if local else PROLOG, config.prolog, *words]

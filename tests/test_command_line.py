@@ -1574,9 +1574,11 @@ def test_a_prolog_that_fails(launch_once, tmp_path):
     assert "prolog" in outcome.stderr and "Traceback" not in outcome.stderr
 
 
-def test_python_interpreter(launch_once, tmp_path):
+@pytest.mark.parametrize("name", ["other-python", "a=b/python"])
+def test_python_interpreter(launch_once, tmp_path, name):
     """Workers are started with it; here, one that leaves a trace."""
-    wrapper = tmp_path / "other-python"
+    wrapper = tmp_path / name
+    wrapper.parent.mkdir(exist_ok=True)
     wrapper.write_text(f'#!/bin/sh\necho started >> "$LEDGER"\nexport THROUGH=wrapper\nexec "{sys.executable}" "$@"\n')
     wrapper.chmod(0o755)
     source = program("""
