@@ -7668,6 +7668,14 @@ def end_child(error: Optional[BaseException]) -> None:
     os._exit((code or 0) & 0xFF)
 
 
+def end_worker(code: Any) -> None:
+    """End as `sys.exit` does; with PYTHONINSPECT, that would show a traceback, and leave us at a prompt."""
+    if sys.flags.inspect and os.environ.get("PYTHONINSPECT"):  # not with `python -i`
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for the script's threads
+        end_child(SystemExit(code))
+    sys.exit(code)
+
+
 def start_profile(config: Config, found: Runtime) -> None:
     """Profile this worker with cProfile into ``DIR/worker-RANK.prof`` (--profile)."""
     import cProfile
@@ -7977,7 +7985,7 @@ class Agent(OutputRelay):
                 redirect_output(pipes)
             link, own = StreamLink(theirs), straight_link(straight[1]) if straight else None
             invitation = order.get("invitations", {}).get(str(rank))
-            sys.exit(work(self.prepared, self.config, rank, incarnation, link, invitation, own))
+            end_worker(work(self.prepared, self.config, rank, incarnation, link, invitation, own))
         self.signals = set() if rank == ORIGIN else self.signals  # of what came during the fork, it knows nothing
         child = Child(rank, incarnation, pid, life_in, None)
         child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
@@ -8164,7 +8172,7 @@ def serve_worker(number: int) -> None:
     adopt_environment(order["environment"])
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     share_cpus(config)
-    sys.exit(work(None, config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
+    end_worker(work(None, config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
 
 
 def obey(life: Any) -> None:

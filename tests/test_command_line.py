@@ -808,6 +808,17 @@ def test_status_and_output_are_those_of_the_script(launch_once, ending):
     assert without_numbers(ours.stderr) == without_numbers(plain.stderr)
 
 
+@pytest.mark.parametrize("backend", ["own", "loopback"])
+@pytest.mark.parametrize("ending", ["end of file", "exit -1", "exit text", "exception, atexit", "other threads"])
+def test_a_run_ends_as_ever_where_python_is_told_to_inspect(launch_once, ending, backend):
+    """A prompt is to be asked for by `-i`."""
+    script = launch_once.write(ENDINGS[ending] + "\n")
+    ours = launch_once(script, options=["--backend", backend], env={"PYTHONINSPECT": "1"})
+    plain = launch_once.plain(script)
+    assert (ours.returncode, ours.stdout) == (plain.returncode, plain.stdout), ours
+    assert without_numbers(ours.stderr) == without_numbers(plain.stderr)
+
+
 def test_status_in_each_combination(launch):
     """After real work, with an object that prints in its finaliser and something registered at the end."""
     script = launch.write(
