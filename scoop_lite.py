@@ -7322,7 +7322,8 @@ def set_up_path(config: Config) -> None:
 class Shipper:
     """Import hook of workers on other hosts: modules below `root`, where the script is, come from the launcher's host.
 
-    What lies at the same path here is used if it has the same content. All else is found here, as ever.
+    What lies at the same path here is used if it has the same content. All else is found here, as ever; also below
+    `root`, as that stays on `sys.path`: on shared disks, compiled modules come from there.
     """
 
     def __init__(self, root: str, fetch: Callable[..., Tuple[Dict[str, Any], bytes]]) -> None:
@@ -7354,7 +7355,7 @@ class Shipper:
 
     def look(self, paths: Sequence[str]) -> Dict[str, Any]:
         """Return what the launcher says of the first of these paths that it has, and keep its content."""
-        local = {path: read_if_there(path) for path in paths}
+        local = {path: read_if_there(path) for path in paths if os.path.isfile(path)}  # a FIFO would be waited for
         have = {path: sha256(data) for path, data in local.items() if data is not None}
         found, content = self.fetch(paths, have)
         if found.get("file"):

@@ -12,6 +12,7 @@ import os
 import pkgutil
 import shutil
 import sys
+import threading
 import traceback
 
 import pytest
@@ -124,6 +125,21 @@ def test_an_archive_that_lies_here_too_is_asked_for_once(tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "hashlib")
     assert sys.meta_path[0].find_spec("travelling_module").origin == os.path.join(place, "travelling_module.py")
     assert far.asked[asked:].count([place]) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no FIFOs here")
+def test_what_is_no_file_here_is_not_waited_for(tmp_path):
+    for place in ("app", "elsewhere"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "app" / "travelling_fifo.py").write_text("VALUE = 1\n")
+    os.mkfifo(tmp_path / "elsewhere" / "travelling_fifo.py")
+    path = str(tmp_path / "elsewhere" / "travelling_fifo.py")
+    shipper = Shipper(str(tmp_path / "elsewhere"), Far(tmp_path / "app", str(tmp_path / "elsewhere")).fetch)
+    found = []
+    thread = threading.Thread(target=lambda: found.append(shipper.get(path)), daemon=True)
+    thread.start()
+    thread.join(5)
+    assert found == [b"VALUE = 1\n"]
 
 
 @pytest.mark.parametrize("spoil", [
