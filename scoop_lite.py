@@ -8494,10 +8494,11 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 
 #: Name: command that reaches a host. All but srun hand one word to a shell over there, as ssh does.
 #: We open no port: so neither shall ssh, whatever the user's configuration has it forward, nor leave a master behind.
+#: What `sbatch --export` says is for the job's script: a step of srun without PATH would find no program.
 STARTERS = {
     "ssh": "ssh -T -x -a -o BatchMode=yes -o ConnectTimeout=8 -o ControlMaster=no -o ClearAllForwardings=yes -- {host}",
     "rsh": "rsh {host}",
-    "srun": "srun --nodelist={host} --nodes=1 --ntasks=1 --overlap --unbuffered --cpu-bind=none --mpi=none",
+    "srun": "srun --nodelist={host} -N1 -n1 --overlap --export=ALL --unbuffered --cpu-bind=none --mpi=none",
     "qrsh": "qrsh -inherit {host}",
     "blaunch": "blaunch {host}",
     "oarsh": "oarsh {host}",
@@ -8680,8 +8681,9 @@ class Site:
             os.close(header["life"])
         else:
             self.command = starter_command(self.name, self.config)
-            pipes: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-            self.process = subprocess.Popen(self.command, 0, start_new_session=True, **pipes)
+            how: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+            how["env"] = {name: value for name, value in os.environ.items() if name != "SLURM_LABELIO"}  # marks lines
+            self.process = subprocess.Popen(self.command, 0, start_new_session=True, **how)
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
         parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]

@@ -185,6 +185,20 @@ def test_sbatch_runs_the_example(slurm, place):
     assert "1280000 darts: pi is about 3.1" in text and "node3 is there" in text
 
 
+@pytest.mark.parametrize("export", ["NONE", "LANG"])
+def test_what_a_job_exports_is_no_matter_of_our_steps(slurm, place, export):
+    words = shlex.join([sys.executable, "scoop_lite.py", "where.py"])
+    run(["sbatch", "-N3", "-n6", f"--export={export}", "-o", "out", "--wrap", f"{words}; echo end"], slurm, place)
+    wait_for(lambda: "end" in read(place / "out"), 20)
+    assert read(place / "out") == "nodes: node1 node2 node3\nend\n"
+
+
+def test_lines_that_srun_is_to_label_are_not_ours(slurm, place):
+    words = ["salloc", "-N3", "-n6", "python3", "scoop_lite.py", "where.py"]
+    done = run(words, {**slurm, "SLURM_LABELIO": "1"}, place)
+    assert (done.returncode, done.stdout) == (0, "nodes: node1 node2 node3\n"), done.stderr
+
+
 def test_scancel_leaves_nothing(slurm, place):
     words = ["sbatch", "--parsable", "-N3", "-n6", "-o", "out", "--wrap", "exec python3 scoop_lite.py long.py"]
     job = run(words, slurm, place).stdout.strip()
