@@ -8489,8 +8489,9 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 # ======================================================================================================================
 # Starters: commands that reach a host and join two pipes; what crosses them before the first frame    (launcher; agent)
 # ======================================================================================================================
-# down: 256 bytes 00…FF, then three times 8 digits and so many bytes: path and source of this file, header (JSON).
-# up:   whatever a login shell prints, "scoop_lite agent:", 256 bytes 00…FF.  Then both ways: ZMTP.
+# up:   whatever a login shell prints, "scoop_lite agent:", 256 bytes 00…FF, "z" if it has zlib, "-" if not.
+# down: 256 bytes 00…FF, then three times 8 digits and so many bytes: path and source of this file, header (JSON). The
+#       source is compressed where both ends can. up: a dot for each part of this that arrives. Then both ways: ZMTP.
 
 #: Name: command that reaches a host. All but srun hand one word to a shell over there, as ssh does.
 #: We open no port: so neither shall ssh, whatever the user's configuration has it forward, nor leave a master behind.
@@ -8505,7 +8506,7 @@ STARTERS = {
 }
 #: The starters that processes must come from to belong to a scheduler's job, and so to be counted and ended with it.
 SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch", "OAR": "oarsh"}
-JOIN_S = 10.0  # for a host to answer, or its agent to come through, since the last one did: they may share processors
+JOIN_S = 10.0  # for a host to join, since one last did, or took in what it needs: they may share processors and links
 
 PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at once
 #: What ssh says where sshd had too many at once (MaxStartups), as on the way to many hosts through one; tries, at most.
@@ -8513,20 +8514,24 @@ BUSY, MAX_TRIES = "exchange_identification", 6
 ALL_BYTES = bytes(range(256))
 MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
 #: What `python3 -c` runs: a constant, without a line break or exclamation mark, for which csh has no quotes. What lies
-#: in the working directory, which others may write to, is none of the modules that we import.
+#: in the working directory, which others may write to, is none of the modules that we import. With an "x" begins what
+#: zlib has compressed, and no source of ours.
 BOOTSTRAP = """import sys
 sys.path[:]=[p for p in sys.path if p]
 import os
 v=sys.version.split()[0]
 if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+v+", not 3.8 or newer")
 import types
+try:from zlib import decompress as unpack
+except ImportError:unpack=None
 r,w=int(sys.argv[1]),int(sys.argv[2])
 a=bytes(range(256))
-os.write(w,b"scoop_lite agent:"+a)
+os.write(w,b"scoop_lite agent:"+a+(b"z" if unpack else b"-"))
 def read(n):
  b=b""
  while len(b)<n:
-  d=os.read(r,n-len(b))
+  try:d=os.read(r,n-len(b));os.write(w,b".")
+  except OSError:d=b""
   if d==b"":sys.exit(1)
   b+=d
  return b
@@ -8534,7 +8539,9 @@ def part():return read(int(read(8)))
 if not read(256)==a:sys.exit("this starter is not 8-bit clean")
 m=sys.modules["scoop_lite"]=types.ModuleType("scoop_lite")
 m.__file__=os.fsdecode(part())
-exec(compile(part(),m.__file__,"exec"),m.__dict__)
+s=part()
+if s[:1]==b"x":s=unpack(s)
+exec(compile(s,m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
 #: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`.
 FIND_PYTHON = (
@@ -8548,6 +8555,7 @@ PROLOG = f"exec 3<&0 4>&1 </dev/null >&2; {LOCAL_PROLOG} 3 4"  # with the link o
 #: What starters and shells say, and what it means.
 CAUSES = (
     ("No route to host|etwork is unreachable", "there is no route to it"),
+    ("answered, then nothing", "is the way to it very slow, or has it too much to do?"),
     ("(?i)timed out|no answer", "is it up, does the network let ssh through, does something wait for a password?"),
     ("Connection refused", "is sshd running there, at this port?"),
     ("(?i)could not resolve|not known|name resolution", "its name is unknown here"),
@@ -8608,6 +8616,16 @@ def own_source() -> bytes:
         return file.read()
 
 
+@functools.lru_cache(maxsize=None)
+def packed_source() -> bytes:
+    """Return the same, in a third of the bytes if this Python has zlib; to gain more would hold up fast links."""
+    try:
+        import zlib
+    except ImportError:  # it was built without
+        return own_source()
+    return zlib.compress(own_source(), 1)
+
+
 def is_here(name: str) -> bool:
     """Return True for names that mean this very machine and need no starter."""
     return name in ("localhost", "127.0.0.1", "::1")
@@ -8648,6 +8666,7 @@ class Site:
     link: StreamLink
     command: List[str] = []  # that reaches it, unless its agent is forked or a thread
     process: Any = None  # that runs this
+    header: Dict[str, Any]  # for its agent
     pid = 0  # of the agent, if that is forked
     cpus = 0  # that it offers, once it has joined
     facing = ""  # our address as it sees it
@@ -8668,7 +8687,7 @@ class Site:
             self.process.stderr.close()
             self.noise = self.words = b""
         self.n_tries += 1
-        header: Dict[str, Any] = {"config": vars(self.config), "here": self.here}
+        header = self.header = {"config": vars(self.config), "here": self.here}
         header["environment"] = user_environment(self.config.env)
         if self.here:
             ours, theirs = socket.socketpair()
@@ -8686,8 +8705,13 @@ class Site:
             self.process = subprocess.Popen(self.command, 0, start_new_session=True, **how)
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
-        parts = [os.fsencode(os.path.abspath(__file__)), own_source(), facts(**header)]
-        self.needs = ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
+            packed_source()  # now, while it connects
+
+    def needs(self, unpacks: bool) -> bytes:
+        """Return what its agent has to be sent, which has said whether it has zlib."""
+        source = packed_source() if unpacks else own_source()
+        parts = os.fsencode(os.path.abspath(__file__)), source, facts(**self.header)
+        return ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
     def read_words(self) -> Optional[bytes]:
         """Return what the command says on standard error now, None when that has ended."""
@@ -9042,6 +9066,18 @@ class Reception(Links):
         """Return how long, at the job's end, a host may be silent."""
         return END_S if self.signalled is None else SIGNAL_S
 
+    def read_dots(self, site: Site) -> None:
+        """Give a host more time with each part of what it needs that arrives there, for which it sends a dot."""
+        self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
+        byte = b"."
+        with contextlib.suppress(BlockingIOError, ConnectionResetError):
+            while byte == b".":
+                byte = os.read(site.link.fileno(), 1)
+        if byte != b".":
+            site.link.codec.rest += byte  # of its agent's greeting; nothing at the link's end
+            key = self.selector.get_key(site.link.fileno())
+            self.selector.modify(key.fileobj, key.events, functools.partial(self.read_agent, site))
+
     def read_agent(self, site: Site) -> None:
         """Hand an agent's messages on, its own and those of its workers; without its link, its host is lost."""
         site.link.take(functools.partial(self.take_agent, site.number))
@@ -9220,18 +9256,19 @@ class Launcher(Reception):
         with contextlib.suppress(ConnectionResetError):
             data = os.read(link.fileno(), 65536)
         before, _, after = (site.noise + data).partition(MARKER)
-        site.noise = before if len(after) >= 255 else site.noise + data
-        if after[:255] == ALL_BYTES[1:]:
+        site.noise = before if len(after) >= 256 else site.noise + data
+        if len(after) >= 256 and after[:255] == ALL_BYTES[1:]:
             link.last_heard_s = now()
-            link.codec.rest = after[255:]  # nothing, as an agent waits for what it needs; or what start-up files print
-            link.out.appendleft(memoryview(site.needs))  # sent earlier, start-up files or qrsh might lose it
+            link.codec.rest = after[256:]  # nothing, as an agent waits for what it needs; or what start-up files print
+            needs = site.needs(unpacks=after[255:256] == b"z")  # sent earlier, start-up files or qrsh might lose it
+            link.out.appendleft(memoryview(needs))
             self.touched.add(link)
             self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
-            self.selector.modify(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_agent, site))
+            self.selector.modify(link.fileno(), selectors.EVENT_READ, functools.partial(self.read_dots, site))
             self.agents[site.number] = link
             self.show(site, before)
             return
-        if len(after) >= 255:
+        if len(after) >= 256:
             link.closed = "this starter is not 8-bit clean: does it make a terminal (ssh -t)?"
         elif not data or len(before) > 1 << 20:
             link.closed = "the connection ended" if not data else "it prints without end"
@@ -9259,7 +9296,8 @@ class Launcher(Reception):
                 self.start_host(site)
         for site in self.sites if self.joining and now_s >= self.join_s else ():
             if site in self.joining:
-                self.lose_host(site, f"no answer within {self.config.join_timeout_s:g} s (--join-timeout)")
+                said = "it answered, then nothing came" if site.number in self.agents else "no answer"
+                self.lose_host(site, f"{said} within {self.config.join_timeout_s:g} s (--join-timeout)")
         self.beat(now_s)
 
     def run(self) -> int:
@@ -9294,6 +9332,7 @@ class Launcher(Reception):
         self.begun = True
         shares = [(site.number, site.n or site.cpus) for site in self.sites if site.cpus]
         if self.signalled is not None or len(shares) < (self.config.min_hosts or len(self.sites)):
+            self.heard_s = now()  # agents that have joined long ago had nothing to say since
             self.broker.end(1)
             for site in list(self.joining):
                 self.lose_host(site, "the job ends before it has begun")
@@ -10071,7 +10110,7 @@ OPTIONS = {
         option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
         option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),
         option("--join-timeout", dest="join_timeout_s", type=seconds, default=JOIN_S, metavar="S",
-               help="seconds for a host to join, since the last one did (default: 10)"),
+               help="seconds for a host to join, since one last did, or took in a part of what it needs (default: 10)"),
         option("--min-hosts", type=positive, default=0, metavar="K", help="run if K hosts join (default: all must)"),
         option("--heartbeat", dest="heartbeat_s", type=seconds, default=1.0, metavar="S",
                help="seconds between signs of life of a host, less than --dead-after (default: 1)"),

@@ -333,6 +333,13 @@ def test_the_link_of_a_script_that_has_ended_says_when_its_agent_is_late(backend
         assert 0 < launcher.late_s() - scoop_lite.now() <= scoop_lite.SIGNAL_S
 
 
+def test_hosts_that_joined_long_before_another_failed_are_not_cut_off_at_once():
+    launcher = scoop_lite.Launcher(Config(hosts=(("far", 1),)))
+    launcher.heard_s -= 2 * scoop_lite.END_S
+    launcher.begin()
+    assert launcher.broker.status == 1 and launcher.late_s() > scoop_lite.now()
+
+
 def n_descriptors():
     gc.collect()  # other tests' sockets
     return len(os.listdir("/proc/self/fd"))

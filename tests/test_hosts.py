@@ -549,6 +549,50 @@ def test_a_slow_host_is_given_the_time_that_the_user_says(place):
     assert place.right("--hosts", "a:1", "b:1", "--join-timeout", "20", "where.py").startswith("a:1 b:1")
 
 
+#: Carries 40 kB/s, and after that many bytes nothing any more.
+SLOW_WAY = """\
+import os, sys, time
+left = int(sys.argv[1])
+while left > 0:
+    data = os.read(0, min(left, 8000))
+    if not data:
+        sys.exit()
+    time.sleep(0.2)
+    left -= os.write(1, data)
+time.sleep(60)
+"""
+
+
+def over_slow_way(place, most):
+    slow = f"{sys.executable} {place.write('slow.py', SLOW_WAY)} {most} | exec /bin/sh -c"
+    place.write("bin/ssh", FAKE.format(record=place.record).replace("exec /bin/sh -c", slow))
+
+
+def test_a_host_behind_a_slow_way_joins_as_long_as_bytes_arrive_there(place):
+    over_slow_way(place, 10**9)
+    begin = time.monotonic()
+    assert place.right("--hosts", "localhost:1", "a:1", "--join-timeout", "2.5", "where.py").startswith("a:1 ")
+    assert time.monotonic() - begin > 4  # the whole source would have taken 13 s
+
+
+def test_a_host_whose_way_breaks_while_it_takes_in_what_it_needs(place):
+    over_slow_way(place, 40000)
+    done = place.run("--hosts", "localhost:1", "a:1", "--join-timeout", "1", "where.py")
+    assert done.returncode == 1 and "host a did not join: it answered, then nothing came within 1 s" in done.err
+    assert "is the way to it very slow" in done.err
+
+
+@pytest.mark.parametrize("lacking", ["here", "there"])
+def test_a_python_without_zlib(place, lacking):
+    lame = place.write("lame/zlib.py", "raise ImportError('no zlib here')\n").parent
+    if lacking == "here":
+        place.environment["PYTHONPATH"] = str(lame)
+    else:
+        fake = FAKE.format(record=place.record).replace("cd /", f"cd /; export PYTHONPATH={lame}")
+        place.write("bin/ssh", fake)
+    assert place.right("--hosts", "a:1", "where.py") == "a:1 origin a\n"
+
+
 REFUSED = """\
 for try in 1 2 3 4 5 6 7; do
     if mkdir try.$2.$try 2>/dev/null; then break; fi
