@@ -8507,7 +8507,7 @@ STARTERS = {
 #: The starters that processes must come from to belong to a scheduler's job, and so to be counted and ended with it.
 SCHEDULER_STARTERS = {"Slurm": "srun", "Grid Engine": "qrsh", "LSF": "blaunch", "OAR": "oarsh"}
 JOIN_S = 10.0  # for a host to join, since one last did, or took in what it needs: they may share processors and links
-
+LEAVE_S = 1.0  # for a starter to end behind its agent: less cuts slow ones off, more waits for what has its pipes
 PIPE_BUF = getattr(select, "PIPE_BUF", 4096)  # bytes that a pipe takes all at once
 #: What ssh says where sshd had too many at once (MaxStartups), as on the way to many hosts through one; tries, at most.
 BUSY, MAX_TRIES = "exchange_identification", 6
@@ -9155,11 +9155,15 @@ class Reception(Links):
                 self.broker.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
 
     def beat(self, now_s: float) -> None:
-        """Exchange heartbeats with other hosts; lose those that are silent."""
+        """Exchange heartbeats with other hosts; lose those that are silent, or have had their last say."""
+        over = self.broker.status is not None and now_s > self.heard_s + LEAVE_S
+        busy = {member.host for member in self.broker.members.values()} if over else set()
         for site in self.far:
             if site.number in self.agents and site not in self.joining:
                 site.link.beat(now_s, self.config.heartbeat_s, self.config.dead_after_s)
                 self.touched.add(site.link)
+                if over and site.number not in busy:
+                    site.link.closed, site.link.silent = site.link.closed or "its command does not end", True
                 if site.link.closed:
                     self.lose_host(site, site.link.closed)
 

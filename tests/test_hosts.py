@@ -533,6 +533,18 @@ if __name__ == "__main__":
     assert process.returncode == 0 and time.monotonic() - begin < n  # it was two seconds for each
 
 
+def test_what_start_up_files_leave_running_holds_nobody_up_at_the_end(place):
+    fake = FAKE.format(record=place.record).replace("cd /", "cd /; sleep 12 &")  # it has the link, which does not end
+    place.write("bin/ssh", fake)
+    process = place.start("--hosts", "localhost:1", "a:1", "b:1", "where.py")
+    try:
+        assert process.stdout.readline().startswith("a:1 b:1 ")
+        begin = time.monotonic()
+        assert process.wait(30) == 0 and time.monotonic() - begin < 3
+    finally:
+        process.kill()
+
+
 def test_a_host_that_says_nothing(place):
     place.write("bin/mute", "#!/bin/sh\nexec sleep 60\n").chmod(0o755)
     begin = time.monotonic()
