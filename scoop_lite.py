@@ -8556,13 +8556,16 @@ PROLOG = f"exec 3<&0 4>&1 </dev/null >&2; {LOCAL_PROLOG} 3 4"  # with the link o
 CAUSES = (
     ("No route to host|etwork is unreachable", "there is no route to it"),
     ("answered, then nothing", "is the way to it very slow, or has it too much to do?"),
-    ("(?i)timed out|no answer", "is it up, does the network let ssh through, does something wait for a password?"),
+    ("(?i)timed out|no answer", "is it up, does the network let ssh through, does something wait for a password, "
+     "does a start-up file over there, such as .bashrc, wait or start another program?"),
     ("Connection refused", "is sshd running there, at this port?"),
     ("(?i)could not resolve|not known|name resolution", "its name is unknown here"),
     ("(?i)host key", "its host key is unknown or has changed; ssh to it once by hand"),
     ("Permission denied|authentication fail", "it wants a key without a question; see ssh-copy-id and ssh-agent"),
     ("(?i)python.*(not found|no such file)", "there is no such Python; see --python-interpreter"),
     ("frame", "something else than the agent wrote into the link; see what start-up files print"),
+    (r"ended with status 0\b", "does a start-up file over there, such as .bashrc, end the shell or start another "
+     "program?"),
 )
 
 
@@ -8804,8 +8807,8 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     try:
         os.chdir(config.directory)
         lost = False
-    except OSError:  # JOIN tells where we are instead
-        lost = True
+    except OSError:  # JOIN tells where we are instead, unless who started us has put us there
+        lost = directory_here() != config.directory
     if order["here"]:
         link = StreamLink(socket.socket(fileno=reader))
         tie_life(order["life"], forks=True)
@@ -9342,10 +9345,11 @@ class Launcher(Reception):
                 self.lose_host(site, "the job ends before it has begun")
             return
         self.broker.welcome["size"] = sum(n for _, n in shares)
-        lost = [site for site in self.sites if site.directory]
-        if lost:  # what tasks write there is not where the user looks for it
+        for directory in sorted({site.directory for site in self.sites} - {""}):
+            lost = [site.name for site in self.sites if site.directory == directory]
             more = f" and {plural(len(lost) - 1, 'other host')}" if lost[1:] else ""
-            self.report(f"no {self.config.directory} on {lost[0].name}{more}: tasks run in {lost[0].directory} there")
+            # What tasks write there is not where the user looks for it.
+            self.report(f"no {self.config.directory} on {lost[0]}{more}: tasks run in {directory} there")
         if self.config.backend == "zmq":  # only now, as a context must not exist before the agent is forked
             self.router, self.broker.invite = ZmqRouter(self.selector, self.take_zmq), self.invite
         first = ORIGIN

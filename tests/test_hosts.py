@@ -362,6 +362,24 @@ def test_the_user_hears_where_tasks_run_on_hosts_without_his_directory(place):
     assert (done.returncode, done.out) == (0, "a:1 b:1 origin a\n"), done.err
     assert done.err == f"scoop_lite: no {gone} on a and 1 other host: tasks run in /usr there\n"
     assert place.run("--hosts", "a:1", "where.py").err == ""
+    gone.mkdir()
+    elsewhere = f"rmdir {gone} 2>/dev/null; if [ $HOST = c ]; then cd /usr/bin; else cd /usr; fi"
+    place.write("bin/ssh", FAKE.format(record=place.record).replace("cd /", elsewhere))
+    done = place.run("--path", gone, "--hosts", "a:1", "b:1", "c:1", place.path / "where.py")
+    assert done.err == (f"scoop_lite: no {gone} on a and 1 other host: tasks run in /usr there\n"
+                        f"scoop_lite: no {gone} on c: tasks run in /usr/bin there\n")  # fmt: skip
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not shutil.which("setpriv"), reason="setpriv is not installed")
+def test_a_directory_that_a_host_cannot_enter_but_starts_us_in_is_no_other(place):
+    """As srun does, before it becomes the user, who may enter less than root: on a shared disk, or at all."""
+    closed = place.path / "closed"
+    closed.mkdir(0o700)
+    fake = FAKE.format(record=place.record).replace("cd /", f"cd {closed}")
+    place.write("bin/ssh", fake.replace("exec /bin", "exec setpriv --reuid=65534 --clear-groups /bin"))
+    done = place.run("--path", closed, "--hosts", "a:1", place.path / "where.py")
+    assert (done.returncode, done.out, done.err) == (0, "a:1 origin a\n", "")
 
 
 def test_variables_that_env_names_reach_other_hosts(place):
@@ -552,6 +570,7 @@ def test_a_host_that_says_nothing(place):
     assert time.monotonic() - begin < 20
     assert done.returncode == 1 and "mute a" in done.err
     assert "host a did not join: no answer within 10 s (--join-timeout); " in done.err
+    assert "does a start-up file over there, such as .bashrc, wait" in done.err
 
 
 def test_a_slow_host_is_given_the_time_that_the_user_says(place):
@@ -559,6 +578,13 @@ def test_a_slow_host_is_given_the_time_that_the_user_says(place):
     done = place.run("--hosts", "a:1", "b:1", "--join-timeout", "1", "where.py")
     assert done.returncode == 1 and "host b did not join: no answer within 1 s (--join-timeout)" in done.err
     assert place.right("--hosts", "a:1", "b:1", "--join-timeout", "20", "where.py").startswith("a:1 b:1")
+
+
+def test_a_host_whose_start_up_files_end_the_shell(place):
+    place.write("bin/ssh", "#!/bin/sh\nexit 0\n")
+    done = place.run("--hosts", "a:1", "where.py")
+    assert done.returncode == 1 and "did not join: the connection ended; ssh ended with status 0; does a" in done.err
+    assert "such as .bashrc, end the shell" in done.err
 
 
 #: Carries 40 kB/s, and after that many bytes nothing any more.
