@@ -8518,7 +8518,8 @@ MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
 #: zlib has compressed, and no source of ours.
 BOOTSTRAP = """import sys
 sys.path[:]=[p for p in sys.path if p]
-import os
+import os,signal
+for s in signal.SIGUSR1,signal.SIGUSR2:signal.signal(s,signal.SIG_IGN)
 v=sys.version.split()[0]
 if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+v+", not 3.8 or newer")
 import types
@@ -8543,8 +8544,10 @@ s=part()
 if s[:1]==b"x":s=unpack(s)
 exec(compile(s,m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
-#: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`.
+#: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`. Like BOOTSTRAP,
+#: it ignores NOTICES, which may come while we start; `serve_agent` knows.
 FIND_PYTHON = (
+    'trap "" USR1 USR2; '
     '"$0" -S -c "import sys;sys.exit(sys.version_info<(3,8))" </dev/null >/dev/null 2>&1 && exec "$0" "$@"; '
     'exec python3 "$@"'
 )
@@ -8822,7 +8825,9 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     facing = os.environ.get("SLURM_LAUNCH_NODE_IPADDR") or os.environ.get("SSH_CONNECTION", "").split(" ")[0]
     there = facts(cpus=usable_cpus(), python=sys.version.split()[0], directory=os.getcwd(), lost=lost, facing=facing)
     link.send(message("JOIN", AGENT, 0, there))
-    Agent(link, config, local=order["here"]).run()
+    agent = Agent(link, config, local=order["here"])
+    agent.old_handlers = dict.fromkeys(NOTICES, signal.SIG_DFL)  # which were ignored until now
+    agent.run()
     os._exit(0)
 
 

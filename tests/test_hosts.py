@@ -1108,6 +1108,40 @@ if __name__ == "__main__":
     assert place.right("--hosts", "n1:2", "program.py") == "ModuleNotFoundError 1\n"
 
 
+def test_what_a_scheduler_announces_while_an_agent_starts_does_not_end_it(tmp_path):
+    python = tmp_path / "python"
+    told = 'if [ "$1" = -S ]; then kill -USR1 $$ $PPID; kill -USR2 $$ $PPID; fi'
+    python.write_text(f'#!/bin/sh\n{told}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    words = ["sh", "-c", scoop_lite.FIND_PYTHON, python, "-c", "import sys; print(sys.executable)"]
+    assert subprocess.run(words, stdout=subprocess.PIPE, timeout=20, text=True).stdout == f"{sys.executable}\n"
+
+    words = [sys.executable, "-c", scoop_lite.BOOTSTRAP, "0", "1"]
+    with subprocess.Popen(words, 0, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as agent:
+        assert agent.stdout.read(16) == b"scoop_lite agent"
+        for number in (signal.SIGUSR1, signal.SIGUSR2):
+            agent.send_signal(number)
+        with pytest.raises(subprocess.TimeoutExpired):
+            agent.wait(0.3)
+        agent.stdin.close()
+        assert agent.wait(10) == 1
+
+
+def test_what_agents_ignore_while_they_start_is_ignored_by_nobody_else(place):
+    place.write("program.py", """
+import signal, subprocess, time
+from scoop_lite import futures
+def status(_):
+    time.sleep(0.02)
+    return [subprocess.call(["sh", "-c", f"kill -{name} $$; exit 1"]) for name in ("USR1", "USR2")]
+if __name__ == "__main__":
+    print([signal.getsignal(number) == signal.SIG_DFL for number in (signal.SIGUSR1, signal.SIGUSR2)])
+    print(*{str(found) for found in futures.map(status, range(50))}, str(status(0)))
+""")
+    ended = f"[{-signal.SIGUSR1}, {-signal.SIGUSR2}]"
+    assert place.right("--hosts", "a:2", "program.py") == f"[True, True]\n{ended} {ended}\n"
+
+
 def test_signals_in_a_row_harm_no_link(place):
     place.write("program.py", """
 import os, signal, time
