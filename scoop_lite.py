@@ -7850,7 +7850,7 @@ class Agent(OutputRelay):
     def bury(self, child: Child, code: int) -> None:
         """Report a worker that has ended, after all that it had printed and sent; end what its tasks had started."""
         del self.children[child.rank, child.incarnation]
-        if child.rank != ORIGIN and hasattr(os, "killpg"):  # what the script has started is the user's
+        if (child.rank != ORIGIN or code and not self.local) and hasattr(os, "killpg"):  # else it is the user's
             with contextlib.suppress(ProcessLookupError, PermissionError):  # there is nothing
                 os.killpg(child.pid, signal.SIGKILL)
         for fd in list(child.outputs):
@@ -8016,8 +8016,9 @@ class Agent(OutputRelay):
 
     def forget(self, rank: int) -> None:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
-        if rank != ORIGIN:
+        if rank != ORIGIN or not self.local:
             os.setpgid(0, 0)  # first: from here on the terminal's Ctrl-C does not reach it
+        if rank != ORIGIN:
             self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **dict.fromkeys(NOTICES, let_pass)})
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
@@ -8043,14 +8044,11 @@ class Agent(OutputRelay):
             child.kill()
 
     def on_interrupt(self, frames: Frames) -> None:
-        """Signal the origin as the launcher was, unless the whole foreground group was: then it knows.
-
-        SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
-        """
+        """Signal the origin as the launcher was, unless the whole foreground group was: then it knows."""
         number = read_facts(frames[1], signal=int)["signal"]
         time.sleep(0 if number in self.signals else TWICE_S / 2)  # `timeout` signals the launcher first, then its group
         for child in [child for child in self.children.values() if child.rank == ORIGIN and number not in self.signals]:
-            os.kill(child.pid, number if number in NOTICES or catches(child.pid, number) else signal.SIGINT)
+            interrupt(child.pid, number, whole_group=not self.local and number not in NOTICES)
         self.signals.discard(number)  # the next one counts again
 
     def on_suspend(self, frames: Frames) -> None:
@@ -8213,6 +8211,18 @@ def fork_deaf() -> int:
         if pid != 0:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, END_SIGNALS)
     return pid
+
+
+def interrupt(pid: int, number: int, whole_group: bool) -> None:
+    """Signal an origin, and what it has started where no terminal does that; it alone if it leads no group yet.
+
+    SIGTERM and SIGHUP, which would end it without its `finally` blocks, come as SIGINT, if it does not catch them.
+    """
+    number = number if number in NOTICES or catches(pid, number) else signal.SIGINT
+    try:
+        os.killpg(pid, number) if whole_group else os.kill(pid, number)
+    except ProcessLookupError:  # see `Agent.forget`
+        os.kill(pid, number)
 
 
 def catches(pid: int, number: int) -> bool:

@@ -1108,6 +1108,33 @@ if __name__ == "__main__":
     assert place.right("--hosts", "n1:2", "program.py") == "ModuleNotFoundError 1\n"
 
 
+@pytest.mark.parametrize("how", ["SIGINT", "SIGTERM", "SIGKILL", "ignored", "exit 1", "exit 0", "SIGUSR1"])
+def test_what_a_script_on_another_host_has_started_ends_with_it_unless_that_ends_well(place, how):
+    place.write("program.py", """
+import signal, subprocess, sys
+signal.signal(signal.SIGUSR1, lambda number, frame: sys.exit(child.poll()))
+if __name__ == "__main__":
+    trap = "trap '' INT; " * (sys.argv[1] == "ignored")
+    child = subprocess.Popen(["sh", "-c", trap + "exec sleep 87.25"], stdin=subprocess.DEVNULL,
+                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    print(child.pid, flush=True)
+    sys.exit(int(sys.argv[1][5:]) if sys.argv[1].startswith("exit") else child.wait())
+""")
+    run = place.start("--hosts", "a:1", "program.py", how)
+    pid = int(run.stdout.readline())
+    if not how.startswith("exit"):
+        run.send_signal(getattr(signal, how, signal.SIGINT))
+    run.communicate(timeout=20)
+    stays = how in ("exit 0", "SIGUSR1")
+    end = time.monotonic() + (1 if stays else 10)
+    while time.monotonic() < end and os.path.exists(f"/proc/{pid}/exe"):
+        time.sleep(0.02)
+    stayed = os.path.exists(f"/proc/{pid}/exe")
+    if stayed:
+        os.kill(pid, signal.SIGKILL)
+    assert stayed is stays
+
+
 def test_what_a_scheduler_announces_while_an_agent_starts_does_not_end_it(tmp_path):
     python = tmp_path / "python"
     told = 'if [ "$1" = -S ]; then kill -USR1 $$ $PPID; kill -USR2 $$ $PPID; fi'
