@@ -10353,6 +10353,8 @@ def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
         hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
     else:
         scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
+        if scheduler == "Slurm" and not options.quiet:
+            tell_components(os.environ)
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
     hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
     hosts = spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
@@ -10455,6 +10457,14 @@ def tell_copies(config: Config, environ: Mapping[str, str]) -> None:
             what = f"{command} has started {environ[size]} of us, and each runs the whole script on all its workers"
             print(f"scoop_lite: {what}; leave out {command}, unless you mean that", file=sys.stderr)
             return
+
+
+def tell_components(environ: Mapping[str, str]) -> None:
+    """Tell the user of a heterogeneous job of Slurm, whose list of nodes is that of its first component."""
+    n = environ.get("SLURM_HET_SIZE", "1")
+    if n != "1":
+        remedy = "ask for one, or name all hosts by --hosts if ssh reaches them"
+        print(f"scoop_lite: of the job's {n} components only the first one's hosts are used; {remedy}", file=sys.stderr)
 
 
 def tell_unread_input(config: Config) -> None:

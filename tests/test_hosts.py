@@ -144,6 +144,14 @@ def test_in_a_job_of_slurm_srun_reaches_hosts_if_it_is_there_and_no_ssh_is_named
     assert len(commands) == 2 and all(command.startswith(begin) for command in commands)
 
 
+def test_in_a_heterogeneous_job_of_slurm_the_user_hears_whose_hosts_are_used(place):
+    place.environment.update(SLURM_JOB_NODELIST="node1", SLURM_NTASKS="1", SLURM_TASKS_PER_NODE="1", SLURM_HET_SIZE="2")
+    told = "of the job's 2 components only the first one's hosts are used; ask for one, or name all"
+    assert told in place.run("--dry-run", "where.py").err
+    for words in (["-q"], ["--hosts", "node1:1", "node2:1"]):
+        assert told not in place.run("--dry-run", *words, "where.py").err
+
+
 def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
     place.write("shout.py", 'import sys, time\nfrom scoop_lite import futures\ndef f(i):\n    time.sleep(0.05)\n'
                             '    print("out", flush=True)\n    print("err", file=sys.stderr, flush=True)\n'
