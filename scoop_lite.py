@@ -9089,8 +9089,10 @@ class Reception(Links):
         self.join_s = max(self.join_s, now() + self.config.join_timeout_s)
         byte = b"."
         with contextlib.suppress(BlockingIOError, ConnectionResetError):
-            while byte == b".":
+            for _ in range(1024):  # others have something to say, too
                 byte = os.read(site.link.fileno(), 1)
+                if byte != b".":
+                    break
         if byte != b".":
             site.link.codec.rest += byte  # of its agent's greeting; nothing at the link's end
             key = self.selector.get_key(site.link.fileno())
@@ -9150,6 +9152,13 @@ class Reception(Links):
         self.broker.host_names[host] = socket.gethostname() if site.here else site.name
         if self.config.verbose > 0:
             self.report("{} is there: Python {python}, {cpus} CPUs, {directory}".format(site.name, **there))
+
+    def tell_directories(self) -> None:
+        """Name hosts that lack the user's directory: what tasks write there is not where he looks for it."""
+        for directory in sorted({site.directory for site in self.sites} - {""}):
+            lost = [site.name for site in self.sites if site.directory == directory]
+            more = f" and {plural(len(lost) - 1, 'other host')}" if lost[1:] else ""
+            self.report(f"no {self.config.directory} on {lost[0]}{more}: tasks run in {directory} there")
 
     def on_output(self, host: int, frames: Frames) -> None:
         """Write what a worker printed; with -v and several hosts, behind its host and rank."""
@@ -9360,11 +9369,7 @@ class Launcher(Reception):
                 self.lose_host(site, "the job ends before it has begun")
             return
         self.broker.welcome["size"] = sum(n for _, n in shares)
-        for directory in sorted({site.directory for site in self.sites} - {""}):
-            lost = [site.name for site in self.sites if site.directory == directory]
-            more = f" and {plural(len(lost) - 1, 'other host')}" if lost[1:] else ""
-            # What tasks write there is not where the user looks for it.
-            self.report(f"no {self.config.directory} on {lost[0]}{more}: tasks run in {directory} there")
+        self.tell_directories()
         if self.config.backend == "zmq":  # only now, as a context must not exist before the agent is forked
             self.router, self.broker.invite = ZmqRouter(self.selector, self.take_zmq), self.invite
         first = ORIGIN

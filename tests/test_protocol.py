@@ -385,21 +385,25 @@ def test_a_host_joins_once():
         launcher.take_agent(0, scoop_lite.message("JOIN", AGENT, 0, again))
 
 
-def test_the_time_to_join_counts_from_the_last_host_that_answered_or_joined(monkeypatch):
+def test_the_time_to_join_counts_from_the_last_host_that_answered_took_something_in_or_joined(monkeypatch):
     launcher, clock = scoop_lite.Launcher(Config(hosts=(("far", 1), ("other", 1)), join_timeout_s=10)), [1000.0]
     monkeypatch.setattr(scoop_lite, "now", lambda: clock[0])
     ours, theirs = socket.socketpair()
     site = launcher.sites[0]
-    site.link, site.needs, launcher.join_s = scoop_lite.StreamLink(ours), b"all", 1003
+    site.link, site.header, launcher.join_s = scoop_lite.StreamLink(ours), {}, 1003
     launcher.joining.update(launcher.sites)
     launcher.selector.register(ours, 1)
-    theirs.send(scoop_lite.MARKER + scoop_lite.ALL_BYTES[1:])
+    theirs.send(scoop_lite.MARKER + scoop_lite.ALL_BYTES[1:] + b"-")
     launcher.read_start(site)
     assert launcher.join_s == 1010
+    clock[0] += 2
+    theirs.send(b".")
+    launcher.read_dots(site)
+    assert launcher.join_s == 1012
     clock[0] += 5
     there = scoop_lite.facts(cpus=2, python="3.9.9", directory="/", lost=False, facing="")
     launcher.take_agent(0, scoop_lite.message("JOIN", AGENT, 0, there))
-    assert launcher.join_s == 1015
+    assert launcher.join_s == 1017
 
 
 @pytest.mark.parametrize("stream", [0, 3, -1, 2**40])
