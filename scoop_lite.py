@@ -1840,8 +1840,8 @@ class ThreadStrands:
 #
 # Discussion: a function by value brings copies of the globals it uses. Functions of one `dumps` share one dict of
 # them; each `dumps` makes another, so a counter kept in a global starts afresh. A class by value carries a token, and
-# who knows the token uses the class he has: `isinstance` holds for what comes home, and a class that is changed after
-# its first journey stays unchanged elsewhere. Making a class over there runs its metaclass and its parents'
+# who knows the token fills the class he has anew, unless it was born there: `isinstance` holds, also for what comes
+# home, and a counter kept in a class starts afresh, too. Making a class over there runs its metaclass and its parents'
 # `__init_subclass__` again, without keyword arguments; what was `register`ed with an abstract class stays behind.
 
 #: For `dumps(by_value_names=...)`: nothing in `__main__` can be imported by the receiver (prompt, notebook, `-c`).
@@ -1853,14 +1853,14 @@ _FUNCTION_ATTRIBUTES = ("__name__", "__qualname__", "__module__", "__doc__", "__
 _NO_CONTENT = "__slots__", "_abc_impl", "__classdictcell__", "__annotate_func__", "__annotations_cache__"
 PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 #: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
-_TYPE_NAMES = {getattr(types, name): name for name in ("FunctionType", "MethodType", "ModuleType", "MappingProxyType",
-                                                       "CellType")}
+_TYPE_NAMES = {kind: name for name, kind in vars(types).items() if isinstance(kind, type)
+               and kind.__module__ == "builtins" and not hasattr(builtins, kind.__name__)}
 _TYPING = "NewType", "ParamSpec", "TypeAliasType", "TypeVar", "TypeVarTuple"
 HEAP_TYPE = 1 << 9  # of `__flags__`: the class was made by Python code, or in C like such a one
 _LruCache = type(functools.lru_cache(maxsize=None)(len))
 
-#: Classes that came or went by value. They belong to the process, not to a run, and go with their last reference.
-#: Any thread fills them, one atomic operation at a time.
+#: Classes that came or went by value, with their token, and whether they were born here. They belong to the process,
+#: not to a run, and go with their last reference. Any thread fills them, one atomic operation at a time.
 _class_tokens: Any = weakref.WeakKeyDictionary()
 _classes_by_token: Any = weakref.WeakValueDictionary()
 
@@ -1920,8 +1920,10 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
     parts = name.split(".") if isinstance(name, str) else [""]
     found: Any = sys.modules.get(str(module))
     if module in ("__main__", "__mp_main__"):
-        if by_value_names & {"*", parts[0]} or "scoop_lite_config" in getattr(found, "__dict__", ()):
-            return False  # nor is it a worker's script's that was not imported: the pump, which may ask, must not do so
+        if by_value_names & {"*", parts[0]} or hasattr(sys, "ps1"):  # at a prompt, anything may be defined anew
+            return False
+        if "scoop_lite_config" in getattr(found, "__dict__", ()):  # a worker's script that has not been imported:
+            return False  # the pump, which may ask, must not do so
     for part in parts:
         found = getattr(found, part, None)
     return found is obj
@@ -1929,8 +1931,8 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
 
 def still_found(func: Any, by_value_names: Names) -> bool:
     """Whether a function that was found by name is so still; its names may not be by value, unless it has moved."""
-    module = sys.modules.get(func.__module__)
-    return getattr(module, func.__qualname__, None) is func or finds_by_name(func, by_value_names)
+    top_level = getattr(sys.modules.get(func.__module__), func.__qualname__, None) is func
+    return top_level and not hasattr(sys, "ps1") or finds_by_name(func, by_value_names)
 
 
 class _Pickler(pickle.Pickler):
@@ -1996,7 +1998,7 @@ class _Pickler(pickle.Pickler):
             return getattr, (types, _TYPE_NAMES[cls])
         if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:
             return NotImplemented  # in the table is DEAP's metaclass
-        token = _class_tokens.setdefault(cls, os.urandom(16))
+        token, _ = _class_tokens.setdefault(cls, (os.urandom(16), True))
         _classes_by_token.setdefault(token, cls)
         body = {name: vars(cls)[name] for name in ("__slots__", "__orig_bases__") if name in vars(cls)}
         body.update(__module__=cls.__module__, __qualname__=cls.__qualname__)
@@ -2017,6 +2019,12 @@ class _Pickler(pickle.Pickler):
         state = {name: value for name, value in vars(cached).items() if name != "cache_parameters"}
         return _LruCache, (cached.__wrapped__, info.maxsize, typed, type(info)), state
 
+    def reduce_module(self, module: types.ModuleType) -> Reduction:
+        """Have a module imported over there."""
+        if sys.modules.get(module.__name__) is not module:
+            raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
+        return importlib.import_module, (module.__name__,)
+
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
         # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive, nor
@@ -2032,7 +2040,7 @@ class _Pickler(pickle.Pickler):
 _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     types.FunctionType: _Pickler.reduce_function,
     types.MethodType: _Pickler.reduce_method,
-    types.ModuleType: lambda _, module: (importlib.import_module, (module.__name__,)),
+    types.ModuleType: _Pickler.reduce_module,
     _LruCache: _Pickler.reduce_lru_cache,
     staticmethod: lambda _, method: (staticmethod, (method.__func__,)),
     classmethod: lambda _, method: (classmethod, (method.__func__,)),
@@ -2041,6 +2049,7 @@ _REDUCERS: Dict[type, Callable[[Any, Any], Reduction]] = {
     functools.cached_property: lambda _, prop: (functools.cached_property, (prop.func,), {"attrname": prop.attrname}),
     types.MappingProxyType: lambda _, proxy: (types.MappingProxyType, (dict(proxy),)),
     weakref.WeakKeyDictionary: lambda _, d: (weakref.WeakKeyDictionary, (), None, None, d.items()),
+    weakref.WeakSet: lambda _, found: (weakref.WeakSet, ([*found],)),
 }
 
 
@@ -2135,7 +2144,8 @@ def _is_of_c(cls: type) -> bool:
 def _is_content(cls: type, name: str, value: Any) -> bool:
     """Whether an attribute is to be sent: not what making the class over there makes anyway."""
     if isinstance(cls, enum.EnumMeta) and (name in cls.__members__ or name in ("__new__", "__new_member__") or
-                                           name[:1] == name[-1:] == "_" != name[1:2] and name != "_missing_"):
+                                           name[:1] == name[-1:] == "_" != name[1:2] and
+                                           name not in ("_missing_", "_boundary_")):
         return False
     if isinstance(value, types.GetSetDescriptorType) and name in ("__dict__", "__weakref__"):
         return False  # by name, as since Python 3.15 all classes share these two, which belong to none
@@ -2182,13 +2192,14 @@ def _make_class(token: bytes, metaclass: type, name: str, bases: Tuple[type, ...
 def _fill_class(cls: Any, state: Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]) -> None:
     """Give a class its attributes, and its members theirs (of an enum), once all that they may refer to has a shell."""
     token, namespace, members = state
-    if cls in _class_tokens:  # born here, or complete since an earlier journey
+    _, born_here = _class_tokens.get(cls, (token, False))
+    if born_here:  # else it has changed since an earlier journey, or what its methods use
         return
     for name, value in namespace.items():
         type.__setattr__(cls, name, value)  # not setattr: the metaclass may have views on it
     for name, attributes in members.items():
         vars(cls.__members__[name]).update(attributes)
-    _class_tokens[cls] = token
+    _class_tokens[cls] = token, False
     _classes_by_token[token] = cls
 
 
@@ -2283,6 +2294,7 @@ _FIXES = (
     ("[lL]ock|Condition|Semaphore|Event|Barrier|[qQ]ueue", "create it inside the task, or pass what builds it"),
     ("^_io|socket|Connection|Cursor|mmap", "open it inside the task, and pass its path or address"),
     ("generator|coroutine|iterator", "pass a list of its items, or what is needed to make it"),
+    ("^module$", "enter it in sys.modules, as the recipe of importlib does, or import it inside the task"),
     ("", "create it inside the task, or give its class a __reduce__ method"),
 )
 

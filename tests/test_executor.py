@@ -8,6 +8,7 @@ import concurrent.futures
 import contextlib
 import functools
 import gc
+import importlib.util
 import os
 import pickle
 import py_compile
@@ -1178,6 +1179,83 @@ def test_a_program_without_the_guard_is_told(tmp_path):
     done = subprocess.run([sys.executable, script], env=env, stderr=subprocess.PIPE, stdout=subprocess.PIPE, timeout=30)
     assert done.returncode != 0 or done.stdout == b"1\n"
     assert b"if __name__ == '__main__':" in done.stderr or done.stdout == b"1\n"
+
+
+@pytest.mark.parametrize("how", [{}, {"launch": False}], ids=["launched", "alone"])
+def test_a_class_by_value_is_elsewhere_what_it_is_here_now(how):
+    source = """
+import enum, types, weakref, scoop_lite
+from scoop_lite import futures
+
+class Same:
+    pass
+
+class Model:
+    rate, names = 1, []
+    def run(self, x, other=Same):
+        return price(x) * self.rate, sorted(self.names), other is Same, isinstance(Same(), other)
+
+if hasattr(enum, "KEEP"):  # since Python 3.11
+    exec("class Flag(enum.Flag, boundary=enum.KEEP): A = 1")
+
+def odd(members, kind=types.GeneratorType):
+    return len(members), isinstance((i for i in ()), kind), Flag(9).value if hasattr(enum, "KEEP") else 9
+
+if __name__ == "__main__":
+    alone = "scoop_lite_pool" not in globals() and not scoop_lite.IS_RUNNING
+    submit = scoop_lite.Executor(2).submit if alone else futures.submit
+    for factor in 1, 2:
+        def price(x, factor=factor):
+            return x * factor
+        Model.rate, Model.names = factor, Model.names + [str(factor)]
+        class Same:
+            pass
+        tasks = [submit(Model().run, 10, Same) for _ in range(20)]
+        print({str(task.result()) for task in tasks})
+    print(submit(odd, weakref.WeakSet([Model])).result())
+"""
+    expected = "{\"(10, ['1'], True, True)\"}\n{\"(40, ['1', '2'], True, True)\"}\n(1, True, 9)\n"
+    assert run(source, **how) == (0, expected, "")
+
+
+def test_what_is_defined_anew_at_a_prompt_is_what_runs(tmp_path):
+    script = tmp_path / "program.py"
+    script.write_text("""
+import sys, scoop_lite
+rate = 1
+def f(x):
+    return x * rate
+class Kind:
+    name = "old"
+def name_of(kind):
+    return kind().name
+if __name__ == "__main__":
+    pool = scoop_lite.Executor(2)
+    print(list(pool.map(f, [1, 2])), pool.submit(name_of, Kind).result())
+    sys.ps1 = ">>> "  # as at the prompt that follows with `python -i`
+    rate = 5
+    print(list(pool.map(f, [1, 2])), pool.submit(lambda: f(3)).result())
+    def f(x):
+        return x + 1000
+    class Kind:
+        name = "new"
+    print(list(pool.map(f, [1, 2])), pool.submit(lambda: f(3)).result(), pool.submit(name_of, Kind).result())
+""")
+    env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, timeout=60, text=True)
+    assert (done.returncode, done.stdout) == (0, "[1, 2] old\n[5, 10] 15\n[1001, 1002] 1003 new\n"), done.stderr
+
+
+def test_a_module_that_its_name_does_not_mean_is_not_another(tmp_path):
+    (tmp_path / "twin.py").write_text("def f(): return 'by path'\n")
+    with Executor(1) as pool:
+        spec = importlib.util.spec_from_file_location("json", tmp_path / "twin.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        with pytest.raises(pickle.PicklingError) as caught:
+            pool.submit(lambda: module.f()).result(20)
+        assert "'json' is not what an import of that name gives" in str(caught.value)
+        assert "enter it in sys.modules" in str(caught.value.__cause__)
 
 
 @pytest.mark.parametrize("place", ["script", "module"])
