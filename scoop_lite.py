@@ -2020,10 +2020,13 @@ class _Pickler(pickle.Pickler):
         return _LruCache, (cached.__wrapped__, info.maxsize, typed, type(info)), state
 
     def reduce_module(self, module: types.ModuleType) -> Reduction:
-        """Have a module imported over there."""
-        if sys.modules.get(module.__name__) is not module:
+        """Have a module imported over there, by a name that gives it here."""
+        known = [module.__name__] if sys.modules.get(module.__name__) is module else [
+            name for name, other in list(sys.modules.items()) if other is module
+        ]
+        if not known:
             raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
-        return importlib.import_module, (module.__name__,)
+        return importlib.import_module, (known[0],)
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
