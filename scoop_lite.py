@@ -53,6 +53,7 @@ SPDX-License-Identifier: MIT
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import atexit
 import builtins
@@ -113,6 +114,7 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
     Send = Callable[..., None]  # to a Member, or the agent of the host with a number: frames
     ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
     Ranges = List[Tuple[int, int]]  # [first, end) each
+    Told = List[Tuple[Callable[[Any], None], Any]]  # who is to be told, and of which future
     Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
     Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
     Watched = Tuple[Callable[[], bool], "Waiter"]  # a condition, and who is to be woken when it holds
@@ -159,6 +161,7 @@ MAX_FRAMES = 1 << 21  # of one message; likewise
 MAX_MESSAGE = 1 << 29  # bytes of one; likewise
 PIECE = 1 << 20  # bytes of a message that is relayed in one go; of a bigger one, relays hold so much at a time
 PIECES_AHEAD = 4  # pieces of one worker that may be under way: fewer slow down far links, more take relays' memory
+MAX_TRACEBACK = 1 << 16  # characters that travel: more of deep recursions takes longer than they do
 WINDOW = 1024  # first window of a lazy map, in items; doubles while consumers starve
 MAX_WINDOW = 1 << 18
 MAX_INLINE = 32  # tasks run on top of each other on one strand; deeper ones get a strand (and stack) of their own
@@ -1431,8 +1434,8 @@ class Accounts(Orders):
 
     def spread(self) -> None:
         """Give the tasks that are for each worker to each, once all of them are up; their indexes tell them apart."""
-        workers = [m for m in self.members.values() if m.capacity]
-        if not all(m.up and not m.retires for m in workers):
+        workers, askers = [m for m in self.members.values() if m.capacity], [owner for owner, _ in self.for_all]
+        if not all(m.up and (not m.retires or m in askers) for m in workers):  # who asks does not leave before
             return
         for owner, (_, function, head, *payload) in self.for_all:
             if owner.death is None:
@@ -2524,7 +2527,8 @@ class Future:
 
         Args:
             fn: called with the future, in this process, whenever its code waits for `futures` or calls them: code that
-                only sleeps until a callback has been called sleeps on. What it raises is logged. It may create tasks.
+                only sleeps until a callback has been called sleeps on. What it raises is logged. It may create tasks,
+                and wait; but not for one that waits itself, as it may be called on top of that.
 
         Example:
             >>> task = futures.submit(abs, -3)
@@ -2554,6 +2558,12 @@ def coming_answer() -> Future:
     return answer
 
 
+def tell(told: Told) -> None:
+    """Tell those who wait that futures are done."""
+    for waiter, future in told:
+        waiter(future)
+
+
 class Job:
     """Tasks alike in cost that share how they are called, and where their results go. Base of the four below.
 
@@ -2581,6 +2591,11 @@ class Job:
         """
         raise NotImplementedError
 
+    def settle(self, first: int, count: int, outcomes: List[Any]) -> Told:
+        """Do the same; but what callbacks are to be told is returned, for `tell`: they may wait for what comes next."""
+        self.deliver(first, count, outcomes)
+        return []
+
     def n_left(self, block: Block) -> int:
         """Return how many tasks are left from a block on, with what will be queued behind it, as far as known."""
         return block.hi - block.lo
@@ -2599,8 +2614,16 @@ class Parcel(Job):
         self.futures = futures
 
     def deliver(self, first: int, count: int, outcomes: List[Any]) -> None:
+        tell(self.settle(first, count, outcomes))
+
+    def settle(self, first: int, count: int, outcomes: List[Any]) -> Told:
+        told = []
         for future, outcome in zip(self.futures[first : first + count], outcomes):
+            if future.waiters is not None and future.state < CANCELLED:
+                told += [(waiter, future) for waiter in future.waiters]
+                future.waiters = None
             future.settle(outcome)
+        return told
 
     def fail(self, error: BaseException) -> None:
         """Fail all that is not done."""
@@ -2682,10 +2705,11 @@ class MapJob(Job):
         super().__init__(func, COLUMNS, place_of(scope.place, scope.n), 0, scope.depth)
         self.scope = scope
         scope.n += 1
-        if all(type(xs) in (list, tuple, range, str, bytes) for xs in iterables):
-            self.length = min(map(len, iterables))
-            self.columns = [xs[:] for xs in iterables]  # as Executor.map: later changes of a list do not count
-        else:
+        with contextlib.suppress(OverflowError):  # there is a range of more than 2**63 items
+            if all(type(xs) in (list, tuple, range, str, bytes) for xs in iterables):
+                self.length = min(map(len, iterables))
+                self.columns = [xs[:] for xs in iterables]  # as Executor.map: later changes of a list do not count
+        if self.columns is None:
             self.inputs = [iter(xs) for xs in iterables]
         self.ready: collections.OrderedDict[int, Tuple[int, List[Any]]] = collections.OrderedDict()
         self.window = window or WINDOW
@@ -3199,6 +3223,7 @@ class Taker(Queue):
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
+        self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
 
     def message(self, kind: str, *frames: Any) -> Frames:
         return message(kind, self.rank, self.incarnation, *frames)
@@ -3271,11 +3296,36 @@ class Taker(Queue):
             hunger = self.hunger(self.received)
         self.emit(self.message("HUNGRY", hunger))
 
+    def pack_function(self, job: Job) -> bytes:
+        """Pickle a job's function and fold, only if it is another than the last one; b"" if it travels by value."""
+        func, packed = self.packed
+        if job.func is func and job.fold is None and still_found(func, self.by_value):
+            return packed
+        if not finds_by_name(job.func, self.by_value):
+            return b""
+        packed = dumps_whole((job.func, job.fold), self.by_value)
+        self.remember(job.func, job.fold, packed)
+        return packed
+
+    def unpack_function(self, packed: Any) -> Tuple[Any, Any]:
+        """Undo `pack_function`, with the same economy."""
+        packed = bytes(packed) if type(packed) is memoryview else packed  # else it is compared, and searched, bytewise
+        if packed == self.packed[1] and still_found(self.packed[0], self.by_value):
+            return self.packed[0], None
+        func, fold = loads([packed])
+        self.remember(func, fold, packed)
+        return func, fold
+
+    def remember(self, func: Any, fold: Any, packed: Any) -> None:
+        if fold is None and isinstance(func, FUNCTIONS) and MADE not in packed:
+            self.packed = func, bytes(packed)
+
 
 class Carver(Taker):
     """Fills the broker's orders from the queue."""
 
     n_straight = n_rerun = 0  # batches that went past the broker, and parts of these that came back by a death
+    packing = 0  # the thread that pickles what was carved: it has `shipping`, so code that it calls there cannot wait
 
     def __init__(self, retries: int, *about: Any) -> None:
         super().__init__(*about)
@@ -3284,7 +3334,6 @@ class Carver(Taker):
         self.slices: List[Slice] = []
         self.sent: Dict[int, Sent] = {}
         self.n_chunks = self.ordered = self.filled = 0
-        self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
         self.n_carved = self.n_kept = 0  # tasks; times that what was carved came back here, as it could not be pickled
         self.recorder: Optional[Recorder] = None
 
@@ -3437,12 +3486,14 @@ class Carver(Taker):
 
     def load(self, block: Block, incarnation: int, holder: Optional[Neighbour] = None) -> Optional[Frames]:
         """Pickle a block and account for it, as it is going to be sent now; None if it cannot be pickled."""
-        by_value = self.by_value
+        by_value, self.packing = self.by_value, threading.get_ident()
         try:
             frames = self.pack(block, incarnation)
         except RAISED as error:
             self.not_shipped(block, error)
             return None
+        finally:
+            self.packing = 0
         if block.job.owner is None:
             self.sent[self.n_chunks] = Sent(block, by_value, holder)
             self.n_chunks += 1
@@ -3468,30 +3519,6 @@ class Carver(Taker):
         order = job.order + block.lo - first
         head = CHUNK.pack(*key, first, n, job.depth, careful, job.mode, job.place, order, len(payload))
         return self.message("BATCH", function, head, *payload)
-
-    def pack_function(self, job: Job) -> bytes:
-        """Pickle a job's function and fold, only if it is another than the last one; b"" if it travels by value."""
-        func, packed = self.packed
-        if job.func is func and job.fold is None and still_found(func, self.by_value):
-            return packed
-        if not finds_by_name(job.func, self.by_value):
-            return b""
-        packed = dumps_whole((job.func, job.fold), self.by_value)
-        self.remember(job.func, job.fold, packed)
-        return packed
-
-    def unpack_function(self, packed: Any) -> Tuple[Any, Any]:
-        """Undo `pack_function`, with the same economy."""
-        packed = bytes(packed) if type(packed) is memoryview else packed  # else it is compared, and searched, bytewise
-        if packed == self.packed[1] and still_found(self.packed[0], self.by_value):
-            return self.packed[0], None
-        func, fold = loads([packed])
-        self.remember(func, fold, packed)
-        return func, fold
-
-    def remember(self, func: Any, fold: Any, packed: Any) -> None:
-        if fold is None and isinstance(func, FUNCTIONS) and MADE not in packed:
-            self.packed = func, bytes(packed)
 
     def account(self, chunk_id: int, first: int, count: int) -> None:
         """Note that tasks of a chunk are no longer under way (lock held)."""
@@ -3745,8 +3772,9 @@ class Scheduler(Carver):
             self.put_back(block)
 
     def on_result(self, frames: Frames) -> None:
-        """Unpickle results and hand them to their futures."""
+        """Unpickle results and hand them to their futures; call nobody before all are settled."""
         at = 2
+        told: Told = []
         while at < len(frames):
             chunk_id, first, count, nanoseconds, form, n_frames = PART.unpack(frames[at])
             payload = frames[at + 1 : at + 1 + n_frames]
@@ -3769,7 +3797,8 @@ class Scheduler(Carver):
             if not block.job.abandoned:
                 outcomes = unpack_outcomes(form, payload, count)
                 block.job.failed = block.job.failed or form != LIST or type(outcomes[0]) is Failure
-                block.job.deliver(block.lo + first, count, outcomes)
+                told += block.job.settle(block.lo + first, count, outcomes)
+        tell(told)
 
 
 class _PlainPickler(_Pickler):
@@ -3842,7 +3871,7 @@ def keep(frames: Frames, outcomes: Sequence[Any] = ()) -> Frames:
             parts = outcomes[i].values() if type(outcomes[i]) is dict else outcomes[i]
             found.update(map(id, parts))
     for i in range(1, len(frames)):
-        if not (frames[i].readonly or is_lone(frames, i, found)):
+        if not (type(frames[i].obj) is bytes or is_lone(frames, i, found)):
             frames[i] = bytearray(frames[i])
     return frames
 
@@ -3860,8 +3889,19 @@ def lone() -> int:
     return references(frames[1].obj)
 
 
+def owns_memory(array: Any) -> bool:
+    """Return True unless the memory below an array, and below those that it is a view of, is another object's."""
+    base: Any = getattr(array, "base", None)
+    while base is not None and type(base) is type(array):
+        array, base = base, getattr(base, "base", None)
+    flags: Any = getattr(array, "flags", None)
+    return bool(flags.owndata) if hasattr(flags, "owndata") else base is None
+
+
 def is_lone(frames: Frames, i: int, found: AbstractSet[int]) -> bool:
     """Return True if a frame is the buffer of an array with such an id, and nobody else refers to that and its base."""
+    if not owns_memory(frames[i].obj):
+        return False
     n = references(frames[i].obj)
     array = frames[i].obj
     base = getattr(array, "base", None)
@@ -3950,6 +3990,9 @@ def traceback_text(error: BaseException, brief: bool = False) -> str:
         text = "".join(traceback.format_exception(type(error), error, tb)).rstrip()
     except MemoryError:  # Python 3.15 imports a module for it
         return f"{type(error).__qualname__} (and no memory to say more)"
+    if len(text) > MAX_TRACEBACK:  # as of an error that has passed through thousands of tasks, each of which adds to it
+        left_out, half = len(text) - MAX_TRACEBACK, MAX_TRACEBACK // 2
+        text = f"{text[:half]}\n… {left_out:,} characters …\n{text[-half:]}"
     if isinstance(error, ImportError) and not isinstance(error.__cause__, RemoteTraceback):  # that one says it
         text += f"\n(on {socket.gethostname()}, by {sys.executable}; sys.path there: {sys.path})"
     return text
@@ -3992,7 +4035,8 @@ class Pickled(list):  # type: ignore[type-arg]
 def travelled(by_value: Names, **parts: Any) -> Any:
     """Return copies of a task's parts that went through pickle (--check), or raise Unpicklable, as if it travelled."""
     try:
-        return loads(dumps((*parts.values(),), by_value))
+        first, *buffers = dumps((*parts.values(),), by_value)
+        return loads([first, *((bytes if buffer.readonly else bytearray)(buffer) for buffer in buffers)])
     except Exception as error:
         for name, value in parts.items():
             try:
@@ -4089,10 +4133,12 @@ class Mailbox:
 
     def wait_for_room(self) -> None:
         """Have whoever logs without end wait for a link that is behind; ØMQ's own queue has no bound."""
-        while self.link is not None and not self.link.closed and not self.link.edge and self.link.backlog() > BACKLOG:
-            Waits().wait([self.link], 1.0)
-            with self.lock:
-                self.link.flush()
+        while True:
+            with self.lock:  # the pump writes, too
+                link = self.link
+                if link is None or link.closed or link.edge or link.flush() or link.backlog() <= BACKLOG:
+                    return
+            Waits().wait([link], 1.0)
 
     def look_again(self) -> None:
         """After sending by ØMQ, which may have hidden from the other thread that something came."""
@@ -4288,6 +4334,15 @@ class Porch(Mailbox):
             self.recorder.wait(start_s)
         return woken
 
+    def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
+        """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
+        left_s = self.teller.tell_s - now()
+        if left_s <= 0 or self.teller.logs:
+            self.teller.tell(idle=True)
+        elif self.teller.is_news():
+            return left_s if timeout is None else min(timeout, left_s)
+        return timeout
+
     def detach(self) -> None:
         """Stop using the link: the origin's work is done."""
         with self.lock:
@@ -4444,6 +4499,16 @@ class Baton(Porch):
             self.recorder.resume(stack)
         return True
 
+    def settle_behind(self, future: Future, outcome: Any) -> None:
+        """Settle what has just run, and tell of it behind what came meanwhile; a callback of that may wait for this."""
+        waiters, future.waiters = future.waiters or (), None
+        future.settle(outcome)
+        try:
+            self.dispatch()
+        finally:
+            for waiter in waiters:
+                waiter(future)
+
     def restore(self, strand: Strand) -> None:
         """Take up again what a strand was at when it was left, once."""
         if strand.saved is not None:
@@ -4572,8 +4637,9 @@ class Runner(Baton):
         self.scope, self.slice, self.task = saved
         self.scheduler.n_done += 1
         if self.inbox:
-            self.dispatch()  # what came while it ran was done before it
-        future.settle(outcome)
+            self.settle_behind(future, outcome)
+        else:
+            future.settle(outcome)
         outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
 
     def failure(self, error: BaseException) -> Failure:
@@ -4707,6 +4773,8 @@ class Parking(Runner):
 
         There, raise what is to end this strand, if anything is.
         """
+        if threading.get_ident() == self.scheduler.packing:
+            raise MisuseError("what pickles an argument cannot wait for tasks, nor cancel them; its task stays here")
         if threading.get_ident() == self.current.ident:
             self.raise_error()
         elif not (self.left and self.rejoin()):
@@ -4726,7 +4794,8 @@ class Parking(Runner):
             tell: called with the Waiter that is to be called when the condition may hold.
             watched: `resting` or `awaited`, if no message tells of it.
         """
-        if threading.get_ident() != self.current.ident or self.current.error is not None or self.missed:
+        strange = threading.get_ident() != self.current.ident or self.scheduler.packing
+        if strange or self.current.error is not None or self.missed:
             self.check_thread()
         waiter = Waiter(self, self.current)
         if tell is not None:
@@ -4740,6 +4809,8 @@ class Parking(Runner):
                 patience_s = self.patience(max(0.0, timeout))
                 stuck = timeout <= 0 and self.is_stuck(patience_s)  # then something is to be run
                 deadline = now() + (0.001 if stuck else timeout)
+            if not condition():
+                self.let_go()  # may call callbacks, which may wait on this strand, or bring what is waited for
             while not condition():
                 if timeout is not None:
                     if now() >= deadline:
@@ -4755,15 +4826,17 @@ class Parking(Runner):
                 self.current.ready = False
                 self.ready.remove(self.current)
 
-    def park(self) -> None:
-        """Leave this strand until its Waiter is called; other strands go on. What its slice had not begun goes back."""
-        self.raise_error()
-        me = self.current
-        for piece in self.scheduler.slices:
-            if piece.strand is me:
+    def let_go(self) -> None:
+        """Before this strand is parked: what its slice has not begun goes back, what that has done is delivered."""
+        for piece in self.scheduler.slices[:]:
+            if piece.strand is self.current:
                 with self.lock:
                     self.scheduler.break_off(piece)
                 self.hand_in(piece)
+
+    def park(self) -> None:
+        """Leave this strand until its Waiter is called; other strands go on."""
+        self.raise_error()
         self.n_parked += 1
         try:
             self.switch(self.next_strand())
@@ -4939,15 +5012,6 @@ class Parking(Runner):
         if self.ready or self.inbox:
             scheduler.carve()  # now: what goes on may be user code, and the pump has not seen the order that came
 
-    def tell_idle(self, timeout: Optional[float]) -> Optional[float]:
-        """Before waiting: tell the launcher what is new, if due; return the time until it will be, or `timeout`."""
-        left_s = self.teller.tell_s - now()
-        if left_s <= 0 or self.teller.logs:
-            self.teller.tell(idle=True)
-        elif self.teller.is_news():
-            return left_s if timeout is None else min(timeout, left_s)
-        return timeout
-
 
 class Calls(Parking):
     """What user code does through `futures`: create tasks, wait for them, cancel them, map."""
@@ -5021,7 +5085,8 @@ class Calls(Parking):
     def wait_for(self, future: Future, timeout: Optional[float] = None) -> None:
         """Return when `future` is done, or raise TimeoutError; a task that waits here is run on the spot."""
         if timeout is None and future.state == PENDING and self.inline < MAX_INLINE:
-            if threading.get_ident() != self.current.ident or self.current.error is not None:
+            strange = threading.get_ident() != self.current.ident or self.scheduler.packing
+            if strange or self.current.error is not None:
                 self.check_thread()
             if self.scheduler.claim(future):
                 self.inline += 1
@@ -5088,10 +5153,15 @@ class Calls(Parking):
 
     def abort(self, job: Optional[Job] = None, patience_s: float = 0.0) -> None:
         """End tasks of a job, or all, that are under way: in a thread, as what is pickled just now may take long."""
-        thread = threading.Thread(target=self.scheduler.recall, args=("ABORT", job), daemon=True)
-        with contextlib.suppress(RuntimeError):  # no thread can be started: they run on
-            thread.start()
-            thread.join(patience_s)
+        done = threading.Semaphore(0)
+
+        def recall() -> None:
+            self.scheduler.recall("ABORT", job)
+            done.release()
+
+        with contextlib.suppress(RuntimeError, MemoryError):  # no thread can be started: they run on
+            _thread.start_new_thread(recall, ())  # `Thread.start` waits for ever if the thread lacks memory
+            done.acquire(timeout=patience_s)
 
     def run_on_all(self, func: Any, args: Tuple[Any, ...]) -> Any:
         """Call a function once on each worker (see `futures.run_on_all`)."""
@@ -5587,7 +5657,7 @@ class Pump:
 
     def plan(self) -> Tuple[bool, Optional[float]]:
         """Decide whether to watch the link, and how long to wait at most: who submits kicks us; time does not."""
-        scheduler = self.runtime.scheduler
+        runtime, scheduler = self.runtime, self.runtime.scheduler
         self.asleep = self.patient = self.dozing = True  # from here on `kick` rings; only then look
         running = not self.idling and any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:])
         unseen = any(piece.is_long(now()) for piece in scheduler.slices[:])  # the scheduler will not look soon
@@ -5603,6 +5673,9 @@ class Pump:
             timeout = 0.005 if running else max(0.005, scheduler.keeps_until() - now())
         elif watch and scheduler.results:
             timeout = FLUSH_S  # then they are to go
+        due_s = runtime.teller.due_s() if watch and not self.idling else math.inf
+        if due_s < math.inf:
+            timeout = min(math.inf if timeout is None else timeout, max(0.0, due_s - now()))
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
         if not ordered and scheduler.ordered > scheduler.filled:
             return self.plan()  # the scheduler's thread has just read an order, which changes what was decided
@@ -5633,6 +5706,7 @@ class Pump:
                 self.read()
             elif not self.idling:
                 self.work()
+                runtime.teller.tell_meanwhile()
                 if kicked and not any(runtime.scheduler.levels):
                     time.sleep(0.001)  # a program that submits and waits in turns must not wake us each time
 
@@ -6267,6 +6341,7 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """
 
     client: Callable[[], Optional[Client]]
+    waiters = None  # as `Future` has them
 
     def __init__(self) -> None:
         self._state, self._free = "PENDING", True
@@ -9599,22 +9674,26 @@ class Recorder:
             self.mark("M", "scoop_lite", t, args={f"clock of {socket.gethostname()}": f"± {span(error_s)}"})
         self.zero_s = welcome.get("epoch", self.born_s) - self.offset_s
 
-    def is_news(self) -> bool:
+    def is_news(self, idle: bool = True) -> bool:
         """Return True when there is something to be told at the next time for it."""
-        s = self.scheduler
-        return bool(self.config.progress and (s.n_done, s.n_returned, True) != self.told or self.records)
+        known = self.scheduler.n_done, self.scheduler.n_returned + self.n_arrived(), idle
+        return bool(self.config.progress and known != self.told or self.records)
+
+    def n_arrived(self) -> int:
+        """Count results that wait until the running code comes to us."""
+        return sum(n for frames in snapshot(self.found.inbox) for _, _, _, n in parts_of(frames))
 
     def numbers(self) -> Dict[str, Any]:
         """Count what this worker has done so far, and what it knows that is to be done."""
-        s, links = self.scheduler, [*self.found.links.values()]
+        s, links, n_arrived = self.scheduler, [*self.found.links.values()], self.n_arrived()
         with self.found.lock:
-            pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left)
+            pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left) - n_arrived
             for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels, getattr(s, "intake", ())):
                 # By index, as others may add to it meanwhile. A longer one holds futures, one by one.
                 items = [queue[i] for i in range(min(1000, len(queue)))]
                 pending += sum(map(own_tasks, items)) + len(queue) - len(items)
         return {
-            "done": s.n_done - s.n_visits + s.n_returned, "pending": pending, "ran": s.n_done,
+            "done": s.n_done - s.n_visits + s.n_returned + n_arrived, "pending": pending, "ran": s.n_done,
             "batches": s.filled + s.n_straight, "carved": s.n_carved, "rerun": s.n_rerun,
             "sent": sum(link.n_out for link in links), "received": sum(link.n_in for link in links),
             "idle_s": self.found.idle_s, "up_s": now() - self.born_s, "cpu_s": time.process_time(),
@@ -9635,13 +9714,26 @@ class Recorder:
             self.write((self.found.last_func, (), None, t, None, None), rest)
         numbers = self.numbers()
         if config.progress or final and config.verbose > 0:
-            self.told = s.n_done, s.n_returned, idle
-            spent = self.spent if final else {}
-            emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
+            self.send_numbers(emit, numbers, idle, final)
         if self.records:
             self.mark("C", "queue", t, args={"tasks": numbers["pending"]})
             emit(self.scheduler.message("TRACE", self.lines()))
         self.send_logs(emit)
+
+    def send_numbers(self, emit: Callable[[Frames], None], numbers: Dict[str, Any], idle: bool, final: bool) -> None:
+        self.told = self.scheduler.n_done, self.scheduler.n_returned + self.n_arrived(), idle
+        spent = self.spent if final else {}
+        emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
+
+    def due_s(self) -> float:
+        """Return when the pump is to tell how far we are, as user code may run for long; infinite without news."""
+        return self.tell_s if self.config.progress and self.is_news(idle=False) else math.inf
+
+    def tell_meanwhile(self) -> None:
+        """Tell that, if it is due. The pump, while user code runs."""
+        if now() >= self.due_s():
+            self.tell_s = now() + TELL_S * max(1.0, self.scheduler.live / 100)
+            self.send_numbers(self.found.emit, self.numbers(), False, False)
 
     def lines(self) -> bytes:
         """Format all records, a line each, in the launcher's time."""
@@ -9861,8 +9953,8 @@ class View:
             text_in_lines = f"scoop_lite: {logging.getLevelName(level)} from {who}: {text}\n"
             self.launcher.writer.put(2, text_in_lines.encode("utf-8", "replace"))
         if self.log >= 0:
-            wall = self.started + at_s - self.start_s
-            stamp = date_and_time(wall) + f"{wall % 1:.6f}"[1:]
+            wall_us = round((time.time() - now() + at_s) * 1e6)  # by the clock as it is set now
+            stamp = f"{date_and_time(wall_us // 10**6)}.{wall_us % 10**6:06}"
             more = {"time": stamp, "level": logging.getLevelName(level), "logger": name, **more, "text": text}
             heapq.heappush(self.logs, (at_s, json.dumps(more) + "\n"))
 
@@ -10074,8 +10166,8 @@ def natural(text: str) -> int:
 def seconds(text: str) -> float:
     """Read a duration; "nan" is none."""
     value = float(text)
-    if not 0 < value < 1e7:
-        raise argparse.ArgumentTypeError(f"must be above 0 and below ten million, not {value:g}")
+    if not 0 < value < 2e6:  # the system waits for no more than 24 days
+        raise argparse.ArgumentTypeError(f"must be above 0 and below two million, not {value:g}")
     return value
 
 

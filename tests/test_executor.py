@@ -1851,6 +1851,30 @@ def test_a_map_with_a_negative_timeout_is_late_at_once():
                 list(pool.map(time.sleep, [0.5], timeout=timeout))
 
 
+@pytest.mark.parametrize("how", ["memoryview", "frombuffer", "broadcast", "read-only", "asarray"])
+def test_a_view_of_what_a_function_fills_again_is_each_tasks_own(how):
+    if how != "memoryview":
+        pytest.importorskip("numpy")
+    with Executor(1) as pool:
+        results = [bytes(result) for result in pool.map(view_of_kept, [how] * 12, range(12))]
+    assert [set(result) for result in results] == [{i} for i in range(12)]
+
+
+KEPT = bytearray(1 << 20)
+
+
+def view_of_kept(how, i):
+    KEPT[:] = bytes([i]) * len(KEPT)
+    if how == "memoryview":
+        return pickle.PickleBuffer(memoryview(KEPT).toreadonly())
+    import numpy
+
+    array = numpy.frombuffer(KEPT, "u1") if how != "asarray" else numpy.asarray(memoryview(KEPT))
+    if how == "read-only":
+        array.flags.writeable = False
+    return numpy.broadcast_to(array, array.shape) if how == "broadcast" else array
+
+
 @pytest.mark.parametrize("n", [1.5, "2"])
 def test_the_number_of_workers_is_an_integer(n):
     with pytest.raises(TypeError, match="max_workers"):

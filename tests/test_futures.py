@@ -1749,6 +1749,107 @@ def test_an_unpicklable_item_in_a_map(facts):
     assert got == ["int"] * 25 + ["lock"] + ["int"] * 34
 
 
+def test_a_call_for_each_worker_may_ask_for_another_while_workers_retire(facts):
+    got = facts("""
+        def everywhere(n):
+            return futures.run_on_all(everywhere, n - 1) if n else os.getpid()
+
+        def main():
+            n = []
+            for i in range(12):
+                tasks = [futures.submit(time.sleep, 0.001) for _ in range(6)]
+                n.append(len(futures.run_on_all(everywhere, 1)))
+                futures.wait(tasks)
+            return n
+    """, n=2, options=["--max-tasks-per-child", "2"])  # fmt: skip
+    assert got == [2] * 12
+
+
+def test_a_callback_may_wait_where_a_task_is_about_to(facts):
+    """What its slice has done is delivered before it is parked; meanwhile, what it waits for may come."""
+    got = facts("""
+        got = []
+
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        def work(kind):
+            if kind == "wait":
+                task = futures.submit(nap, 0.05)
+                futures.wait([task])
+                return task.result()
+            time.sleep(0.4 if kind == "long" else 0)
+            return kind
+
+        def collect(_):
+            task = futures.submit(nap, 0.2)
+            futures.wait([task])
+            got.append(task.result())
+
+        def main():
+            for _ in range(4):
+                list(futures.map(work, range(3000)))  # so that it is known to be short
+                tasks = [futures.submit(work, kind) for kind in ["long", 1, "wait", 3, 4, 5, 6, 7]]
+                tasks[1].add_done_callback(collect)
+                time.sleep(0.1)  # another worker takes all; what it has not begun comes back
+                futures.wait(tasks)
+            return got
+    """, n=2)  # fmt: skip
+    assert got == [0.2] * 4
+
+
+def test_a_callback_may_wait_for_what_came_with_its_task_or_has_just_run(facts):
+    got = facts("""
+        def nap(seconds):
+            time.sleep(seconds)
+            return seconds
+
+        def main():
+            list(futures.map(nap, [0.002] * 200))  # the cost is known: those submitted travel together
+            tasks, got = [futures.submit(nap, 0.002) for i in range(100)], []
+            for i, task in enumerate(tasks[:-1]):
+                task.add_done_callback(lambda _, i=i: got.append(tasks[i + 1].result()))
+            futures.wait(tasks)
+            quick, slow = futures.submit(nap, 0.1), futures.submit(nap, 0.3)
+            quick.add_done_callback(lambda _: got.append(slow.result()))
+            time.sleep(0.05)  # another worker takes the first
+            slow.result(), quick.result()
+            return got
+    """, n=2)  # fmt: skip
+    assert got == [0.002] * 99 + [0.3]
+
+
+def test_what_pickles_an_argument_cannot_wait(facts):
+    got = facts("""
+        class Lazy:
+            def __init__(self, task):
+                self.task = task
+
+            def __getstate__(self):
+                return {"value": self.task.result()}
+
+        def value(lazy):
+            return lazy.task.result() if hasattr(lazy, "task") else "it has travelled"
+
+        def main():
+            lazy = Lazy(futures.submit(time.sleep, 0.3))
+            time.sleep(0.1)  # another worker has that, a third one is hungry
+            tasks = [futures.submit(value, lazy), futures.submit(futures.run_on_all, time.sleep, 0.01)]
+            futures.wait(tasks)
+            return [tasks[0].result(), len(tasks[1].result())]
+    """, n=3)  # fmt: skip
+    assert got in ([None, 3], ["it has travelled", 3])
+
+
+def test_a_range_may_be_longer_than_python_can_count(facts):
+    got = facts("""
+        def main():
+            return list(itertools.islice(futures.map(abs, range(-3, 2**70)), 5))
+    """)
+    assert got == [3, 2, 1, 0, 1]
+
+
 @pytest.mark.parametrize("n", [2, 3])
 def test_the_last_task_is_run_here_if_the_pump_finds_that_it_cannot_travel(facts, n):
     """Once nobody runs anything, and everybody waits."""
@@ -2355,10 +2456,25 @@ def test_arguments_are_copied_when_they_travel_or_by_check(launch_once, check):
         changed = []
         future = futures.submit(len, changed)
         changed.append("between submit and start")
-        return items, grown is items, mapped, grown_by_map is mapped, future.result()
+        big = Big(bytearray(100_000))
+        filled = [futures.submit(fill, big).result() for _ in range(2)]
+        return items, grown is items, mapped, grown_by_map is mapped, future.result(), filled, big.data[0]
+
+    class Big:
+        "Has its data travel in a frame of its own."
+        def __init__(self, data):
+            self.data = data
+        def __reduce_ex__(self, protocol):
+            return Big, (pickle.PickleBuffer(self.data),)
+
+    def fill(big):
+        big.data[0] += 1
+        return big.data[0]
+
+    import pickle
     """, n=1, options=["--check"] * check)
-    copied = [[], False, [], False, 0]
-    assert facts == (copied if check else [["by the task"], True, ["by the task"], True, 1])
+    copied = [[], False, [], False, 0, [1, 1], 0]
+    assert facts == (copied if check else [["by the task"], True, ["by the task"], True, 1, [1, 2], 2])
 
 
 def test_a_breakpoint_in_a_task(launch_once):

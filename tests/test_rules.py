@@ -2375,6 +2375,39 @@ def test_an_import_that_failed_is_explained_with_the_place():
     assert f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: " in scoop_lite.traceback_text(error)
 
 
+def test_a_traceback_that_travels_has_an_end():
+    text = scoop_lite.traceback_text(ValueError("begin" + "x" * 1_000_000 + "end"))
+    assert "begin" in text and text.endswith("end") and len(text) < 1.1 * scoop_lite.MAX_TRACEBACK
+    assert f"\n… {1_000_020 - scoop_lite.MAX_TRACEBACK:,} characters …\n" in text
+
+
+def test_who_logs_without_end_looks_at_the_link_while_nobody_writes_there():
+    runtime, looks = scoop_lite.Runtime(scoop_lite.Config(n=1)), []
+
+    class Link:
+        closed, edge = "", False
+
+        def flush(self):
+            return False
+
+        def backlog(self):
+            looks.append(runtime.lock.locked())
+            return 0
+
+    runtime.link = Link()
+    runtime.wait_for_room()
+    assert looks == [True]
+
+
+def test_the_end_of_a_script_does_not_wait_for_a_thread_that_lacks_memory(monkeypatch):
+    runtime = scoop_lite.Runtime(scoop_lite.Config(n=1))
+    monkeypatch.setattr("_thread.start_new_thread", lambda function, args: 1)
+    monkeypatch.setattr(threading.Thread, "start", lambda thread: time.sleep(30))
+    start = time.monotonic()
+    runtime.finish(success=False)
+    assert time.monotonic() - start < 5
+
+
 def test_an_error_travels_though_there_is_no_memory_to_format_it(monkeypatch):
     def fail(*_, **__):
         raise MemoryError

@@ -374,6 +374,20 @@ def test_the_summary_counts_deaths_and_what_ran_again(launch):
     assert found and int(found[1]) == stderr.count("; starting another") > 0 and int(found[2]) >= int(found[1]), stderr
 
 
+def test_progress_is_told_while_the_script_computes(launch_once):
+    outcome = launch_once("""
+        import time, scoop_lite
+        from scoop_lite import futures
+        if __name__ == "__main__":
+            tasks = [futures.submit(time.sleep, 0.02) for _ in range(20)]
+            time.sleep(3)
+            scoop_lite.logger.warning("awake")
+            futures.wait(tasks)
+    """, n=2, options=["--progress", "--wiretap"])  # fmt: skip
+    before, awake, _ = outcome.stderr.partition("awake")
+    assert awake and re.search(r" ms +worker 0 > broker +STATS ", before), outcome
+
+
 def test_what_a_worker_that_retires_had_not_begun_is_no_re_run(launch_once):
     outcome = launch_once("""
         import time
@@ -515,6 +529,19 @@ def test_a_log_record_that_comes_late_gets_to_its_place(monkeypatch):
     clock[0] += 0.6
     view.tick()
     assert written == ["first", "second"]
+
+
+def test_a_log_record_has_the_time_of_the_clock_as_it_is_set_then(monkeypatch):
+    view, written = scoop_lite.Launcher(scoop_lite.Config()).view, []
+    monkeypatch.setattr(scoop_lite, "now", lambda: 50.0)
+    monkeypatch.setattr(time, "time", lambda: 1_000_000_001.0)  # it was another when the run began
+    monkeypatch.setattr(view.files, "put", lambda fd, line: written.append(json.loads(line)["time"]))
+    view.log = 0
+    for at_s in 49.25, 49.9999996:
+        view.take_log(at_s, logging.INFO, "scoop_lite", "text", "worker 1", shown=True)
+    view.write_logs(math.inf)
+    begin = scoop_lite.date_and_time(1_000_000_000)
+    assert written == [begin + ".250000", scoop_lite.date_and_time(1_000_000_001) + ".000000"]
 
 
 def test_logging_set_up_by_the_script_is_left_alone(launch_once, tmp_path):
