@@ -4747,7 +4747,11 @@ class Runner(Baton):
                 self.scheduler.flush()
                 self.careful = False
         else:
-            job.deliver(block.lo, n, outcomes)
+            try:
+                if self.inbox and type(job) is MapJob and not job.in_order:
+                    self.dispatch()  # what came while it ran was done before it
+            finally:
+                job.deliver(block.lo, n, outcomes)
 
     def fold(self, job: Job, first: int, values: List[Any]) -> Any:
         """Reduce a slice's values to nodes (see `absorb`); the first failure stands for all."""
