@@ -9680,8 +9680,10 @@ class Recorder:
 
     def is_news(self, idle: bool = True) -> bool:
         """Return True when there is something to be told at the next time for it."""
+        if not self.config.progress:
+            return bool(self.records)
         known = self.scheduler.n_done, self.scheduler.n_returned + self.n_arrived(), idle
-        return bool(self.config.progress and known != self.told or self.records)
+        return known != self.told or bool(self.records)
 
     def n_arrived(self) -> int:
         """Count results that wait until the running code comes to us."""
