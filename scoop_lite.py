@@ -1857,15 +1857,18 @@ _NO_CONTENT = "__slots__", "_abc_impl", "__classdictcell__", "__annotate_func__"
 PLAIN = frozenset([type(None), bool, int, float, complex, str, bytes])
 #: Builtin types that are no names in `builtins`: they travel as attributes of `types`.
 _TYPE_NAMES = {kind: name for name, kind in vars(types).items() if isinstance(kind, type)
-               and kind.__module__ == "builtins" and not hasattr(builtins, kind.__name__)}
+               and kind.__module__ == "builtins" and not hasattr(builtins, kind.__name__)
+               and kind not in (type(None), type(...), type(NotImplemented))}  # pickle has ways of its own
 _TYPING = "NewType", "ParamSpec", "TypeAliasType", "TypeVar", "TypeVarTuple"
 HEAP_TYPE = 1 << 9  # of `__flags__`: the class was made by Python code, or in C like such a one
 _LruCache = type(functools.lru_cache(maxsize=None)(len))
 
-#: Classes that came or went by value, with their token, and whether they were born here. They belong to the process,
-#: not to a run, and go with their last reference. Any thread fills them, one atomic operation at a time.
+#: Classes that came or went by value, with their token, and the number of the journey that brought them as they are;
+#: None if they were born here. They belong to the process, not to a run, and go with their last reference. Any thread
+#: fills them, one atomic operation at a time.
 _class_tokens: Any = weakref.WeakKeyDictionary()
 _classes_by_token: Any = weakref.WeakValueDictionary()
+_journeys = itertools.count()
 
 
 def is_plain(value: Any) -> bool:
@@ -1923,7 +1926,7 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
     parts = name.split(".") if isinstance(name, str) else [""]
     found: Any = sys.modules.get(str(module))
     if module in ("__main__", "__mp_main__"):
-        if by_value_names & {"*", parts[0]} or hasattr(sys, "ps1"):  # at a prompt, anything may be defined anew
+        if by_value_names & {"*", parts[0]} or hasattr(sys, "ps1") and _is_typed(obj):
             return False
         if "scoop_lite_config" in getattr(found, "__dict__", ()):  # a worker's script that has not been imported:
             return False  # the pump, which may ask, must not do so
@@ -1932,9 +1935,15 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
     return found is obj
 
 
+def _is_typed(obj: Any) -> bool:
+    """Whether a function or class was typed at a prompt, maybe in place of one of the program's."""
+    functions = [f for f in (obj, *getattr(obj, "__dict__", {}).values()) if isinstance(f, types.FunctionType)]
+    return not functions or any(f.__code__.co_filename.startswith("<") for f in functions)
+
+
 def still_found(func: Any, by_value_names: Names) -> bool:
-    """Whether a function that was found by name is so still; its names may not be by value, unless it has moved."""
-    top_level = getattr(sys.modules.get(func.__module__), func.__qualname__, None) is func
+    """Whether a function that was found by name is so still: first by a quick look at where most are."""
+    top_level = not by_value_names and getattr(sys.modules.get(func.__module__), func.__qualname__, None) is func
     return top_level and not hasattr(sys, "ps1") or finds_by_name(func, by_value_names)
 
 
@@ -2001,7 +2010,8 @@ class _Pickler(pickle.Pickler):
             return getattr, (types, _TYPE_NAMES[cls])
         if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:
             return NotImplemented  # in the table is DEAP's metaclass
-        token, _ = _class_tokens.setdefault(cls, (os.urandom(16), True))
+        token, journey = _class_tokens.setdefault(cls, (os.urandom(16), None))
+        journey = next(_journeys) if journey is None else journey
         _classes_by_token.setdefault(token, cls)
         body = {name: vars(cls)[name] for name in ("__slots__", "__orig_bases__") if name in vars(cls)}
         body.update(__module__=cls.__module__, __qualname__=cls.__qualname__)
@@ -2010,7 +2020,7 @@ class _Pickler(pickle.Pickler):
         namespace = {name: value for name, value in vars(cls).items() if _is_content(cls, name, value)}
         if "__annotate_func__" in vars(cls):
             namespace["__annotations__"] = _annotations(cls.__annotate__, cls)
-        state = token, namespace, {name: vars(member) for name, member in members.items()}
+        state = token, journey, namespace, {name: vars(member) for name, member in members.items()}
         return _make_class, (token, type(cls), cls.__name__, cls.__bases__, body), state, None, None, _fill_class
 
     def reduce_lru_cache(self, cached: Any) -> Reduction:
@@ -2195,17 +2205,17 @@ def _make_class(token: bytes, metaclass: type, name: str, bases: Tuple[type, ...
     return metaclass(name, bases, namespace)
 
 
-def _fill_class(cls: Any, state: Tuple[bytes, Dict[str, Any], Dict[str, Dict[str, Any]]]) -> None:
+def _fill_class(cls: Any, state: Tuple[bytes, int, Dict[str, Any], Dict[str, Dict[str, Any]]]) -> None:
     """Give a class its attributes, and its members theirs (of an enum), once all that they may refer to has a shell."""
-    token, namespace, members = state
-    _, born_here = _class_tokens.get(cls, (token, False))
-    if born_here:  # else it has changed since an earlier journey, or what its methods use
+    token, journey, namespace, members = state
+    known = _class_tokens.get(cls, (token, -1))[1]
+    if known is None or known >= journey:  # it was born here, or came later: else it, or what it uses, may have changed
         return
     for name, value in namespace.items():
         type.__setattr__(cls, name, value)  # not setattr: the metaclass may have views on it
     for name, attributes in members.items():
         vars(cls.__members__[name]).update(attributes)
-    _class_tokens[cls] = token, False
+    _class_tokens[cls] = token, journey
     _classes_by_token[token] = cls
 
 
@@ -2434,7 +2444,7 @@ class Future:
     @property
     def _condition(self) -> Any:
         """What the standard library's `wait` and `as_completed` look for first."""
-        raise MisuseError("concurrent.futures cannot wait for these futures; use futures.wait and futures.as_completed")
+        raise AttributeError("concurrent.futures cannot wait for these; use futures.wait and futures.as_completed")
 
     def settle(self, outcome: Any) -> None:
         """Set the outcome (a value, a Failure, or GONE), unless there is one, and tell everyone who waits."""
@@ -2448,8 +2458,7 @@ class Future:
             outcome.unseen, found.has_failures = found.unseen, True
         if self.waiters is not None:
             waiters, self.waiters = self.waiters, None
-            for waiter in waiters:
-                waiter(self)
+            tell([(waiter, self) for waiter in waiters])
 
     def result(self, timeout: Optional[float] = None) -> Any:
         """Return what the task returned; run it here, now, if nobody took it yet.
@@ -2559,9 +2568,16 @@ def coming_answer() -> Future:
 
 
 def tell(told: Told) -> None:
-    """Tell those who wait that futures are done."""
-    for waiter, future in told:
-        waiter(future)
+    """Tell those who wait that futures are done; where an interrupt ends a user's callback, all but other callbacks."""
+    left = collections.deque(told)
+    try:
+        while left:
+            waiter, future = left.popleft()
+            waiter(future)
+    finally:
+        for waiter, future in left:
+            if type(waiter) is not functools.partial:
+                waiter(future)
 
 
 class Job:
@@ -3310,8 +3326,9 @@ class Taker(Queue):
     def unpack_function(self, packed: Any) -> Tuple[Any, Any]:
         """Undo `pack_function`, with the same economy."""
         packed = bytes(packed) if type(packed) is memoryview else packed  # else it is compared, and searched, bytewise
-        if packed == self.packed[1] and still_found(self.packed[0], self.by_value):
-            return self.packed[0], None
+        func, known = self.packed  # once: the pump may put another there
+        if packed == known and still_found(func, self.by_value):
+            return func, None
         func, fold = loads([packed])
         self.remember(func, fold, packed)
         return func, fold
@@ -3539,7 +3556,6 @@ class Carver(Taker):
     def not_shipped(self, block: Block, error: BaseException) -> None:
         """Keep what cannot be pickled: tasks that travel alone may still do so, the others run here."""
         with self.lock:
-            self.n_kept += 1
             if block.hi - block.lo > 1:
                 middle = (block.lo + block.hi) // 2
                 for part in block.part(middle, block.hi), block.part(block.lo, middle):
@@ -3548,6 +3564,7 @@ class Carver(Taker):
             else:
                 logger.debug("a task of %r stays at home: %s", block.job.func, error)
                 self.home.append(block)
+            self.n_kept += 1  # only now: who sees it looks into the queue
 
 
 class Scheduler(Carver):
@@ -4506,8 +4523,7 @@ class Baton(Porch):
         try:
             self.dispatch()
         finally:
-            for waiter in waiters:
-                waiter(future)
+            tell([(waiter, future) for waiter in waiters])
 
     def restore(self, strand: Strand) -> None:
         """Take up again what a strand was at when it was left, once."""
@@ -5944,6 +5960,7 @@ def start_map(
     for name, value in (("chunksize", chunksize), ("buffersize", buffersize)):
         if value is not None and (not hasattr(value, "__index__") or value < 1):
             raise ValueError(f"{name} must be a positive integer or None, not {value!r}")
+    chunksize, buffersize = (n if n is None else operator.index(n) for n in (chunksize, buffersize))  # numpy's, too
     found = runtime()
     job = MapJob(func, iterables, found.scope_here(), buffersize, chunksize)
     job.fold, job.in_order = fold, in_order
@@ -6441,16 +6458,21 @@ class ClientScheduler(Scheduler):
         return super().block_chunk(block, n_behind + len(self.intake))
 
     def carve(self) -> None:
-        """Give tasks to hungry neighbours, the last one first, whose caches are warm; fill the broker's orders."""
+        """Give tasks to hungry neighbours; fill the broker's orders.
+
+        First comes who was hungry first, as the last may still be at work; but if nobody is, its caches are warm.
+        """
         while self.hungry and self.may_give():
             with self.lock:
                 block = self.take_away()
             if block is None:
                 return
-            frames = self.load(block, 0, self.hungry[-1])
+            i = 0 if self.sent else -1
+            frames = self.load(block, 0, self.hungry[i])
             if frames is not None:
                 self.n_straight += 1
-                self.hungry.pop().link.send(frames)
+                self.hungry[i].link.send(frames)
+                del self.hungry[i]
         super().carve()
         self.in_hand = None
 
@@ -6623,7 +6645,8 @@ class Neighbourhood(Runtime):
             self.inbox.append(frames)
             return
         lost = self.scheduler.lost_with(death["rank"], death["incarnation"])
-        if self.config.initializes and not (lost or frames[2:] or death["retired"] or death["asked"]):
+        innocent = lost or frames[2:] or death["retired"] or death["asked"] or death.get("cut_off") or not death["pid"]
+        if self.config.initializes and not innocent:
             self.count_stillborn(death)
         self.scheduler.n_rerun += 0 if death.get("retired") else len(lost)
         with self.lock:
@@ -6973,9 +6996,8 @@ class Executor(concurrent.futures.Executor):
         self._options = option_words(hosts=hosts, max_tasks_per_child=max_tasks_per_child, **options)
         self._lock, self._shutdown = threading.Lock(), False
         self._client: Optional[Client] = None
-        found = _state["importing"] or _state["runtime"]
-        if found is None or found.rank == ORIGIN:  # else only when it is used: what a worker imports may just make one
-            self._start()
+        if getattr(_state["importing"] or _state["runtime"], "rank", ORIGIN) == ORIGIN:
+            self._start()  # else only when it is used: what a worker imports may just make one
 
     def _start(self) -> Client:
         """Start the pool: at once but in a worker, and again in a forked child that uses it (lock held)."""
@@ -7056,7 +7078,8 @@ class Executor(concurrent.futures.Executor):
             [1, 4, 9]
         """
         deadline = None if timeout is None else now() + timeout
-        if chunksize is not None and operator.index(chunksize) < 1:
+        chunksize = chunksize and operator.index(chunksize)
+        if chunksize is not None and chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
         if buffersize is not None and not isinstance(buffersize, int):
             raise TypeError("buffersize must be an integer or None")
@@ -8315,7 +8338,7 @@ def interrupt(pid: int, number: int, whole_group: bool) -> None:
     number = number if number in NOTICES or catches(pid, number) else signal.SIGINT
     try:
         os.killpg(pid, number) if whole_group else os.kill(pid, number)
-    except ProcessLookupError:  # see `Agent.forget`
+    except (ProcessLookupError, PermissionError):  # see `Agent.forget`; or it is a zombie, to macOS
         os.kill(pid, number)
 
 
@@ -8323,6 +8346,11 @@ def catches(pid: int, number: int) -> bool:
     """Return True if a process has a handler of its own for a signal (where the system tells)."""
     caught = re.search(rb"\nSigCgt:\s*(\w+)", read_if_there(f"/proc/{pid}/status") or b"")
     return caught is not None and bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def is_stopped(pid: int) -> bool:
+    """Return True if a process was stopped by a signal (where the system tells)."""
+    return (read_if_there(f"/proc/{pid}/stat") or b"").rpartition(b")")[2].split()[:1] == [b"T"]
 
 
 def count_oom_kills() -> int:
@@ -8991,7 +9019,7 @@ class Writer:
                 select.select([], [stream], [])
             except OSError as error:
                 self.broken.add(stream)
-                if error.errno != errno.EPIPE:  # else whoever read it has gone, as `script | head` does
+                if error.errno != (errno.EINVAL if os.name == "nt" else errno.EPIPE):  # its reader has gone: `| head`
                     self.lost = str(error)
         self.lines.popleft()
         self.wake()
@@ -9175,8 +9203,8 @@ class Reception(Links):
         return min(self.kill_s, end_s + self.patience_s())
 
     def patience_s(self) -> float:
-        """Return how long, at the job's end, a host may be silent."""
-        return END_S if self.signalled is None else SIGNAL_S
+        """Return how long, at the job's end, a host may be silent: another one, over a slow link, in one message."""
+        return END_S if self.signalled is None or any(site.number in self.agents for site in self.far) else SIGNAL_S
 
     def read_dots(self, site: Site) -> None:
         """Give a host more time with each part of what it needs that arrives there, for which it sends a dot."""
@@ -9482,6 +9510,7 @@ class Launcher(Reception):
         join_s = self.join_s if self.joining else math.inf
         due_s = min(self.view.due_s(), self.late_s(), join_s, *self.ending.values(), *self.again.values())
         beat_s = self.config.heartbeat_s / 2 if self.far else math.inf  # so late, at most, a silence is noticed
+        beat_s = min(beat_s, LEAVE_S) if self.broker.status is not None else beat_s
         delay = min(math.inf if delay is None else delay, beat_s, max(0.0, due_s - now()))
         return delay if delay < math.inf else None
 
@@ -9521,9 +9550,10 @@ class Launcher(Reception):
             return
         self.heard_s = now()
         if self.heard_s < self.kill_s:
-            late = ", ".join(self.broker.host_names.get(host, "") for host in self.agents)
-            silent = f"the job is over, but nothing was heard of its end on {late} for {self.patience_s():g} s"
-            self.report(f"{silent}: it is cut off")
+            if self.broker.status is None and not any(site.pid and is_stopped(site.pid) for site in self.sites):
+                return  # the script may have closed its link, and live on: its agent will tell
+            on, s = ", ".join(self.broker.host_names.get(host, "") for host in self.agents), self.patience_s()
+            self.report(f"the job is over, but nothing was heard of its end on {on} for {s:g} s: it is cut off")
         self.kill_s = now() + 2
         for member in self.broker.members.values():
             self.kill_worker(member)
@@ -9693,7 +9723,8 @@ class Recorder:
         """Count what this worker has done so far, and what it knows that is to be done."""
         s, links, n_arrived = self.scheduler, [*self.found.links.values()], self.n_arrived()
         with self.found.lock:
-            pending = s.undrawn + sum(end - first for sent in s.sent.values() for first, end in sent.left) - n_arrived
+            under_way = [*s.sent.values()]  # the other thread may add to them
+            pending = s.undrawn + sum(end - first for sent in under_way for first, end in sent.left) - n_arrived
             for queue in (s.home, s.away, [piece.block for piece in s.slices], *s.levels, getattr(s, "intake", ())):
                 # By index, as others may add to it meanwhile. A longer one holds futures, one by one.
                 items = [queue[i] for i in range(min(1000, len(queue)))]
@@ -9714,7 +9745,7 @@ class Recorder:
             emit = pipe.send
         self.cut_s = t = now()
         every_s = TELL_S * max(1.0, s.live / 100)  # so that a big pool's broker has time for tasks
-        self.tell_s = t + every_s if config.progress or config.trace else math.inf
+        self.tell_s = t + every_s if (config.progress or config.trace) and not final else math.inf
         rest = s.n_done - self.n_recorded
         if final and rest and self.found.recorder is not None:  # short ones, which the next record would have counted
             self.write((self.found.last_func, (), None, t, None, None), rest)
@@ -9732,14 +9763,15 @@ class Recorder:
         emit(self.scheduler.message("STATS", facts(idle=idle, final=final, spent=spent, **numbers)))
 
     def due_s(self) -> float:
-        """Return when the pump is to tell how far we are, as user code may run for long; infinite without news."""
-        return self.tell_s if self.config.progress and self.is_news(idle=False) else math.inf
+        """Return when the pump is to tell how far we are, as user code may run for long."""
+        return self.tell_s if self.config.progress else math.inf
 
     def tell_meanwhile(self) -> None:
         """Tell that, if it is due. The pump, while user code runs."""
         if now() >= self.due_s():
             self.tell_s = now() + TELL_S * max(1.0, self.scheduler.live / 100)
-            self.send_numbers(self.found.emit, self.numbers(), False, False)
+            if self.is_news(idle=False):
+                self.send_numbers(self.found.emit, self.numbers(), False, False)
 
     def lines(self) -> bytes:
         """Format all records, a line each, in the launcher's time."""

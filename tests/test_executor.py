@@ -1218,32 +1218,63 @@ if __name__ == "__main__":
     assert run(source, **how) == (0, expected, "")
 
 
+def test_of_a_class_by_value_the_newest_journey_counts():
+    class Travels:
+        x = 1
+
+    pickled = [scoop_lite.dumps_whole(Travels)]
+    Travels.x = 2
+    pickled.append(scoop_lite.dumps_whole(Travels))
+    with Executor(1) as pool:
+        assert pool.submit(x_after, *pickled, pickled[0]).result(20) == [1, 2, 2]
+
+
+def x_after(*pickled):
+    return [pickle.loads(one).x for one in pickled]
+
+
+def test_two_threads_with_a_task_each_keep_two_workers_busy():
+    with Executor(2) as pool:
+        pool.run_on_all(os.getpid)
+        pids = [[], []]
+        threads = [threading.Thread(target=lambda found=found: found.extend(
+            pool.submit(pid_after, 0.004).result(20) for _ in range(60))) for found in pids]  # fmt: skip
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    share = min(collections.Counter(pids[0] + pids[1]).values()) / 120
+    assert share > 0.3, share
+
+
+def pid_after(seconds):
+    time.sleep(seconds)
+    return os.getpid()
+
+
 def test_what_is_defined_anew_at_a_prompt_is_what_runs(tmp_path):
     script = tmp_path / "program.py"
     script.write_text("""
 import sys, scoop_lite
-rate = 1
 def f(x):
-    return x * rate
+    return x
 class Kind:
     name = "old"
 def name_of(kind):
     return kind().name
+def locked(x, lock=__import__("threading").Lock()):
+    return x
 if __name__ == "__main__":
     pool = scoop_lite.Executor(2)
     print(list(pool.map(f, [1, 2])), pool.submit(name_of, Kind).result())
     sys.ps1 = ">>> "  # as at the prompt that follows with `python -i`
-    rate = 5
-    print(list(pool.map(f, [1, 2])), pool.submit(lambda: f(3)).result())
-    def f(x):
-        return x + 1000
-    class Kind:
-        name = "new"
+    print(pool.submit(locked, 2).result())  # as before: it could not travel by value
+    exec(compile("def f(x): return x + 1000\\nclass Kind: name = 'new'", "<stdin>", "exec"))
     print(list(pool.map(f, [1, 2])), pool.submit(lambda: f(3)).result(), pool.submit(name_of, Kind).result())
 """)
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
     done = subprocess.run([sys.executable, script], env=env, capture_output=True, timeout=60, text=True)
-    assert (done.returncode, done.stdout) == (0, "[1, 2] old\n[5, 10] 15\n[1001, 1002] 1003 new\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "[1, 2] old\n2\n[1001, 1002] 1003 new\n"), done.stderr
 
 
 def test_a_module_that_its_name_does_not_mean_is_not_another(tmp_path):

@@ -862,7 +862,7 @@ def test_the_standard_librarys_wait_says_what_to_use(launch_once):
             for call in concurrent.futures.wait, lambda fs: next(concurrent.futures.as_completed(fs)):
                 try:
                     call([futures.submit(abs, -1)])
-                except RuntimeError as error:
+                except AttributeError as error:
                     print(error)
     """)
     assert outcome.stdout.count("use futures.wait and futures.as_completed") == 2, outcome

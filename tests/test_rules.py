@@ -922,6 +922,13 @@ def test_a_function_is_pickled_once_while_its_name_means_it(scheduler, monkeypat
     assert scheduler.unpack_function(by_name) == (shouted, None)
 
 
+def test_a_function_that_the_pump_packs_meanwhile_is_not_taken_for_what_came(scheduler, monkeypatch):
+    by_name = scoop_lite.dumps_whole((shouted, None))
+    seen = iter([(shouted, by_name)] + [(len, b"another")] * 9)
+    monkeypatch.setattr(type(scheduler), "packed", property(lambda _: next(seen), lambda *_: None), raising=False)
+    assert scheduler.unpack_function(by_name) == (shouted, None)
+
+
 class Holder:
     """Big, and in no need of being copied to travel."""
 
