@@ -8968,6 +8968,9 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
 # ======================================================================================================================
 
 
+READER_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)  # what writing says then
+
+
 class Writer:
     """A thread that writes what workers print, so that a stopped terminal stops nobody but those who print."""
 
@@ -9019,7 +9022,7 @@ class Writer:
                 select.select([], [stream], [])
             except OSError as error:
                 self.broken.add(stream)
-                if error.errno != (errno.EINVAL if os.name == "nt" else errno.EPIPE):  # its reader has gone: `| head`
+                if error.errno not in READER_GONE:  # else that is no fault, as with `script | head`
                     self.lost = str(error)
         self.lines.popleft()
         self.wake()
