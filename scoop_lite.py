@@ -1843,9 +1843,10 @@ class ThreadStrands:
 #
 # Discussion: a function by value brings copies of the globals it uses. Functions of one `dumps` share one dict of
 # them; each `dumps` makes another, so a counter kept in a global starts afresh. A class by value carries a token, and
-# who knows the token fills the class he has anew, unless it was born there: `isinstance` holds, also for what comes
-# home, and a counter kept in a class starts afresh, too. Making a class over there runs its metaclass and its parents'
-# `__init_subclass__` again, without keyword arguments; what was `register`ed with an abstract class stays behind.
+# who knows the token fills the class he has anew, unless it was born there, or has come later: each journey from its
+# birthplace has a higher number. So `isinstance` holds, also for what comes home, and a counter kept in a class starts
+# afresh, too. Making a class over there runs its metaclass and its parents' `__init_subclass__` again, without keyword
+# arguments; what was `register`ed with an abstract class stays behind.
 
 #: For `dumps(by_value_names=...)`: nothing in `__main__` can be imported by the receiver (prompt, notebook, `-c`).
 ALL_NAMES = frozenset(["*"])
@@ -1936,13 +1937,16 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
 
 
 def _is_typed(obj: Any) -> bool:
-    """Whether a function or class was typed at a prompt, maybe in place of one of the program's."""
+    """Whether a function or class was typed at a prompt, maybe in place of one of the program's.
+
+    Code from there has a file name such as <stdin>. What has no code of its own is sent by value as well.
+    """
     functions = [f for f in (obj, *getattr(obj, "__dict__", {}).values()) if isinstance(f, types.FunctionType)]
     return not functions or any(f.__code__.co_filename.startswith("<") for f in functions)
 
 
 def still_found(func: Any, by_value_names: Names) -> bool:
-    """Whether a function that was found by name is so still: first by a quick look at where most are."""
+    """Whether a function that was found by name is so still: first by a quick look at the top of its module."""
     top_level = not by_value_names and getattr(sys.modules.get(func.__module__), func.__qualname__, None) is func
     return top_level and not hasattr(sys, "ps1") or finds_by_name(func, by_value_names)
 
@@ -3532,8 +3536,8 @@ class Carver(Taker):
             payload = [pickle.dumps(rows, 5)]
         else:
             payload = dumps(rows, self.by_value)
-        careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
         order = job.order + block.lo - first
+        careful = min(255, block.deaths + 1) if block.alone or not self.retries else 0
         head = CHUNK.pack(*key, first, n, job.depth, careful, job.mode, job.place, order, len(payload))
         return self.message("BATCH", function, head, *payload)
 
@@ -5006,7 +5010,8 @@ class Parking(Runner):
     def idle(self, seen: Tuple[int, int]) -> None:
         """Say that this worker is hungry and wait for a message, or for the nearest deadline.
 
-        The queue was looked at when so many messages had been `seen`, and so much kept; the pump goes on meanwhile.
+        `seen`: how many messages had come, and how often what cannot travel had come back, when the queue was looked
+        at. The pump may have read one since, or brought something back.
         """
         if self.resting and self.try_conditions(self.resting) or self.awaited and self.try_conditions(self.awaited):
             return
@@ -6362,7 +6367,7 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """
 
     client: Callable[[], Optional[Client]]
-    waiters = None  # as `Future` has them
+    waiters = None  # `Parcel.settle` looks; those of this kind of future are told by `concurrent.futures`
 
     def __init__(self) -> None:
         self._state, self._free = "PENDING", True
@@ -6460,7 +6465,8 @@ class ClientScheduler(Scheduler):
     def carve(self) -> None:
         """Give tasks to hungry neighbours; fill the broker's orders.
 
-        First comes who was hungry first, as the last may still be at work; but if nobody is, its caches are warm.
+        First comes who was hungry first, as the last may still be at work: it asks ahead. But if nobody has anything,
+        the last one's caches are warm.
         """
         while self.hungry and self.may_give():
             with self.lock:
@@ -6582,7 +6588,7 @@ class Neighbourhood(Runtime):
         self.neighbours: Dict[int, Neighbour] = {}  # by rank
         self.shared: Dict[bytes, Frames] = {}  # by name: the constants that each neighbour must have before other tasks
         self.broken: Optional[BaseException] = None
-        self.stillborn = 0, 0  # results that had come when workers died in it, and how many since then
+        self.stillborn = 0, 0  # results that had come, and how many workers have died in their initializer since
 
     def on_neighbour(self, frames: Frames) -> None:
         """Take up the straight link to a worker; a constant must be there before the tasks that use it."""
@@ -7941,7 +7947,7 @@ class Agent(OutputRelay):
         self.direct = local and config.backend == "own"  # workers' links are handed to the broker, not relayed
         self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
         self.oom_kills = count_oom_kills()
-        self.signals: Set[int] = set()  # that came to us (and so to our whole foreground group)
+        self.signals: Set[int] = set()  # that came to us, and so to all: from a terminal, or from a scheduler
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
         self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
@@ -8161,7 +8167,7 @@ class Agent(OutputRelay):
             child.kill()
 
     def on_interrupt(self, frames: Frames) -> None:
-        """Signal the origin as the launcher was, unless the whole foreground group was: then it knows."""
+        """Signal the origin as the launcher was, unless all of the job's processes here were: then it knows."""
         number = read_facts(frames[1], signal=int)["signal"]
         time.sleep(0 if number in self.signals else TWICE_S / 2)  # `timeout` signals the launcher first, then its group
         for child in [child for child in self.children.values() if child.rank == ORIGIN and number not in self.signals]:
@@ -8677,7 +8683,7 @@ if s[:1]==b"x":s=unpack(s)
 exec(compile(s,m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
 #: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`. Like BOOTSTRAP,
-#: it ignores NOTICES, which may come while we start; `serve_agent` knows.
+#: it ignores NOTICES, which may come while we start; `serve_agent` sees to it that no worker does.
 FIND_PYTHON = (
     'trap "" USR1 USR2; '
     '"$0" -S -c "import sys;sys.exit(sys.version_info<(3,8))" </dev/null >/dev/null 2>&1 && exec "$0" "$@"; '
@@ -9712,7 +9718,7 @@ class Recorder:
         self.zero_s = welcome.get("epoch", self.born_s) - self.offset_s
 
     def is_news(self, idle: bool = True) -> bool:
-        """Return True when there is something to be told at the next time for it."""
+        """Return True when there is something to be told at the next time for it; `idle`: what would be told."""
         if not self.config.progress:
             return bool(self.records)
         known = self.scheduler.n_done, self.scheduler.n_returned + self.n_arrived(), idle

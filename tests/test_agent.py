@@ -331,6 +331,29 @@ def test_the_link_of_a_script_that_has_ended_says_when_its_agent_is_late(backend
         assert 0 < launcher.late_s() - scoop_lite.now() <= scoop_lite.END_S
         launcher.signalled = signal.SIGINT
         assert 0 < launcher.late_s() - scoop_lite.now() <= scoop_lite.SIGNAL_S
+        launcher.sites[0].pid = os.getpid()  # an agent that nobody has stopped: it will tell, if the script lives on
+        launcher.kill_all()
+        assert launcher.broker.status is None and launcher.kill_s == math.inf
+
+
+def test_another_host_may_be_silent_for_long_after_a_signal_too():
+    """What it sends may be one big message, behind a slow link."""
+    launcher = scoop_lite.Launcher(Config(hosts=(("far", 1),)))
+    launcher.signalled = signal.SIGINT
+    assert launcher.patience_s() == scoop_lite.SIGNAL_S  # it is not there
+    launcher.agents[0] = None
+    assert launcher.patience_s() == scoop_lite.END_S
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="needs /proc")
+def test_a_stopped_process_is_known():
+    child = subprocess.Popen(["sleep", "60"])
+    assert not scoop_lite.is_stopped(child.pid)
+    child.send_signal(signal.SIGSTOP)
+    os.waitpid(child.pid, os.WUNTRACED)
+    assert scoop_lite.is_stopped(child.pid)
+    child.kill()
+    child.wait()
 
 
 def test_hosts_that_joined_long_before_another_failed_are_not_cut_off_at_once():

@@ -233,7 +233,15 @@ def test_bad_sizes_are_refused(pool, size):
         pool.map(abs, [1], chunksize=0)
     with pytest.raises(TypeError, match="float"):
         pool.map(abs, [-1, -2], chunksize=2 / 1)
-    assert list(pool.map(abs, [-1, -2], chunksize=True)) == [1, 2]  # an integer to Python; and the pool goes on
+    assert list(pool.map(abs, [-1, -2, -3], chunksize=Two())) == [1, 2, 3]  # as numpy's; and the pool goes on
+
+
+class Two:
+    def __index__(self):
+        return 2
+
+    def __lt__(self, other):
+        return 2 < other
 
 
 @pytest.mark.parametrize("how, error, text", [

@@ -2382,6 +2382,35 @@ def test_an_import_that_failed_is_explained_with_the_place():
     assert f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: " in scoop_lite.traceback_text(error)
 
 
+def test_who_waits_is_told_though_an_interrupt_ends_a_callback_before():
+    told = []
+
+    def interrupted(future):
+        raise KeyboardInterrupt
+
+    callback = functools.partial(lambda name, future: told.append(name), "another callback")
+    with pytest.raises(KeyboardInterrupt):
+        scoop_lite.tell([(told.append, 1), (functools.partial(interrupted), 2), (callback, 3), (told.append, 4)])
+    assert told == [1, 4]
+
+
+def test_the_types_of_none_and_its_like_travel_by_ways_that_older_pythons_know():
+    kinds = [type(None), type(...), type(NotImplemented)]
+    packed = scoop_lite.dumps(kinds)[0]
+    assert b"types" not in packed and scoop_lite.loads([packed]) == kinds
+
+
+@pytest.mark.parametrize("how", [{}, {"cut_off": True}, {"pid": 0}, {"asked": True}, {"retired": True}])
+def test_only_who_dies_in_its_initializer_counts_as_such(how):
+    client, counted = object.__new__(scoop_lite.Neighbourhood), []
+    client.config, client.neighbours = scoop_lite.Config(initializes=True), {}
+    client.lock, client.count_stillborn = threading.Lock(), counted.append
+    client.scheduler = scoop_lite.ClientScheduler(print, print, client.lock)
+    death = {"rank": 1, "incarnation": 1, "pid": 7, "retired": False, "asked": False, **how}
+    client.on_lost([b"", scoop_lite.facts(**death)])
+    assert counted == ([] if how else [death])
+
+
 def test_a_traceback_that_travels_has_an_end():
     text = scoop_lite.traceback_text(ValueError("begin" + "x" * 1_000_000 + "end"))
     assert "begin" in text and text.endswith("end") and len(text) < 1.1 * scoop_lite.MAX_TRACEBACK
