@@ -1512,7 +1512,7 @@ class Broker(Accounts):
     ) -> None:  # fmt: skip
         super().__init__(send, send_agent, report, welcome or {})
         self.restarts = restarts
-        self.library: Callable[[Dict[str, Any]], Frames] = lambda ask: [facts(number=ask["number"], path=None), b""]
+        self.library: Callable[[Dict[str, Any], Send], None] = lambda ask, answer: answer(facts(**ask, path=None), b"")
         # For those who watch: called with what STATS, TRACE and LOG tell; with DIED in words. And WELCOME's clock.
         self.observe: Callable[[str, Member, Any], None] = lambda kind, member, told: None
         self.clock: Callable[[], float] = lambda: 0.0
@@ -1609,7 +1609,7 @@ class Broker(Accounts):
         request = read_facts(frames[1], number=int, paths=list, have=dict)
         if not all(type(path) is str for path in request["paths"]):
             raise ValueError(request["paths"])
-        self.to(member, "MODULE", *self.library(request))
+        self.library(request, functools.partial(self.to, member, "MODULE"))
 
     def on_stats(self, member: Member, frames: Frames) -> None:
         counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "rerun", "sent", "received"), int)
@@ -7808,7 +7808,12 @@ def start_profile(config: Config, found: Runtime) -> None:
 
     def dump() -> None:
         os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
-        profile.dump_stats(os.path.join(config.profile, f"worker-{found.rank}.prof"))
+        path = os.path.join(config.profile, f"worker-{found.rank}.prof")
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        profile.create_stats()
+        with open(path, "xb") as file:  # a new one: not through a link, by which others would have us write elsewhere
+            marshal.dump(profile.stats, file)
 
     found.at_leave.append(dump)
     profile.enable()
@@ -7993,8 +7998,9 @@ class Agent(OutputRelay):
         text = f"was killed by {names.get(-code, f'signal {-code}')}"
         if code == -9:  # SIGKILL, a name that Windows does not have
             before, self.oom_kills = self.oom_kills, count_oom_kills()
-            counted = "out of memory, by the kernel's count"
-            text += f" ({counted if self.oom_kills > before else 'somebody with kill -9, or memory ran out'})"
+            why = "somebody with kill -9, or memory ran out"
+            why = "out of memory, by the kernel's count" if self.oom_kills > before else why
+            text += f" ({f'by its agent: {self.link.closed} from the launcher' if self.link.silent else why})"
         return text
 
     def run(self) -> None:
@@ -8913,6 +8919,39 @@ class Site:
             self.process.wait()
 
 
+class Library:
+    """Answers workers' FETCHes, as `read` does, in a thread: a disk may take long, and others must be served meanwhile.
+
+    One at a time, in the order of asking; the thread that asks is to call `answer` when `wake` has been called.
+    """
+
+    def __init__(self, read: Callable[[Dict[str, Any]], Frames], wake: Callable[[], None]) -> None:
+        self.read, self.wake = read, wake
+        self.asked: Deque[Tuple[Dict[str, Any], Send]] = collections.deque()
+        self.found: Deque[Tuple[Send, Frames]] = collections.deque()
+        self.n_asked = threading.Semaphore(0)
+        self.thread: Optional[threading.Thread] = None
+
+    def ask(self, request: Dict[str, Any], send: Send) -> None:
+        """Have a request answered: `send` is called with the frames of the answer."""
+        self.asked.append((request, send))
+        if self.thread is None:
+            self.thread = threading.Thread(target=self.run, name="scoop_lite library", daemon=True)
+            self.thread.start()
+        self.n_asked.release()
+
+    def run(self) -> None:
+        while self.n_asked.acquire():
+            request, send = self.asked.popleft()
+            self.found.append((send, self.read(request)))
+            self.wake()
+
+    def answer(self) -> None:
+        """Send what has been found."""
+        for send, frames in taken(self.found):
+            send(*frames)
+
+
 def read_library(config: Config, request: Dict[str, Any]) -> Frames:
     """Answer FETCH: the first of some paths that exists and is the program, or below its directory. In the launcher."""
     import pathlib  # where they are used: only other hosts ask
@@ -9045,7 +9084,8 @@ class Links:
         self.selector = selectors.DefaultSelector()
         welcome = {"size": config.n, **{name: getattr(config, name) for name in ("retries", "verbose", "progress")}}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
-        self.broker.library = functools.partial(read_library, config)
+        self.library = Library(functools.partial(read_library, config), lambda: self.bell.ring())
+        self.broker.library = self.library.ask
         self.broker.agent_handlers = handlers_of((self, self.broker), "agent > broker", "agent > launcher")
         self.agents: Dict[int, StreamLink] = {}  # links of those that speak, by host number
         self.touched: Set[Any] = set()  # links with something to write
@@ -9069,7 +9109,7 @@ class Links:
     def report(self, text: str) -> None:
         """Say one sentence to the user, on standard error, unless -q."""
         if self.config.verbose >= 0:
-            self.writer.put(2, f"scoop_lite: {text}\n".encode("utf-8", "backslashreplace"))
+            self.writer.put(2, f"scoop_lite: {visible(text)}\n".encode("utf-8", "backslashreplace"))
 
     def show(self, site: Site, text: bytes) -> None:
         """With -v, show the user what a starter has printed, which is none of ours."""
@@ -9143,7 +9183,11 @@ class Links:
         link.close()
 
     def end_turn(self) -> Optional[float]:
-        """Let the broker place its orders; with libzmq, until its sockets, whose descriptors do not tell, are empty."""
+        """Send what the library has found, and let the broker place its orders.
+
+        With libzmq, until its sockets, whose descriptors do not tell, are empty.
+        """
+        self.library.answer()
         while True:
             delay = self.broker.end_turn(now())
             if self.router is None or not self.router.receive():
@@ -10166,6 +10210,11 @@ def span(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def visible(text: str) -> str:
+    """Return a text with what is not to be printed, and would tell a terminal what to do, as Python writes it."""
+    return re.sub(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda found: ascii(found[0])[1:-1], text)
+
+
 def plural(n: float, word: str, ending: str = "s") -> str:
     """Write a number of things."""
     return f"{n:,} {word}{ending * (n != 1)}"
@@ -10187,7 +10236,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, text: str) -> Any:
         """End with the sentence and status 2."""
-        self.exit(2, f"scoop_lite: {text}; see --help\n")
+        self.exit(2, f"scoop_lite: {visible(text)}; see --help\n")
 
 
 def positive(text: str, least: int = 1) -> int:
@@ -10248,6 +10297,7 @@ def option(*names: str, **about: Any) -> Tuple[Tuple[str, ...], Dict[str, Any]]:
     return names, about
 
 
+PROGRAM_ENDINGS = ".py", ".pyw", ".pyc", ".pyz", ".zip"  # of what Python runs
 # Every option there is, by group, as --help shows them. A value whose `dest` is a field of Config goes there as it is.
 OPTIONS = {
     "the program": [
@@ -10350,7 +10400,7 @@ def option_words(**options: Any) -> List[str]:
                 raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
             values = value if isinstance(value, (list, tuple)) else [value]
             bare = value is True or known[flag].get("action") == "count"
-            words += [flag] * value if bare else [flag, ",".join(map(str, values))]
+            words += [flag] * value if bare else [f"{flag}={','.join(map(str, values))}"]
     return words
 
 
@@ -10483,13 +10533,10 @@ def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
     words, i = list(argv), 0
     valued = {name for action in p._actions if action.nargs is None for name in action.option_strings}
 
-    def program(word: str) -> bool:
-        return word.endswith(".py") or os.path.isfile(word) or os.path.isfile(os.path.join(word, "__main__.py"))
-
     while i < len(words):
         bundle = re.match("-[ivq]*([cmn])(.*)", words[i], re.DOTALL)  # -qn 4, -im module, -n4
         name, attached = ("-" + bundle[1], bundle[2]) if bundle else (words[i], "")
-        after = list(itertools.takewhile(lambda word: word[:1] != "-" and not program(word), words[i + 1 :]))
+        after = up_to_program(words[i + 1 :], p, name) if name in ("--hosts", "--host", "--profile") else []
         if name in ("-", "--", "-m", "-c") or not name.startswith("-"):
             end = i + 1 + (name in ("--", "-m", "-c") and not attached)
             return words[:end], words[end:]
@@ -10501,6 +10548,22 @@ def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
             i += 1
         i += 1
     return words, []
+
+
+def up_to_program(words: Sequence[str], p: Parser, name: str) -> List[str]:
+    """Return the values of an option that takes several, or may take one, from the words behind it.
+
+    What is the program is told by its ending, or its directory, as a host has none; not by what lies here: that may be
+    a log named like a host, or put here, by others, to be run in the program's place.
+    """
+    values = list(itertools.takewhile(lambda word: word[:1] != "-", words))
+    for i, word in enumerate(values):
+        if word.endswith(PROGRAM_ENDINGS) or os.path.dirname(word) and name != "--profile":
+            return values[:i]
+    for word in values:
+        if os.path.isfile(word) or os.path.isfile(os.path.join(word, "__main__.py")):
+            p.error(f"{word!r} may be meant for {name}, or be the program: write {name}=... with its values first")
+    return values
 
 
 def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
@@ -10612,7 +10675,7 @@ COPIES = (
 def tell_copies(config: Config, environ: Mapping[str, str]) -> None:
     """Tell the user, once, if we were started as programs of MPI are: each copy of us runs the whole script."""
     for command, rank, size in COPIES if config.serve < 0 and config.verbose >= 0 else ():
-        if environ.get(rank) == "0" and environ.get(size, "0") not in ("0", "1"):
+        if environ.get(rank) == "0" and environ.get(size, "").isdigit() and environ[size] not in ("0", "1"):
             what = f"{command} has started {environ[size]} of us, and each runs the whole script on all its workers"
             print(f"scoop_lite: {what}; leave out {command}, unless you mean that", file=sys.stderr)
             return
@@ -10621,7 +10684,7 @@ def tell_copies(config: Config, environ: Mapping[str, str]) -> None:
 def tell_components(environ: Mapping[str, str]) -> None:
     """Tell the user of a heterogeneous job of Slurm, whose list of nodes is that of its first component."""
     n = environ.get("SLURM_HET_SIZE", "1")
-    if n != "1":
+    if n.isdigit() and n != "1":
         remedy = "ask for one, or name all hosts by --hosts if ssh reaches them"
         print(f"scoop_lite: of the job's {n} components only the first one's hosts are used; {remedy}", file=sys.stderr)
 

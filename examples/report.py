@@ -74,7 +74,7 @@ class Report:
         self.lanes, self.spent, self.count, self.slots = {k: [] for k in self.names}, Counter(), Counter(), [0] * 200
         for e in self.events:  # a clock may read 0: a third of a µs is nearer to the truth, and has a logarithm
             args, time, length = e.get("args", {}), e["ts"] - origin, max(e.get("dur", 0), 0.3) * (e["ph"] == "X")
-            e.update(ts=time, end=time + length, n=args.get("n", 1))
+            e.update(ts=time, end=time + length, n=args.get("n", 1), cat=e["cat"] if e["cat"].isalnum() else "other")
             call, when = f"{e['name']:.60}{args.pop('args', '')!s:.80}", f"{human(length)} from " * (e["ph"] == "X")
             e["text"] = "\n".join([call, when + human(time), *(f"{key} {value!s:.90}" for key, value in args.items())])
             self.lanes.setdefault((e["pid"], e.get("tid", -1)), []).append(e)

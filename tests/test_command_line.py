@@ -1507,7 +1507,7 @@ def test_nice(facts_once):
 
 def test_lists_among_an_executors_options_become_one_word_each():
     words = scoop_lite.option_words(hosts=["a", "n[1,3]:2"], env=("A", "B"), retries=0, quiet=True, check=False)
-    assert words == ["--hosts", "a,n[1,3]:2", "--env", "A,B", "--retries", "0", "--quiet"]
+    assert words == ["--hosts=a,n[1,3]:2", "--env=A,B", "--retries=0", "--quiet"]
 
 
 def test_fresh_interpreters_give_a_text_the_same_hash(launch_once):
@@ -1646,6 +1646,51 @@ def test_an_option_whose_value_is_a_file_may_precede_the_hosts(launch_once, tmp_
     for _ in range(2):
         outcome = launch_once([*words, "program.py"], n=None)
         assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+
+
+@pytest.mark.parametrize("planted", ["localhost", "localhost/__main__.py"])
+def test_what_is_named_like_a_host_is_not_run_in_the_programs_place(launch_once, planted):
+    """A log of that host, or what somebody else has put into a directory where others may write."""
+    launch_once.write(SQUARES)
+    (launch_once.directory / planted).parent.mkdir(exist_ok=True)
+    launch_once.write("print('planted')", planted)
+    outcome = launch_once(["--hosts", "localhost", "localhost:1", "program.py"], n=None)
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
+    one_sentence(launch_once(["--hosts", "localhost", "localhost"], n=None), "'localhost'", "--hosts=")
+    pool = """
+        import scoop_lite
+        if __name__ == "__main__":
+            with scoop_lite.Executor(hosts=["localhost"]) as pool:
+                print(pool.submit(abs, -3).result())
+    """
+    assert launch_once.serial(pool).stdout == "3\n"
+
+
+def test_profiles_go_neither_into_a_program_nor_through_a_link(launch_once, tmp_path):
+    launch_once.write(SQUARES)
+    (tmp_path / "prof").mkdir()
+    launch_once.write("print('planted')", "prof/__main__.py")
+    (tmp_path / "mine").write_text("thesis")
+    for rank in range(2):
+        (tmp_path / f"prof/worker-{rank}.prof").symlink_to(tmp_path / "mine")
+    for _ in range(2):
+        outcome = launch_once(["--profile", "prof", "program.py"])
+        assert (outcome.returncode, outcome.stdout) == (0, SQUARED), outcome
+    assert (tmp_path / "mine").read_text() == "thesis"
+    assert pstats.Stats(str(tmp_path / "prof/worker-0.prof")).stats
+
+
+def test_sentences_cannot_steer_the_terminal(launch_once, tmp_path):
+    """Neither by what a host says before it fails, nor by what the environment holds."""
+    host = tmp_path / "host"
+    host.write_text("#!/bin/sh\nprintf '\\033]0;owned\\007\\n'; printf '\\033[2J' >&2; exit 3\n")
+    host.chmod(0o755)
+    launch_once.write("print('never')")
+    outcome = launch_once(["--launcher", f"{host} {{host}}", "--hosts", "localhost:1", "far:1", "program.py"], n=None)
+    assert outcome.returncode == 1 and "owned" in outcome.stderr and "\x1b" not in outcome.stderr, outcome
+    environment = {"PBS_NODEFILE": "/\x1b[2J/nowhere", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "\x1b[2J"}
+    outcome = launch_once(["program.py"], n=None, env=environment)
+    assert outcome.returncode == 2 and "nowhere" in outcome.stderr and "\x1b" not in outcome.stderr, outcome
 
 
 @pytest.mark.parametrize("with_directory", [True, False], ids=["DIR", "default"])

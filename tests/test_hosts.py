@@ -1095,6 +1095,26 @@ def test_a_named_pipe_beside_the_script_holds_nobody_up(tmp_path):
     assert [content for _, content in found] == [b"", b"VALUE = 1"] and b'"path": null' in found[0][0]
 
 
+def test_a_slow_disk_holds_up_who_asks_for_a_module_and_nobody_else():
+    hangs, woken = threading.Event(), threading.Event()
+
+    def read(request):
+        assert hangs.wait(10)
+        return [request["number"]]
+
+    library, sent = scoop_lite.Library(read, woken.set), []
+    for number in 1, 2:
+        library.ask({"number": number}, sent.append)
+    library.answer()
+    assert not sent
+    hangs.set()
+    while len(sent) < 2:
+        assert woken.wait(10)
+        woken.clear()
+        library.answer()
+    assert sent == [1, 2]
+
+
 def test_a_starter_that_does_not_get_through_is_ended_with_what_it_started(place, tmp_path):
     place.write("bin/ssh", f"#!/bin/sh\nsleep 97.5 & echo $! > {tmp_path}/child\nwait\n").chmod(0o755)
     done = place.run("--hosts", "localhost:1", "n1:1", "--join-timeout", "1", "where.py")

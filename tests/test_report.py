@@ -422,6 +422,13 @@ def test_names_are_text_whatever_they_hold(browser, tmp_path):
     assert browser.ask("document.querySelector('.plot:last-child').firstChild.textContent").startswith(nasty)
 
 
+def test_kinds_of_events_are_no_way_into_the_page(tmp_path):
+    """Of a trace that somebody else has written."""
+    events = [*cast(1), dict(task(0, S), cat="x><script>alert(1)</script>"), dict(fault(S / 2), cat="y onload=1")]
+    page = make(tmp_path, events)[0].read_text(encoding="utf-8")
+    assert "<script" not in page and "onload" not in page
+
+
 def test_functions_may_be_named_like_the_words_of_the_format(browser, tmp_path):
     names = ["scoop_lite", "thread_name_of", "get_name", "wait", "fault", "task", "other"]
     events = cast(1) + [task(i * S, S, name=name) for i, name in enumerate(names)]
