@@ -85,6 +85,7 @@ import selectors
 import shlex
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -174,6 +175,7 @@ CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # else threads of one process run side by side
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
 TWICE_S = 0.1  # after a signal, the next one is the same: less lets `timeout` cut short what the first one begins
+AGAIN_S = 10.0  # after an interrupt, the next one is a first: more kills scripts that go on, less has many do to kill
 DOOR_S = 2.0  # for a connection to prove its key: less refuses workers of a busy machine, more lets strangers stay
 MAX_CALLERS = 64  # connections that have not proved a key yet; the oldest makes way for one more
 
@@ -2273,7 +2275,7 @@ def _make_proxy(key: bytes, rebuild: Callable[..., Any], args: Tuple[Any, ...]) 
 # ======================================================================================================================
 
 #: What code of the user's may raise while something of his is pickled or put in words.
-RAISED = Exception, SystemExit, KeyboardInterrupt
+RAISED = BaseException
 
 #: Bounds of the search for the culprit: levels of nesting, and parts of one container (some 3 us each).
 EXPLAIN_MAX_DEPTH, EXPLAIN_MAX_PARTS = 20, 200_000
@@ -2341,7 +2343,7 @@ class _Probe(_Pickler):
 def _parts(value: Any, by_value_names: Names) -> Iterator[Tuple[str, Any]]:
     """Yield each part of a value that `dumps` looks into: the step that leads there, and the part."""
     kind = type(value)
-    with contextlib.suppress(*RAISED):  # then the value itself is the culprit
+    with contextlib.suppress(RAISED):  # then the value itself is the culprit
         if kind in _LOOK_INTO:
             yield from ((f".{name}", getattr(value, name)) for name in _LOOK_INTO[kind])
         elif kind in (list, tuple):
@@ -2871,6 +2873,13 @@ def run_calls(piece: Slice, calls: Iterator[Any]) -> None:
         piece.out.extend(calls)
     else:  # that would lock `out` while tasks run
         collections.deque(map(piece.out.append, calls), 0)
+
+
+def unseen_stop(block: Block, index: int) -> StopIteration:
+    """Return the StopIteration of a task which has ended the C loop that ran it: what it held is not known."""
+    task = describe(block.part(index, index + 1))
+    why = f"{task} raised StopIteration in a loop of tasks, by which its value and traceback are lost"
+    return with_cause(StopIteration(), ScoopError(why))  # type: ignore[return-value]
 
 
 def call_with(func: Callable[..., Any], args: Tuple[Any, ...], kwargs: Dict[str, Any]) -> Any:
@@ -3942,6 +3951,8 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     if type(outcome) is not Failure:
         try:
             return VALUE, keep(dumps(outcome, by_value))
+        except Stopped:
+            raise
         except RAISED as error:
             why = explain_unpicklable(outcome, "result", error, by_value)
             problem: BaseException = Unpicklable(f"the task's result cannot travel back: {why}")
@@ -3952,6 +3963,8 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
     text, summary = traceback_text(raised), traceback_text(raised, brief=True)
     try:
         pickled = dumps_whole(raised, by_value)
+    except Stopped:
+        raise
     except RAISED:
         pickled = b""  # the text says what it was
     return ERROR, [text.encode("utf-8", "replace"), summary.encode("utf-8", "replace"), pickled]
@@ -4140,6 +4153,7 @@ class Mailbox:
                 or self.careful and frames[0][0] == CODES["RESULT"] and sum(map(len, frames)) < PIECE
             ):
                 self.pipe.send(frames)  # not to be lost with this process, as what libzmq has not sent would
+                self.pipe.drain(1e6)  # nobody waits for it to take more
             else:
                 self.post(self.outbox.put(frames))
         if link.edge:
@@ -4742,7 +4756,7 @@ class Runner(Baton):
             if ended and (error is None or not HAS_GIL and type(error) is IndexError):
                 return
             block.job.failed = True
-            failure = self.failure(error or StopIteration())
+            failure = self.failure(error or unseen_stop(block, block.lo + len(out)))
             if not ended:  # else the interrupt came when all was done
                 out.append(failure)
             del error, failure  # whose traceback refers to this frame
@@ -5305,27 +5319,28 @@ class Runtime(Calls):
         name, answer = self.verdicts.pop(bytes(frames[1]))
         answer.settle(Failure(set_already(name)))
 
-    def set_constant(self, name: str, value: Any) -> None:
-        """Give all workers a constant; return when every task submitted from now on will see it.
+    def set_constants(self, values: Dict[str, Any]) -> None:
+        """Give all workers constants, all or none; return when every task submitted from now on will see them.
 
-        The broker echoes it in the order in which it passes on batches, and decides which of two setters was first.
+        The broker echoes each in the order in which it passes on batches, and decides which of two setters was first.
         """
         self.check_thread()
-        if name in self.constants:
+        for name in self.constants.keys() & values:
             raise set_already(name)
-        if self.link is None:
-            self.constants[name] = value
-            return
-        try:
-            frames = dumps(value, self.scheduler.by_value, _OwnPickler)
-        except Exception as error:
-            why = explain_unpicklable(value, name, error, self.scheduler.by_value)
-            raise MisuseError(f"constant {name!r}: {why}") from error
+        packed = {}
+        for name, value in values.items() if self.link is not None else ():
+            try:
+                packed[name] = dumps(value, self.scheduler.by_value, _OwnPickler)
+            except Exception as error:
+                why = explain_unpicklable(value, name, error, self.scheduler.by_value)
+                raise MisuseError(f"constant {name!r}: {why}") from error
         self.scheduler.carve()
-        answer = coming_answer()
-        self.send_constant(name, frames, answer)
-        answer.result()
-        self.constants[name] = value
+        answers = {name: coming_answer() for name in packed}
+        for name, answer in answers.items():
+            self.send_constant(name, packed[name], answer)
+        for answer in answers.values():
+            answer.result()
+        self.constants.update(values)
 
     def send_constant(self, name: str, frames: Frames, answer: Any) -> Frames:
         """Send a constant; what the broker makes of it settles the answer, a future. Return it as all get it."""
@@ -5503,12 +5518,17 @@ class Runtime(Calls):
             del self.doomed[piece]
 
 
+GREEN = {"gevent", "eventlet"}  # packages that replace threads by greenlets
+
+
 def refuse_green_threads() -> None:
     """Raise MisuseError where gevent, or its like, stands for what waits in the standard library: we would hang."""
+    if sys.modules.keys().isdisjoint(GREEN):
+        return
     import queue
 
     ours = threading.get_ident, queue.SimpleQueue, select.select, socket.socketpair, subprocess.Popen, time.sleep
-    for strange in {"gevent", "eventlet"} & {str(used.__module__).partition(".")[0] for used in ours}:
+    for strange in GREEN & {str(used.__module__).partition(".")[0] for used in ours}:
         raise MisuseError(
             f"{strange} has replaced threads or waits of the standard library (monkey.patch_all), and scoop_lite does "
             "not work with greenlets in their place; fix: keep what uses it in a program that is not patched"
@@ -5709,7 +5729,7 @@ class Pump:
     def run(self) -> None:
         try:
             self.serve()
-        except Exception as error:  # such as a lack of memory: nobody would serve others now
+        except BaseException as error:  # such as a lack of memory: nobody would serve others now
             self.runtime.later.append(functools.partial(self.runtime.fail, error))
             self.runtime.wake()
 
@@ -5914,7 +5934,7 @@ def map_(
     Args:
         func: see `submit`.
         iterables: as for the builtin map; drawn lazily, within a window that adapts, so they may be endless.
-        timeout: seconds from now within which every result must be there.
+        timeout: seconds from now within which every result must be there; None or -1 for no limit.
         chunksize: tasks that travel together; by default as many as make some 50 ms of measured work.
         buffersize: items that may be drawn ahead of the results taken.
 
@@ -6255,8 +6275,7 @@ def set_const(**constants: Any) -> None:
         >>> shared.getConst("limit")
         10
     """
-    for name, value in constants.items():
-        runtime().set_constant(name, value)
+    runtime().set_constants(constants)
 
 
 @public(shared, "getConst", "get_const")
@@ -6523,7 +6542,7 @@ class ClientScheduler(Scheduler):
                     others.append(item)
                     continue
                 mode = MIXED
-            if item[0].set_running_or_notify_cancel():
+            if item[0].running() or item[0].set_running_or_notify_cancel():  # user code may have done so
                 items.append(item)
         intake.extendleft(reversed(others))
         if not items:
@@ -6952,7 +6971,7 @@ def forget_pools() -> None:
             link.close()
         executor = client.owner()
         if executor is not None:
-            executor._lock, executor._client = threading.Lock(), None
+            executor._lock, executor._client = threading.RLock(), None
     _state["clients"].clear()
 
 
@@ -7000,7 +7019,7 @@ class Executor(concurrent.futures.Executor):
         self._n, self._max_workers = max_workers and int(max_workers), int(max_workers or usable_cpus())
         self._initializer, self._initargs, self._max_tasks = initializer, initargs, max_tasks_per_child or 0
         self._options = option_words(hosts=hosts, max_tasks_per_child=max_tasks_per_child, **options)
-        self._lock, self._shutdown = threading.Lock(), False
+        self._lock, self._shutdown = threading.RLock(), False  # a signal's handler may submit, too
         self._client: Optional[Client] = None
         if getattr(_state["importing"] or _state["runtime"], "rank", ORIGIN) == ORIGIN:
             self._start()  # else only when it is used: what a worker imports may just make one
@@ -7013,10 +7032,10 @@ class Executor(concurrent.futures.Executor):
                 "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
             )
         if "clients" not in _state:
+            at_exit(end_pools)  # before daemon threads are frozen
             _state["clients"], _state["exiting"] = set(), False
             if CAN_FORK:
                 os.register_at_fork(after_in_child=forget_pools)
-            at_exit(end_pools)  # before daemon threads are frozen
         self._client = Client(self, self._options, self._n, self._max_tasks)
         if self._initializer is not None:
             self._client.call(self._client.start_initializer, self._initializer, self._initargs)
@@ -7024,10 +7043,10 @@ class Executor(concurrent.futures.Executor):
 
     def _ready(self) -> Client:
         """Return the client, if tasks can be submitted (lock held)."""
-        if self._shutdown:
-            raise RuntimeError("cannot schedule new futures after shutdown")
-        if _state.get("exiting"):
-            raise RuntimeError("cannot schedule new futures after interpreter shutdown")
+        if self._shutdown or _state.get("exiting"):
+            what = "shutdown" if self._shutdown else "interpreter shutdown"
+            raise RuntimeError(f"cannot schedule new futures after {what}")
+        refuse_green_threads()
         client = self._client or self._start()
         if client.broken is not None:
             raise broken_pool(f"the pool is broken: {client.broken}")
@@ -7145,6 +7164,8 @@ class Executor(concurrent.futures.Executor):
         """
         with self._lock:
             client = self._ready()
+        for name in client.shared.keys() & set(map(str.encode, constants)):  # then none is set
+            raise set_already(name.decode())
         by_value = client.scheduler.by_value
         packed = {name: dumps(value, by_value, _OwnPickler) for name, value in constants.items()}
         for answer in [client.ask(client.send_constant, name, frames) for name, frames in packed.items()]:
@@ -8146,7 +8167,7 @@ class Agent(OutputRelay):
     def forget(self, rank: int) -> None:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
         if rank != ORIGIN or not self.local:
-            os.setpgid(0, 0)  # first: from here on the terminal's Ctrl-C does not reach it
+            os.setsid()  # first: the terminal's Ctrl-C does not reach it from here on, nor can it ask there, and stop
         if rank != ORIGIN:
             self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **dict.fromkeys(NOTICES, let_pass)})
         signal.set_wakeup_fd(-1)
@@ -8675,9 +8696,9 @@ os.write(w,b"scoop_lite agent:"+a+(b"z" if unpack else b"-"))
 def read(n):
  b=b""
  while len(b)<n:
-  try:d=os.read(r,n-len(b));os.write(w,b".")
+  try:d=os.read(r,n-len(b));d and os.write(w,b".")
   except OSError:d=b""
-  if d==b"":sys.exit(1)
+  if d==b"":sys.exit("no input came: is it passed on (not so by ssh -n), does a start-up file close or read it?")
   b+=d
  return b
 def part():return read(int(read(8)))
@@ -8688,6 +8709,8 @@ s=part()
 if s[:1]==b"x":s=unpack(s)
 exec(compile(s,m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
+#: What a user's environment may tell `srun` to do with input and output, by which it would be no link.
+SRUN_SETTINGS = "SLURM_LABELIO", "SLURM_STDINMODE", "SLURM_STDOUTMODE", "SLURM_STDERRMODE"
 #: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`. Like BOOTSTRAP,
 #: it ignores NOTICES, which may come while we start; `serve_agent` sees to it that no worker does.
 FIND_PYTHON = (
@@ -8851,7 +8874,7 @@ class Site:
         else:
             self.command = starter_command(self.name, self.config)
             how: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-            how["env"] = {name: value for name, value in os.environ.items() if name != "SLURM_LABELIO"}  # marks lines
+            how["env"] = {name: value for name, value in os.environ.items() if name not in SRUN_SETTINGS}
             self.process = subprocess.Popen(self.command, 0, start_new_session=True, **how)
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
@@ -9568,16 +9591,16 @@ class Launcher(Reception):
         return delay if delay < math.inf else None
 
     def on_signal(self, number: int, frame: Any) -> None:
-        """The first signal asks the script to end, the second ends everything; after SIGTERM or SIGHUP so does time."""
+        """A first signal asks the script to end, a second soon after it ends everything, as after SIGTERM does time."""
         begun = self.broker.has_begun()
-        if number not in NOTICES:  # these are passed on, and that is all; before a script has begun, not even that
-            if self.signalled is not None:
+        if number not in NOTICES and not (begun and self.config.interactive and number == signal.SIGINT):
+            if self.signalled is not None and (self.signalled != signal.SIGINT or now() < self.second_s + AGAIN_S):
                 if now() > self.second_s:  # `timeout` sends us two at once
                     self.is_early, self.kill_s = False, now()
                 return
             self.signalled, self.is_early, self.second_s = number, not begun, now() + TWICE_S
             self.kill_s = now() + (1 if self.is_early else math.inf if number == signal.SIGINT else SIGNAL_S)
-        if begun or number not in NOTICES:
+        if begun or number not in NOTICES:  # before a script has begun, these are for nobody
             self.interrupts.append(number)  # a handler may run in the middle of `encode` or `flush`
 
     def catch_suspend(self) -> None:
@@ -9628,13 +9651,13 @@ class Launcher(Reception):
         last_words = Writer(self.bell.ring)  # its thread is not stuck
         last_words.broken = self.writer.broken
         for writer, what in ((self.writer, "what workers printed"), (self.view.files, "--log or --trace")):
-            why = writer.lost or "a signal came first" * bool(writer.lines)
+            why = writer.lost or "it was not read in time" * bool(writer.lines)
             if why:
                 last_words.put(2, f"scoop_lite: {what} could not all be written: {why}\n".encode())
                 status = status or 1
         last_words.drain(2)
-        if self.signalled is not None and not (self.broker.status == 0 and self.broker.said_bye):
-            return 128 + self.signalled
+        if self.signalled is not None and not (self.broker.said_bye and status >= 0):
+            return 128 + self.signalled  # the script did not come to its own end
         return status
 
 
@@ -9948,7 +9971,7 @@ class StatusLine:
         lengths = itertools.accumulate(len(part) + len(", ") for part in parts)
         n = sum(length <= columns + 1 for length in lengths)
         text = ", ".join(parts[: max(1, n)])[: max(0, columns - 1)]
-        if lines < 3 or (text, (columns, lines)) == (self.text, self.size):
+        if not text or lines < 3 or (text, (columns, lines)) == (self.text, self.size):
             return
         data = f"\0337\033[{lines};1H\033[0m\033[2K{text}\0338"
         if self.size != (columns, lines):  # make room: a line more below the cursor, which stays where its text is
@@ -9962,6 +9985,24 @@ class StatusLine:
         if self.text:
             self.put(f"\0337\033[r\033[{self.size[1]};1H\033[2K\0338".encode())
         self.text, self.size = "", (0, 0)
+
+
+def open_to_write(path: str) -> int:
+    """Open a file to be written anew; of our own output, go on behind what is there; nobody need read a pipe yet."""
+    with contextlib.suppress(OSError):  # it does not exist, or output is closed
+        for fd in 1, 2:
+            if os.path.samestat(os.stat(path), os.fstat(fd)):
+                return os.dup(fd)
+    if is_pipe(path):
+        with contextlib.suppress(OSError):
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        return os.open(path, os.O_RDWR)  # this waits for no reader
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+
+
+def is_pipe(path: str) -> bool:
+    """Say whether there is a named pipe."""
+    return os.path.exists(path) and stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 class View:
@@ -9995,8 +10036,7 @@ class View:
                "Python": "%d.%d.%d" % sys.version_info[:3]}  # fmt: skip
         if c.verbose > 0:
             self.launcher.report(f"version {__version__}, " + ", ".join(f"{key} {value}" for key, value in run.items()))
-        self.log, self.trace = (os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666) if path else -1
-                                for path in (c.log, c.trace))  # fmt: skip
+        self.log, self.trace = (open_to_write(path) if path else -1 for path in (c.log, c.trace))
         command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
         self.files.put(self.trace, b"[\n")
         about = {"command": command, "version": __version__, "started": date_and_time(self.started), **run}
@@ -10513,9 +10553,9 @@ def try_files(options: argparse.Namespace) -> None:
     try:
         if path:
             os.makedirs(path, exist_ok=True)
-        for path in filter(None, (options.trace, options.log)):
+        for path in [path for path in (options.trace, options.log) if path and not is_pipe(path)]:
             with open(path, "ab") as file:
-                if os.path.isfile(path):  # not /dev/stderr, nor a pipe
+                if os.path.isfile(path):  # else it may be /dev/stderr
                     size = file.tell()
                     file.write(bytes(4096))  # a full disk is told now, not when the results are there
                     file.flush()

@@ -558,7 +558,7 @@ def test_an_interrupt_ends_the_wait_for_a_reader_and_is_no_success(launch_once, 
         job.wait(3)  # nobody reads
     job.send_signal(signal.SIGINT)
     assert job.wait(10) == 1
-    assert job.stderr.read().endswith(b"what workers printed could not all be written: a signal came first\n")
+    assert job.stderr.read().endswith(b"what workers printed could not all be written: it was not read in time\n")
     job.stdout.close(), job.stderr.close()
 
 
@@ -1804,3 +1804,28 @@ def test_a_compiled_script_gets_its_arguments(launch_once, tmp_path):
     py_compile.compile(str(script), str(tmp_path / "compiled.pyc"))
     outcome = launch_once(["compiled.pyc", "a", "-n"])
     assert (outcome.returncode, outcome.stdout) == (0, "['a', '-n']\n"), outcome
+
+
+@pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
+def test_a_task_cannot_ask_at_the_terminal_and_so_does_not_stop_there(launch_once):
+    """Of a worker that stops, nobody would know why; as it has no terminal, the task fails."""
+    source = program("""
+        def ask(i):
+            time.sleep(0.05)
+            if scoop_lite.IS_ORIGIN:
+                return "origin"
+            try:
+                os.open("/dev/tty", os.O_RDWR)
+            except OSError as error:
+                return type(error).__name__
+
+        def main():
+            return sorted(set(futures.map(ask, range(20))))
+    """).replace("import time", "import time, scoop_lite", 1)
+    theirs, ours = os.openpty()
+    script = launch_once.write(source)
+    words = [*map(str, (sys.executable, launch_once.file, "-n", "3", script))]
+    shell = f"import os, sys; os.setsid(); os.open(os.ttyname({ours}), os.O_RDWR); os.execv(sys.executable, {words!r})"
+    job = subprocess.Popen([sys.executable, "-c", shell], stdout=subprocess.PIPE, pass_fds=[ours])
+    out = job.communicate(timeout=30)[0]
+    assert json.loads(out) == ["OSError", "origin"]

@@ -23,6 +23,7 @@ import sys
 import textwrap
 import threading
 import time
+import types
 import weakref
 from concurrent.futures.process import BrokenProcessPool
 from operator import mul
@@ -467,8 +468,55 @@ def test_green_threads_are_refused_rather_than_waited_with(monkeypatch, module, 
     green = lambda *args: 1  # noqa: E731
     green.__module__ = "gevent.thread"
     monkeypatch.setattr(module, name, green)
+    monkeypatch.setitem(sys.modules, "gevent", green)
     with pytest.raises(scoop_lite.MisuseError, match="gevent has replaced"):
         Executor(1)
+
+
+def test_green_threads_that_come_later_are_refused_too(monkeypatch):
+    with Executor(1) as pool:
+        with monkeypatch.context() as patched:
+            patched.setitem(sys.modules, "eventlet", os)
+            patched.setattr(scoop_lite.select, "select", types.SimpleNamespace(__module__="eventlet.green.select"))
+            for use in pool.submit, pool.map:
+                with pytest.raises(scoop_lite.MisuseError, match="eventlet has replaced"):
+                    use(abs, [-1])
+        assert pool.submit(abs, -1).result() == 1
+
+
+def test_a_future_that_user_code_has_set_running_is_run_all_the_same():
+    with Executor(1) as pool:
+        tasks = []
+        with pool._lock:  # the client's thread is busy
+            pool._client.call(time.sleep, 0.2)
+            for i in range(5):
+                tasks.append(pool.submit(abs, -i))
+        try:
+            tasks[2].set_running_or_notify_cancel()
+        except (concurrent.futures.InvalidStateError, RuntimeError):
+            pass  # it was sent already
+        assert [task.result(10) for task in tasks] == [*range(5)]
+
+
+def test_a_signals_handler_may_submit_while_the_program_does():
+    with Executor(1) as pool, pool._lock:  # as where `submit` is interrupted
+        task = pool.submit(abs, -1)
+        assert task.result(10) == 1
+
+
+def test_an_executor_made_by_an_exit_function_is_refused_each_time():
+    source = """
+        import atexit, scoop_lite
+
+        @atexit.register
+        def late():
+            for _ in range(2):
+                try:
+                    print(scoop_lite.Executor(1).submit(abs, -1).result())
+                except RuntimeError as error:
+                    print(type(error).__name__)
+    """
+    assert run(source, launch=False) == (0, 2 * ("1\n" if sys.version_info < (3, 9) else "RuntimeError\n"), "")
 
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
@@ -566,6 +614,7 @@ def test_constants(pool):
     assert pool.submit(shared.getConst, "executor_constant").result(20) == [1, 2]
     with pytest.raises(TypeError, match="set already"):
         pool.set_const(another_constant=4, executor_constant=3)
+    pool.set_const(another_constant=5)  # nothing was set
     pool.set_const()  # none: done at once
 
 

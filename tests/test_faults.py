@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import re
 import signal
 import socket
 import time
+import types
 
 import pytest
 from conftest import needs_memory_limit
@@ -21,6 +23,8 @@ from faults.fixtures import *  # noqa: F403
 from faults.fixtures import PACES, limit, root, soak
 from faults.jobs import resume, stop
 from faults.processes import process, processes_of, wait_until
+
+import scoop_lite
 
 SQUARES = """
     def square(i):
@@ -855,6 +859,70 @@ def test_a_script_that_has_begun_before_the_launcher_heard_of_it_may_clean_up(ru
         outcome = job.finish(8)
         job.clean(1)
         assert outcome.shell_status == 128 + signal.SIGINT and len(job.ledger("finally")) == 1, str(job)
+
+
+def test_big_results_of_suspected_tasks_arrive(run):
+    """They are sent at once, by the way that is not lost with the worker, which holds less than one of them."""
+    job = run("""
+        def give(i):
+            time.sleep(0.1)
+            if i % 5 == 3 and not scoop_lite.IS_ORIGIN and not notes("died", i):
+                note("died", i)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return bytes(1_000_000)
+
+        if __name__ == "__main__":
+            print(sum(map(len, futures.map(give, range(40)))))
+    """, "-n", "3")
+    outcome = job.finish(20)
+    assert (outcome.status, outcome.out) == (0, "40000000\n"), str(job)
+
+
+CATCHES = """
+    if __name__ == "__main__":
+        try:
+            reach("waits")
+            futures.submit(time.sleep, 1.5).result()
+        except KeyboardInterrupt:
+            note("caught")
+        print(sum(futures.map(abs, [-1, -2])), flush=True)
+        {end}
+"""
+
+
+@pytest.mark.parametrize("end, status", [("sys.exit(7)", 7), ("1 / 0", 1), ("", 0)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_script_that_catches_a_signal_ends_with_its_own_status(run, number, end, status):
+    job = run(CATCHES.format(end=end), "-n", "2")
+    job.reached("waits")
+    time.sleep(0.3)
+    os.kill(job.launcher, number)
+    outcome = job.finish(8)
+    job.clean(1)
+    assert (outcome.shell_status, outcome.out, len(job.ledger("caught"))) == (status, "3\n", 1), str(job)
+
+
+@pytest.mark.parametrize("interactive", [False, True])
+def test_a_second_interrupt_ends_all_only_soon_after_the_first_and_not_at_a_prompt(monkeypatch, interactive):
+    """What the launcher makes of it, by a clock of ours."""
+    clock, launcher = [0.0], types.SimpleNamespace(
+        broker=types.SimpleNamespace(has_begun=lambda: True), config=scoop_lite.Config(interactive=interactive),
+        signalled=None, second_s=math.inf, kill_s=math.inf, is_early=False, interrupts=[])  # fmt: skip
+    monkeypatch.setattr(scoop_lite, "now", lambda: clock[0])
+
+    def interrupted(at_s, number=signal.SIGINT):
+        clock[0] = at_s
+        scoop_lite.Launcher.on_signal(launcher, number, None)
+        return len(launcher.interrupts), launcher.kill_s
+
+    assert interrupted(1.0) == (1, math.inf)
+    if interactive:
+        assert interrupted(1.5) == (2, math.inf)
+        assert interrupted(2.0, signal.SIGTERM) == (3, 2.0 + scoop_lite.SIGNAL_S)
+        return
+    assert interrupted(1.05) == (1, math.inf), "`timeout` sends two at once"
+    assert interrupted(20.0) == (2, math.inf), "the script has gone on"
+    assert interrupted(29.0) == (2, 29.0)
 
 
 POLLED = """

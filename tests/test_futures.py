@@ -519,6 +519,28 @@ def test_map_raises_where_the_serial_map_would(facts):
     assert got["stop"] == "RuntimeError", "a StopIteration out of a task must not end the results silently"
 
 
+def test_a_stopiteration_that_a_loop_of_tasks_swallows_is_told_with_its_task(facts):
+    """What it held is lost there; who raised it is not."""
+    got = facts("""
+        def stop(i):
+            time.sleep(0.001)
+            return next(iter([])) if i % 7 == 3 else i
+
+        def main():
+            import traceback
+            found = []
+            for i, future in [(i, futures.submit(stop, i)) for i in range(60)]:
+                try:
+                    future.result()
+                except StopIteration as error:
+                    found.append([i, "".join(traceback.format_exception(type(error), error, error.__traceback__))])
+            return found
+    """)
+    assert [i for i, _ in got] == [*range(3, 60, 7)]
+    for i, text in got:
+        assert f"task stop({i}) raised StopIteration in a loop" in text or "next(iter([]))" in text, text
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # map_as_completed, as_completed, wait
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2868,13 +2890,18 @@ def test_a_script_that_ends_with_a_frozen_exception_shows_it(launch_once):
 
 
 EXITS = """
+    class Leaves(BaseException): pass
+
+    def leave():
+        {leave}
+
     class Exits:
         def __reduce__(self):
-            sys.exit("in __reduce__")
+            leave()
 
     class ExitsToo(Exception):
         def __reduce__(self):
-            sys.exit("in __reduce__")
+            leave()
 
     def take(it):
         time.sleep(0.02)
@@ -2890,11 +2917,12 @@ EXITS = """
 """
 
 
+@pytest.mark.parametrize("leave", ["sys.exit('in __reduce__')", "raise Leaves"])
 @pytest.mark.parametrize("func, arg, expected", [
-    ("take", "Exits()", {"Exits"}), ("give", "1", {"Unpicklable", "SystemExit", "Exits"}),
+    ("take", "Exits()", {"Exits"}), ("give", "1", {"Unpicklable", "SystemExit", "Leaves", "Exits"}),
     ("fail", "1", {"ExitsToo", "ScoopError"})])  # fmt: skip
-def test_an_exit_while_something_is_pickled_ends_neither_worker_nor_pump(facts, func, arg, expected):
-    got = facts(EXITS + f"""
+def test_an_exit_while_something_is_pickled_ends_neither_worker_nor_pump(facts, func, arg, expected, leave):
+    got = facts(EXITS.format(leave=leave) + f"""
     def main():
         tasks = [futures.submit({func}, {arg}) for _ in range(8)]
         time.sleep(0.2)

@@ -929,6 +929,45 @@ def test_a_message_is_told_in_words(kind, frames, words):
     assert scoop_lite.in_words(kind, [header, *frames]) == words
 
 
+@pytest.mark.parametrize("option", ["--log", "--trace"])
+@pytest.mark.parametrize("early", [True, False], ids=["reader first", "nobody yet"])
+def test_a_named_pipe_is_written_for_whoever_reads_it(launch_once, tmp_path, option, early):
+    os.mkfifo(tmp_path / "pipe")
+    words = [sys.executable, launch_once.file, "-n", "2", option, "pipe", launch_once.write(LOGS)]
+    reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE) if early else None
+    job = subprocess.Popen(words, cwd=launch_once.directory)
+    if reader is None:
+        time.sleep(0.5)
+        reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE)
+    try:
+        told = reader.communicate(timeout=20)[0].decode()
+        assert job.wait(20) == 0
+    finally:
+        for process in job, reader:
+            process.kill()
+    assert told.startswith("[") and told.endswith("]\n") if option == "--trace" else "a word of the script" in told
+
+
+@pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/stderr"])
+def test_a_log_among_other_output_leaves_that_in_place(launch_once, tmp_path, stream):
+    with open(tmp_path / "out", "wb") as out:
+        out.write(b"before\n")
+        out.flush()
+        words = [sys.executable, launch_once.file, "-n", "2", "--log", stream, launch_once.write(LOGS)]
+        done = subprocess.run(words, cwd=launch_once.directory, stdout=out, stderr=subprocess.STDOUT, timeout=30)
+    text = (tmp_path / "out").read_text()
+    assert done.returncode == 0 and text.startswith("before\n") and "the result\n" in text, text
+    assert "a word of the script" in text
+
+
+LOGS = """
+    import scoop_lite
+    if __name__ == "__main__":
+        scoop_lite.logger.info("a word of the script")
+        print("the result", flush=True)
+"""
+
+
 def test_the_line_leaves_a_terminal_alone_that_is_anothers(monkeypatch):
     shown = []
     line = scoop_lite.StatusLine(shown.append, 7)
@@ -943,6 +982,10 @@ def test_the_line_leaves_a_terminal_alone_that_is_anothers(monkeypatch):
     line.erase()
     line.erase()
     assert len(shown) == 2
+
+    monkeypatch.setattr(os, "get_terminal_size", lambda fd: os.terminal_size((0, 24)))
+    line.draw(["11 tasks"])  # nothing fits: then nothing is set up that `erase` would have to take back
+    assert len(shown) == 2 and line.text == ""
 
     def closed(fd):
         raise OSError("it is none")

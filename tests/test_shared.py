@@ -67,8 +67,11 @@ def test_setting_twice_is_a_type_error(facts):
             shared.setConst(once=1)
             errors = [again("once"), away(again, "once").result(), futures.submit(again, "once").result()]
             together = outcome(shared.setConst, fresh=1, once=3)
+            unpicklable = outcome(shared.setConst, fresh=1, lock=threading.Lock())
+            shared.setConst(fresh=2)  # neither has set anything
             winners = list(futures.map(race, range(20)))
             return {"errors": errors, "value": shared.getConst("once"), "together": together,
+                    "fresh": [unpicklable.split(":")[0], away(shared.getConst, "fresh").result()],
                     "winners": sum(answer is None for answer in winners), "contested": shared.getConst("contested"),
                     "winner": winners.index(None)}
         """,
@@ -76,7 +79,7 @@ def test_setting_twice_is_a_type_error(facts):
     )
     for error in (*got["errors"], got["together"]):
         assert error.startswith("TypeError") and "once" in error, error
-    assert got["value"] == 1
+    assert got["value"] == 1 and got["fresh"] == ["MisuseError", 2]
     assert got["winners"] == 1 and got["contested"] == got["winner"]
 
 
