@@ -104,8 +104,11 @@ class Job:
         places = hosts_options(self.directory, hosts) if hosts else []
         ours = ["-m", "scoop_lite"] if as_module else [str(file)]
         self.words = [*before, sys.executable, *ours, *places, *options, str(self.script), *arguments]
-        path = {"PYTHONPATH": str(pathlib.Path(file).parent)} if as_module else {}
-        self.process = self._start({**path, **(environment or {})}, cwd or self.directory)
+        environment = dict(environment or {})
+        if as_module:
+            paths = [str(pathlib.Path(file).parent), environment.get("PYTHONPATH", "")]
+            environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        self.process = self._start(environment, cwd or self.directory)
 
     def _start(self, additions: Dict[str, str], cwd) -> subprocess.Popen:
         name, _, value = self.mark.partition("=")
