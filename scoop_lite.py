@@ -7801,22 +7801,34 @@ def end_worker(code: Any) -> None:
 
 
 def start_profile(config: Config, found: Runtime) -> None:
-    """Profile this worker with cProfile into ``DIR/worker-RANK.prof`` (--profile)."""
+    """Profile this worker with cProfile into ``DIR/worker-0.prof``, one that replaces it into ``worker-0-2.prof``."""
     import cProfile
+    import pstats
 
-    profile = cProfile.Profile()
+    profiles: List[Any] = []
+
+    def begin(*event: Any) -> None:
+        profiles.append(cProfile.Profile())
+        profiles[-1].enable()
 
     def dump() -> None:
+        total: Any = pstats.Stats()
+        for profile in profiles:
+            profile.create_stats()
+            if profile.stats:  # else it is refused
+                total.add(profile)
         os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
-        path = os.path.join(config.profile, f"worker-{found.rank}.prof")
+        again = f"-{found.incarnation}" if found.incarnation > 1 else ""
+        path = os.path.join(config.profile, f"worker-{found.rank}{again}.prof")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
-        profile.create_stats()
         with open(path, "xb") as file:  # a new one: not through a link, by which others would have us write elsewhere
-            marshal.dump(profile.stats, file)
+            marshal.dump(total.stats, file)
 
     found.at_leave.append(dump)
-    profile.enable()
+    if sys.version_info < (3, 12):  # then each thread, as strands may be, needs one of its own
+        threading.setprofile(begin)
+    begin()
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
