@@ -7434,11 +7434,11 @@ def set_up_path(config: Config) -> None:
         multiprocessing.process.current_process().authkey = bytes.fromhex(config.authkey)
     if os.path.dirname(os.__file__) in config.paths:  # else that client has another Python
         sys.path[:] = config.paths
-        return
-    safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P or -I: then our own directory is not there either
-    own = not safe and (_run_as_script or __spec__ is not None)  # nor where BOOTSTRAP has made this module
-    bare = (safe or config.safe_path) and config.kind != "archive"
-    sys.path[:own] = [] if bare else ["" if config.kind in NAMELESS else config.root]
+    else:
+        safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P, -I: then our own directory is not there either
+        own = not safe and (_run_as_script or __spec__ is not None)  # nor where BOOTSTRAP has made this module
+        bare = (safe or config.safe_path) and config.kind != "archive"
+        sys.path[:own] = [] if bare else ["" if config.kind in NAMELESS else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 
 
@@ -10319,7 +10319,8 @@ OPTIONS = {
         option("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program"),
         option("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program"),
         option("-p", "--path", metavar="DIR", help="working directory of the program"),
-        option("--pythonpath", metavar="PATH", help="prepended to the module search path of workers"),
+        option("--pythonpath", action="append", default=[], metavar="PATH",
+               help="prepended to the module search path of workers"),
         option("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)"),
     ],
     "the pool": [
@@ -10345,12 +10346,13 @@ OPTIONS = {
         option("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
                help="how to reach a host: a name, or a command as 'qrsh -inherit {host}' (default: auto)"),
         option("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'"),
-        option("--rsh", dest="launcher", action="store_const", const="rsh", help="reach hosts by rsh"),
+        option("--rsh", action="store_true", help="reach hosts by rsh"),
         option("--external-hostname", dest="address", type=address, metavar="ADDRESS",
                help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)"),
         option("--python-interpreter", dest="python", metavar="EXE",
                help="interpreter that runs workers (default: this one, or python3 on hosts where it does not work)"),
-        option("--env", metavar="NAME,...", help="environment variables to pass on to other hosts"),
+        option("--env", action="append", default=[], metavar="NAME,...",
+               help="environment variables to pass on to other hosts"),
         option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
         option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),
         option("--join-timeout", dest="join_timeout_s", type=seconds, default=JOIN_S, metavar="S",
@@ -10412,7 +10414,7 @@ def option_words(**options: Any) -> List[str]:
                 raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
             values = value if isinstance(value, (list, tuple)) else [value]
             bare = value is True or known[flag].get("action") == "count"
-            words += [flag] * value if bare else [f"{flag}={','.join(map(str, values))}"]
+            words += [flag] * value if bare else [f"{flag}={value}" for value in values or [""]]
     return words
 
 
@@ -10445,13 +10447,15 @@ def choose_program(options: argparse.Namespace, root: str) -> Dict[str, Any]:
 
 def configure(options: argparse.Namespace) -> Config:
     """Turn options into the configuration; MisuseError if they cannot work."""
+    options.env = ",".join(options.env)
     scheduler, hosts = plan_hosts(options)  # files are relative to where the user is, the program is to --path
     try:
         for name in ("trace", "log", "profile", "prolog"):
             path = getattr(options, name)
             if path and (name != "prolog" or os.path.exists(path)):  # a prolog may be on the hosts alone
                 setattr(options, name, os.path.abspath(path))
-        options.pythonpath = os.pathsep.join(os.path.abspath(p) for p in options.pythonpath.split(os.pathsep) if p)
+        paths = os.pathsep.join(options.pythonpath).split(os.pathsep)
+        options.pythonpath = os.pathsep.join(os.path.abspath(p) for p in paths if p)
         if options.path:
             os.chdir(options.path)
         directory = os.getcwd() if options.serve < 0 else directory_here()
@@ -10491,6 +10495,10 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
     kind = sys.implementation.name
     yield kind != "cpython", f"this Python is {kind}: workers need CPython, whose garbage collector and code they know"
     yield o.hosts and o.hostfile, "give --hosts or --hostfile, not both"
+    yield o.tunnel and o.backend == "zmq", "--tunnel: --backend zmq does not go through ssh; leave out one of the two"
+    yield o.rsh and o.launcher not in ("auto", "rsh"), "give --rsh or --launcher, not both"
+    same = o.log and o.trace and os.path.realpath(o.log) == os.path.realpath(o.trace)
+    yield same, f"--log and --trace need a file each, not both {o.log}"
     yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
     beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"
     yield o.heartbeat_s >= o.dead_after_s, beat  # else every host that has nothing to say would be dead
@@ -10552,7 +10560,9 @@ def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
         if name in ("-", "--", "-m", "-c") or not name.startswith("-"):
             end = i + 1 + (name in ("--", "-m", "-c") and not attached)
             return words[:end], words[end:]
-        if name in ("--hosts", "--host") and after:
+        if name in ("--hosts", "--host"):
+            if not after:
+                p.error(f"{name} needs a host before the program")
             words[i : i + 1 + len(after)] = ["--hosts=" + ",".join(after)]
         elif name == "--profile":
             words[i : i + 1 + len(after[:1])] = ["--profile=" + "".join(after[:1] or ".")]
@@ -10597,7 +10607,7 @@ def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
 
 def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
     """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
-    name: str = options.launcher
+    name: str = "rsh" if options.rsh else options.launcher
     own_ssh = options.ssh_executable != "ssh"
     if name == "auto":
         own = SCHEDULER_STARTERS.get(scheduler, "")
@@ -10643,8 +10653,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     options = p.parse_args(words)
     options.args = tuple(args)
     no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
-    if options.self_check and not no_program:
-        p.error("--self-check brings its own program; give it options only")
+    if options.self_check and (options.dry_run or not no_program):
+        p.error("--self-check brings its own program, and runs it; give it neither another nor --dry-run")
     if options.version or options.self_check:
         print(f"scoop_lite {__version__}\n{sha256(own_source())}  {os.path.abspath(__file__)}")
         sys.exit(0 if options.version else self_check([word for word in words if word != "--self-check"], options))
@@ -10661,7 +10671,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         show_plan(config, options.dry_run)
     if options.dry_run:
         sys.exit(0)
-    if options.tunnel:
+    if options.tunnel and not options.quiet:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
     tell_copies(config, os.environ)
     raise_file_limit()
@@ -10753,7 +10763,7 @@ print(sum(futures.map(total, [100] * 200)))
 def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
     """Print what a run with these words of the command line meets here, and try some; return the exit status."""
     there = [value for _, value, module, _, _ in ACCELERATORS if importlib.util.find_spec(module)]
-    engines = ["own", "zmq"][: 1 + ("zmq" in there)] if CAN_FORK else ["loopback"]
+    engines = ["own", "zmq"][: 1 + ("zmq" in there and not options.tunnel)] if CAN_FORK else ["loopback"]
     engines = engines if options.backend == "auto" else [options.backend]
     strands = ["thread", "greenlet"][: 1 + ("greenlet" in there)] if options.strands == "auto" else [options.strands]
     jobs = (check_job(words, engine, kind) for engine in engines for kind in strands)

@@ -1012,7 +1012,10 @@ MISTAKES = {
     "code missing": (["-c"], ["-c"]),
     "program missing": (["-n", "2"], ["no program"]),
     "program and hosts missing": (["--hosts"], ["--hosts"]),
-    "hosts missing": (["--hosts", "program.py"], ["no program"]),
+    "hosts missing": (["--hosts", "program.py"], ["--hosts needs a host"]),
+    "one file for log and trace": (["--log", "x", "--trace", "./x", "program.py"], ["--log", "--trace"]),
+    "tunnel without ssh": (["--tunnel", "--backend", "zmq", "program.py"], ["--tunnel", "--backend zmq"]),
+    "plan of a self-check": (["--self-check", "--dry-run"], ["--self-check", "--dry-run"]),
     "heartbeat no number": (["--heartbeat", "nan", "program.py"], ["--heartbeat", "nan"]),
     "heartbeat zero": (["--heartbeat", "0", "program.py"], ["--heartbeat"]),
     "heartbeat as long as the death limit": (["--heartbeat", "5", "program.py"], ["--heartbeat", "--dead-after"]),
@@ -1482,6 +1485,7 @@ def test_a_needless_option_of_scoop_is_accepted_with_a_sentence(launch_once):
     outcome = launch_once(SQUARES, options=["--tunnel"])
     assert (outcome.returncode, outcome.stdout) == (0, SQUARED)
     assert len(outcome.stderr.splitlines()) == 1 and "--tunnel" in outcome.stderr
+    assert launch_once(SQUARES, options=["--tunnel", "-q"]).stderr == ""
 
 
 def test_seed(launch_once):
@@ -1505,9 +1509,9 @@ def test_nice(facts_once):
     assert origin in (base, base + 5)
 
 
-def test_lists_among_an_executors_options_become_one_word_each():
+def test_lists_among_an_executors_options_become_a_word_for_each_item():
     words = scoop_lite.option_words(hosts=["a", "n[1,3]:2"], env=("A", "B"), retries=0, quiet=True, check=False)
-    assert words == ["--hosts=a,n[1,3]:2", "--env=A,B", "--retries=0", "--quiet"]
+    assert words == ["--hosts=a", "--hosts=n[1,3]:2", "--env=A", "--env=B", "--retries=0", "--quiet"]
 
 
 def test_fresh_interpreters_give_a_text_the_same_hash(launch_once):
@@ -1559,11 +1563,14 @@ def test_path(facts_once, tmp_path):
 
 
 def test_pythonpath(facts_once, tmp_path):
-    (tmp_path / "aside").mkdir()
+    """Given several times, as --host and --env may be, it adds up."""
+    options = []
     for name in ("asidemodule", "colorsys"):  # the second goes before what Python has
-        (tmp_path / "aside" / f"{name}.py").write_text("VALUE = 'found'\n")
+        (tmp_path / f"beside {name}").mkdir()
+        (tmp_path / f"beside {name}" / f"{name}.py").write_text("VALUE = 'found'\n")
+        options += ["--pythonpath", str(tmp_path / f"beside {name}")]
     values = '[getattr(__import__(name), "VALUE", "another") for name in ("asidemodule", "colorsys")]'
-    origin, others = everywhere(facts_once, values, options=["--pythonpath", str(tmp_path / "aside")])
+    origin, others = everywhere(facts_once, values, options=options)
     assert [origin] == others == [["found", "found"]]
 
 

@@ -169,6 +169,7 @@ def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
     (["--hosts", "a", "--launcher", "qrsh -inherit"], "place for the host"),
     (["--hosts", "a", "--ssh-executable", "ssh 'x"], "--ssh-executable"),
     (["--hosts", "a", "--rsh", "--ssh-executable", "ssh -p 22"], "--launcher rsh does not use ssh"),
+    (["--hosts", "a", "--rsh", "--launcher", "ssh"], "--rsh or --launcher, not both"),
     (["--external-hostname", "no.such.name.invalid"], "--external-hostname"),
     (["-i", "--hosts", "a"], "--hosts localhost a"),
 ], ids=str)  # fmt: skip
@@ -411,6 +412,8 @@ if __name__ == "__main__":
     out = place.right("--hosts", "a:1", "--env", "OMP_NUM_THREADS", "given.py")
     assert out == "[('a', 'old', 'x', None, '7')]\n"  # OTHER came with the shell: it is this machine
     assert value not in place.record.read_text()
+    out = place.right("--hosts", "a:1", "--env", "GIVEN", "--env", "OMP_NUM_THREADS", "given.py")
+    assert out == f"{[('a', value, 'x', None, '7')]}\n"
     done = place.run("--hosts", "a:1", "--env", "GIVEN,ABSENT", "given.py")
     assert done.returncode == 2 and "--env ABSENT: it is not set here" in done.err
 
