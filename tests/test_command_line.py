@@ -1447,6 +1447,22 @@ def test_self_check_fails_where_too_few_files_may_be_open(launch_once):
     assert "Too many open files" in job
 
 
+@pytest.mark.parametrize("first", ["far", "localhost"])
+def test_self_check_says_which_hosts_lack_greenlet_and_fails_if_that_was_asked_for(launch_once, tmp_path, first):
+    """In a sentence, without a traceback of ours: runs do without, also where one host has it."""
+    pytest.importorskip("greenlet")
+    (tmp_path / "bare").mkdir()
+    (tmp_path / "bare" / "greenlet.py").write_text("raise ImportError")
+    hosts = ["--backend", "own", "--hosts", first, {"far": "localhost:1", "localhost": "far:1"}[first], "--launcher",
+             f"env H={{host}} PYTHONPATH={tmp_path / 'bare'} sh -c"]  # fmt: skip
+    rows, outcome = self_check(launch_once, *hosts)
+    lacking = [(verdict, text) for verdict, text in rows if "greenlet cannot be imported" in text]
+    assert [verdict for verdict, _ in lacking] == ["missing"] and " on far: " in lacking[0][1]
+    assert "Traceback" not in outcome.stdout and outcome.returncode == 0, outcome
+    rows, outcome = self_check(launch_once, *hosts, "--strands", "greenlet")
+    assert [verdict for verdict, text in rows if "greenlet cannot be imported" in text] == ["FAILED"]
+
+
 def test_self_check_takes_no_program(launch_once):
     outcome = launch_once(["--self-check", "program.py"], n=None)
     assert (outcome.returncode, outcome.stdout) == (2, "") and "its own program" in outcome.stderr
