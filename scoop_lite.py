@@ -10656,7 +10656,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if options.self_check and (options.dry_run or not no_program):
         p.error("--self-check brings its own program, and runs it; give it neither another nor --dry-run")
     if options.version or options.self_check:
-        print(f"scoop_lite {__version__}\n{sha256(own_source())}  {os.path.abspath(__file__)}")
+        print(f"scoop_lite {__version__}\n{sum_line()}")
         sys.exit(0 if options.version else self_check([word for word in words if word != "--self-check"], options))
     if no_program and options.serve < 0:
         if words:  # such as `-n 4 $SCRIPT` in a batch job: no success
@@ -10684,6 +10684,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         flush_output()
         os._exit(status)
     sys.exit(status)
+
+
+def sum_line() -> str:
+    """Return this file's SHA-256 and path, as `sha256sum --check` reads them."""
+    path, mark = os.path.abspath(__file__), ""
+    if "\n" in path:
+        path, mark = path.replace("\\", "\\\\").replace("\n", "\\n"), "\\"
+    return f"{mark}{sha256(own_source())}  {path}"
 
 
 #: What a command that starts a program several times tells each of them: which it is, and of how many.

@@ -1370,6 +1370,12 @@ def test_version_and_hash_are_those_of_the_file(launch_once):
     version = re.search(rb'^__version__ = "([^"]+)"', source, re.M).group(1).decode()
     expected = f"scoop_lite {version}\n{hashlib.sha256(source).hexdigest()}  {launch_once.file}\n"
     assert (outcome.returncode, outcome.stderr, outcome.stdout) == (0, "", expected)
+    odd = launch_once.directory / "a line\nand \\ another"
+    odd.mkdir()
+    shutil.copy(launch_once.file, odd)
+    said = launch_once.run([odd / "scoop_lite.py", "--version"]).finish().stdout_bytes.split(b"\n", 1)[1]
+    if shutil.which("sha256sum"):
+        subprocess.run(["sha256sum", "--check", "--strict", "--status"], input=said, check=True)
 
 
 def self_check(launch_once, *words, **how):
