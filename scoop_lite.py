@@ -7417,9 +7417,11 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         namespace.update(__file__=path, __loader__=found(module.__name__, path), __cached__=None)
         try:
             code = compile_script(found, path)
-        except (SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError) as error:
             if found is ShippedLoader or module.__name__ != "__main__":
                 raise
+            if isinstance(error, OSError):  # with --no-ship: the launcher's host has it
+                sys.exit(f"scoop_lite: {socket.gethostname()} cannot read {path}: {error.strerror}")
             sys.exit(subprocess.call([*own_command()[:-1], path, *config.args]))  # Python has words of its own for some
     exec(code, namespace)
 
@@ -8653,7 +8655,8 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 #: We open no port: so neither shall ssh, whatever the user's configuration has it forward, nor leave a master behind.
 #: What `sbatch --export` says is for the job's script: a step of srun without PATH would find no program.
 STARTERS = {
-    "ssh": "ssh -T -x -a -o BatchMode=yes -o ConnectTimeout=8 -o ControlMaster=no -o ClearAllForwardings=yes -- {host}",
+    "ssh": "ssh -T -x -a -o BatchMode=yes -o ConnectTimeout={connect_s} -o ControlMaster=no "
+           "-o ClearAllForwardings=yes -- {host}",
     "rsh": "rsh {host}",
     "srun": "srun --nodelist={host} -N1 -n1 --overlap --export=ALL --unbuffered --cpu-bind=none --mpi=none",
     "qrsh": "qrsh -inherit {host}",
@@ -8689,7 +8692,7 @@ def read(n):
  while len(b)<n:
   try:d=os.read(r,n-len(b));os.write(w,b".")
   except OSError:d=b""
-  if d==b"":sys.exit(1)
+  if d==b"":sys.exit(1 if r else "standard input has ended; does ssh have -n, or StdinNull?")
   b+=d
  return b
 def part():return read(int(read(8)))
@@ -10621,7 +10624,9 @@ def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
         shlex.split(template), shlex.split(options.ssh_executable)
     except ValueError as error:
         raise MisuseError(f"--launcher, --ssh-executable: {error}") from error
-    return options.ssh_executable + template[3:] if name == "ssh" else template
+    connect_s = max(1, int(options.join_timeout_s) - 2)  # so that ssh's own words come before our limit
+    ssh = options.ssh_executable + template[3:].replace("{connect_s}", str(connect_s))
+    return ssh if name == "ssh" else template
 
 
 def show_plan(config: Config, commands: bool) -> None:
