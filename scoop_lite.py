@@ -7438,9 +7438,11 @@ def run_program(config: Config, module: types.ModuleType) -> None:
         namespace.update(__file__=path, __loader__=found(module.__name__, path), __cached__=None)
         try:
             code = compile_script(found, path)
-        except (SyntaxError, ValueError):
+        except (OSError, SyntaxError, ValueError) as error:
             if found is ShippedLoader or module.__name__ != "__main__":
                 raise
+            if isinstance(error, OSError):  # with --no-ship: the launcher's host has it
+                sys.exit(f"scoop_lite: {socket.gethostname()} cannot read {path}: {error.strerror}")
             sys.exit(subprocess.call([*own_command()[:-1], path, *config.args]))  # Python has words of its own for some
     exec(code, namespace)
 
@@ -7455,11 +7457,11 @@ def set_up_path(config: Config) -> None:
         multiprocessing.process.current_process().authkey = bytes.fromhex(config.authkey)
     if os.path.dirname(os.__file__) in config.paths:  # else that client has another Python
         sys.path[:] = config.paths
-        return
-    safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P or -I: then our own directory is not there either
-    own = not safe and (_run_as_script or __spec__ is not None)  # nor where BOOTSTRAP has made this module
-    bare = (safe or config.safe_path) and config.kind != "archive"
-    sys.path[:own] = [] if bare else ["" if config.kind in NAMELESS else config.root]
+    else:
+        safe = getattr(sys.flags, "safe_path", sys.flags.isolated)  # -P, -I: then our own directory is not there either
+        own = not safe and (_run_as_script or __spec__ is not None)  # nor where BOOTSTRAP has made this module
+        bare = (safe or config.safe_path) and config.kind != "archive"
+        sys.path[:own] = [] if bare else ["" if config.kind in NAMELESS else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
 
 
@@ -7822,22 +7824,37 @@ def end_worker(code: Any) -> None:
 
 
 def start_profile(config: Config, found: Runtime) -> None:
-    """Profile this worker with cProfile into ``DIR/worker-RANK.prof`` (--profile)."""
+    """Profile this worker with cProfile into ``DIR/worker-0.prof``, one that replaces it into ``worker-0-2.prof``."""
     import cProfile
+    import pstats
 
-    profile = cProfile.Profile()
+    profiles: List[Any] = []
+
+    def begin(*event: Any) -> None:
+        profiles.append(cProfile.Profile())
+        profiles[-1].enable()
 
     def dump() -> None:
-        os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
-        path = os.path.join(config.profile, f"worker-{found.rank}.prof")
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        profile.create_stats()
-        with open(path, "xb") as file:  # a new one: not through a link, by which others would have us write elsewhere
-            marshal.dump(profile.stats, file)
+        total: Any = pstats.Stats()
+        for profile in profiles:
+            profile.create_stats()
+            if profile.stats:  # else it is refused
+                total.add(profile)
+        again = f"-{found.incarnation}" if found.incarnation > 1 else ""
+        path = os.path.join(config.profile, f"worker-{found.rank}{again}.prof")
+        try:
+            os.makedirs(config.profile, exist_ok=True)  # on another host it need not be there yet
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            with open(path, "xb") as file:  # not through a link, by which others would have us write elsewhere
+                marshal.dump(total.stats, file)
+        except OSError as error:
+            sys.exit(f"scoop_lite: {socket.gethostname()} cannot write {path}: {error.strerror}")
 
     found.at_leave.append(dump)
-    profile.enable()
+    if sys.version_info < (3, 12):  # then each thread, as strands may be, needs one of its own
+        threading.setprofile(begin)
+    begin()
 
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS",
@@ -8662,7 +8679,8 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 #: We open no port: so neither shall ssh, whatever the user's configuration has it forward, nor leave a master behind.
 #: What `sbatch --export` says is for the job's script: a step of srun without PATH would find no program.
 STARTERS = {
-    "ssh": "ssh -T -x -a -o BatchMode=yes -o ConnectTimeout=8 -o ControlMaster=no -o ClearAllForwardings=yes -- {host}",
+    "ssh": "ssh -T -x -a -o BatchMode=yes -o ConnectTimeout={connect_s} -o ControlMaster=no "
+           "-o ClearAllForwardings=yes -- {host}",
     "rsh": "rsh {host}",
     "srun": "srun --nodelist={host} -N1 -n1 --overlap --export=ALL --unbuffered --cpu-bind=none --mpi=none",
     "qrsh": "qrsh -inherit {host}",
@@ -8698,7 +8716,7 @@ def read(n):
  while len(b)<n:
   try:d=os.read(r,n-len(b));d and os.write(w,b".")
   except OSError:d=b""
-  if d==b"":sys.exit("no input came: is it passed on (not so by ssh -n), does a start-up file close or read it?")
+  if d==b"":sys.exit(1 if r else "standard input has ended; does ssh have -n, or StdinNull?")
   b+=d
  return b
 def part():return read(int(read(8)))
@@ -10347,7 +10365,8 @@ OPTIONS = {
         option("-c", dest="code", nargs=argparse.REMAINDER, help="run code as the program"),
         option("-i", dest="interactive", action="store_true", help="a prompt with a running pool, after the program"),
         option("-p", "--path", metavar="DIR", help="working directory of the program"),
-        option("--pythonpath", metavar="PATH", help="prepended to the module search path of workers"),
+        option("--pythonpath", action="append", default=[], metavar="PATH",
+               help="prepended to the module search path of workers"),
         option("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)"),
     ],
     "the pool": [
@@ -10373,12 +10392,13 @@ OPTIONS = {
         option("--launcher", default="auto", metavar="auto|ssh|srun|COMMAND",
                help="how to reach a host: a name, or a command as 'qrsh -inherit {host}' (default: auto)"),
         option("--ssh-executable", default="ssh", metavar="CMD", help="ssh with options, as 'ssh -p 2222 -J gate'"),
-        option("--rsh", dest="launcher", action="store_const", const="rsh", help="reach hosts by rsh"),
+        option("--rsh", action="store_true", help="reach hosts by rsh"),
         option("--external-hostname", dest="address", type=address, metavar="ADDRESS",
                help="this machine's address that the hosts can reach, for --backend zmq (default: where they see it)"),
         option("--python-interpreter", dest="python", metavar="EXE",
                help="interpreter that runs workers (default: this one, or python3 on hosts where it does not work)"),
-        option("--env", metavar="NAME,...", help="environment variables to pass on to other hosts"),
+        option("--env", action="append", default=[], metavar="NAME,...",
+               help="environment variables to pass on to other hosts"),
         option("--prolog", metavar="FILE", help="shell script sourced on each host before its agent"),
         option("--no-ship", dest="ship", action="store_false", help="import the script's modules from their own disks"),
         option("--join-timeout", dest="join_timeout_s", type=seconds, default=JOIN_S, metavar="S",
@@ -10440,7 +10460,7 @@ def option_words(**options: Any) -> List[str]:
                 raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
             values = value if isinstance(value, (list, tuple)) else [value]
             bare = value is True or known[flag].get("action") == "count"
-            words += [flag] * value if bare else [f"{flag}={','.join(map(str, values))}"]
+            words += [flag] * value if bare else [f"{flag}={value}" for value in values or [""]]
     return words
 
 
@@ -10473,13 +10493,15 @@ def choose_program(options: argparse.Namespace, root: str) -> Dict[str, Any]:
 
 def configure(options: argparse.Namespace) -> Config:
     """Turn options into the configuration; MisuseError if they cannot work."""
+    options.env = ",".join(options.env)
     scheduler, hosts = plan_hosts(options)  # files are relative to where the user is, the program is to --path
     try:
         for name in ("trace", "log", "profile", "prolog"):
             path = getattr(options, name)
             if path and (name != "prolog" or os.path.exists(path)):  # a prolog may be on the hosts alone
                 setattr(options, name, os.path.abspath(path))
-        options.pythonpath = os.pathsep.join(os.path.abspath(p) for p in options.pythonpath.split(os.pathsep) if p)
+        paths = os.pathsep.join(options.pythonpath).split(os.pathsep)
+        options.pythonpath = os.pathsep.join(os.path.abspath(p) for p in paths if p)
         if options.path:
             os.chdir(options.path)
         directory = os.getcwd() if options.serve < 0 else directory_here()
@@ -10519,6 +10541,10 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
     kind = sys.implementation.name
     yield kind != "cpython", f"this Python is {kind}: workers need CPython, whose garbage collector and code they know"
     yield o.hosts and o.hostfile, "give --hosts or --hostfile, not both"
+    yield o.tunnel and o.backend == "zmq", "--tunnel: --backend zmq does not go through ssh; leave out one of the two"
+    yield o.rsh and o.launcher not in ("auto", "rsh"), "give --rsh or --launcher, not both"
+    same = o.log and o.trace and os.path.realpath(o.log) == os.path.realpath(o.trace)
+    yield same, f"--log and --trace need a file each, not both {o.log}"
     yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
     beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"
     yield o.heartbeat_s >= o.dead_after_s, beat  # else every host that has nothing to say would be dead
@@ -10580,7 +10606,9 @@ def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
         if name in ("-", "--", "-m", "-c") or not name.startswith("-"):
             end = i + 1 + (name in ("--", "-m", "-c") and not attached)
             return words[:end], words[end:]
-        if name in ("--hosts", "--host") and after:
+        if name in ("--hosts", "--host"):
+            if not after:
+                p.error(f"{name} needs a host before the program")
             words[i : i + 1 + len(after)] = ["--hosts=" + ",".join(after)]
         elif name == "--profile":
             words[i : i + 1 + len(after[:1])] = ["--profile=" + "".join(after[:1] or ".")]
@@ -10625,7 +10653,7 @@ def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
 
 def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
     """Return the template of the command that reaches hosts: the user's choice, the scheduler's own, or ssh."""
-    name: str = options.launcher
+    name: str = "rsh" if options.rsh else options.launcher
     own_ssh = options.ssh_executable != "ssh"
     if name == "auto":
         own = SCHEDULER_STARTERS.get(scheduler, "")
@@ -10639,7 +10667,9 @@ def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
         shlex.split(template), shlex.split(options.ssh_executable)
     except ValueError as error:
         raise MisuseError(f"--launcher, --ssh-executable: {error}") from error
-    return options.ssh_executable + template[3:] if name == "ssh" else template
+    connect_s = max(1, int(options.join_timeout_s) - 2)  # so that ssh's own words come before our limit
+    ssh = options.ssh_executable + template[3:].replace("{connect_s}", str(connect_s))
+    return ssh if name == "ssh" else template
 
 
 def show_plan(config: Config, commands: bool) -> None:
@@ -10671,10 +10701,10 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     options = p.parse_args(words)
     options.args = tuple(args)
     no_program = (options.script, options.module, options.code) == (None, None, None) and not options.interactive
-    if options.self_check and not no_program:
-        p.error("--self-check brings its own program; give it options only")
+    if options.self_check and (options.dry_run or not no_program):
+        p.error("--self-check brings its own program, and runs it; give it neither another nor --dry-run")
     if options.version or options.self_check:
-        print(f"scoop_lite {__version__}\n{sha256(own_source())}  {os.path.abspath(__file__)}")
+        print(f"scoop_lite {__version__}\n{sum_line()}")
         sys.exit(0 if options.version else self_check([word for word in words if word != "--self-check"], options))
     if no_program and options.serve < 0:
         if words:  # such as `-n 4 $SCRIPT` in a batch job: no success
@@ -10689,7 +10719,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         show_plan(config, options.dry_run)
     if options.dry_run:
         sys.exit(0)
-    if options.tunnel:
+    if options.tunnel and not options.quiet:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
     tell_copies(config, os.environ)
     raise_file_limit()
@@ -10702,6 +10732,14 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         flush_output()
         os._exit(status)
     sys.exit(status)
+
+
+def sum_line() -> str:
+    """Return this file's SHA-256 and path, as `sha256sum --check` reads them."""
+    path, mark = os.path.abspath(__file__), ""
+    if "\n" in path:
+        path, mark = path.replace("\\", "\\\\").replace("\n", "\\n"), "\\"
+    return f"{mark}{sha256(own_source())}  {path}"
 
 
 #: What a command that starts a program several times tells each of them: which it is, and of how many.
@@ -10763,30 +10801,34 @@ def end_by_signal(number: int) -> None:
     sys.exit(128 + number)
 
 
-# What --self-check runs: tasks that wait for their own tasks, and one that every worker must do.
+# What --self-check runs: tasks that wait for their own tasks, and one that every worker must do. All of it travels by
+# name, as hosts may have different versions of Python.
 SELF_CHECK = """
-import os
-from scoop_lite import futures, SIZE
+import functools, operator, os
+from scoop_lite import futures, ScoopError, SIZE
 
-def total(n):
-    return sum(futures.map(abs, range(n)))
-
-pids = set(futures.run_on_all(os.getpid))
-if len(pids) != SIZE:
-    raise SystemExit(f"{len(pids)} of {SIZE} workers answered")
-print(sum(futures.map(total, [100] * 200)))
+total = functools.partial(futures.mapReduce, abs, operator.add)
+try:
+    pids = set(futures.run_on_all(os.getpid))
+    if len(pids) != SIZE:
+        raise SystemExit(f"{len(pids)} of {SIZE} workers answered")
+    print(sum(futures.map(total, [range(100)] * 200)))
+except ScoopError as error:
+    raise SystemExit(error)
 """
 
 
 def self_check(words: Sequence[str], options: argparse.Namespace) -> int:
     """Print what a run with these words of the command line meets here, and try some; return the exit status."""
     there = [value for _, value, module, _, _ in ACCELERATORS if importlib.util.find_spec(module)]
-    engines = ["own", "zmq"][: 1 + ("zmq" in there)] if CAN_FORK else ["loopback"]
+    engines = ["own", "zmq"][: 1 + ("zmq" in there and not options.tunnel)] if CAN_FORK else ["loopback"]
     engines = engines if options.backend == "auto" else [options.backend]
     strands = ["thread", "greenlet"][: 1 + ("greenlet" in there)] if options.strands == "auto" else [options.strands]
     jobs = (check_job(words, engine, kind) for engine in engines for kind in strands)
     failed = 0
     for verdict, text in itertools.chain(check_host(options), jobs):
+        if options.strands == "auto" and "greenlet cannot be imported" in text:
+            verdict = "missing"  # where workers run; a run does without
         print(f"{verdict:8}{text}".replace("\n", "\n" + 8 * " "), flush=True)
         failed += verdict == "FAILED"
     print(f"scoop_lite: {failed} failed" if failed else "scoop_lite: all that must work does")

@@ -960,6 +960,21 @@ def test_a_zip_file_may_hold_the_program_and_scoop_lite(tmp_path, compiled, opti
     assert (done.returncode, done.stdout, done.stderr) == (0, "3 5 6 -4\n", "")
 
 
+def test_an_executors_workers_find_what_pythonpath_names(tmp_path):
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "only_there.py").write_text("VALUE = 7\n")
+    status, out, err = run(f"""
+        from scoop_lite import Executor
+        def value(_):
+            import only_there
+            return only_there.VALUE
+        if __name__ == "__main__":
+            with Executor(2, pythonpath=["nowhere", {str(tmp_path / "beside")!r}]) as pool:
+                print(set(pool.map(value, range(20))))
+    """, launch=False)
+    assert (status, out, err) == (0, "{7}\n", "")
+
+
 def test_a_program_that_has_changed_sys_path_finds_its_modules_in_workers(tmp_path):
     """As programs packed by pex do: without what this Python has installed, with what they bring."""
     (tmp_path / "app.py").write_text("""

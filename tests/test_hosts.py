@@ -130,6 +130,9 @@ def test_dry_run_starts_nothing(place):
     begin = ("ssh -p 2222 -J 'the gate' -T -x -a -o BatchMode=yes -o ConnectTimeout=8 -o ControlMaster=no "
              "-o ClearAllForwardings=yes -- ")  # fmt: skip
     assert [command.startswith(begin + host) for command, host in zip(commands, ("a ", "user@b "))] == [True, True]
+    for timeout, connect in (("60", "58"), ("1.5", "1")):  # so that ssh speaks first
+        out = place.right("--dry-run", "--hosts", "a:2", "--join-timeout", timeout, "where.py")
+        assert f" -o ConnectTimeout={connect} " in out
 
 
 @pytest.mark.parametrize("there, words, begin", [
@@ -169,6 +172,7 @@ def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
     (["--hosts", "a", "--launcher", "qrsh -inherit"], "place for the host"),
     (["--hosts", "a", "--ssh-executable", "ssh 'x"], "--ssh-executable"),
     (["--hosts", "a", "--rsh", "--ssh-executable", "ssh -p 22"], "--launcher rsh does not use ssh"),
+    (["--hosts", "a", "--rsh", "--launcher", "ssh"], "--rsh or --launcher, not both"),
     (["--external-hostname", "no.such.name.invalid"], "--external-hostname"),
     (["-i", "--hosts", "a"], "--hosts localhost a"),
 ], ids=str)  # fmt: skip
@@ -411,6 +415,8 @@ if __name__ == "__main__":
     out = place.right("--hosts", "a:1", "--env", "OMP_NUM_THREADS", "given.py")
     assert out == "[('a', 'old', 'x', None, '7')]\n"  # OTHER came with the shell: it is this machine
     assert value not in place.record.read_text()
+    out = place.right("--hosts", "a:1", "--env", "GIVEN", "--env", "OMP_NUM_THREADS", "given.py")
+    assert out == f"{[('a', value, 'x', None, '7')]}\n"
     done = place.run("--hosts", "a:1", "--env", "GIVEN,ABSENT", "given.py")
     assert done.returncode == 2 and "--env ABSENT: it is not set here" in done.err
 
@@ -619,6 +625,24 @@ def test_a_host_behind_a_slow_way_joins_as_long_as_bytes_arrive_there(place):
     begin = time.monotonic()
     assert place.right("--hosts", "localhost:1", "a:1", "--join-timeout", "2.5", "where.py").startswith("a:1 ")
     assert time.monotonic() - begin > 4  # the whole source would have taken 13 s
+
+
+def test_a_host_whose_ssh_reads_nothing_of_ours_says_so(place):
+    """As with `StdinNull yes` in the configuration of ssh."""
+    fake = FAKE.format(record=place.record).replace('"$*"', '"$*" </dev/null')
+    place.write("bin/ssh", fake).chmod(0o755)
+    done = place.run("--hosts", "a:1", "where.py")
+    assert done.returncode == 1 and "it said: standard input has ended; does ssh have -n, or StdinNull?" in done.err
+
+
+def test_an_origin_without_the_script_says_so_in_a_sentence(place):
+    """With --no-ship; here, the script is gone once the launcher has looked at it."""
+    fake = FAKE.format(record=place.record).replace("cd /", f"rm {place.path}/gone.py; cd /")
+    place.write("bin/ssh", fake).chmod(0o755)
+    place.write("gone.py", "print('never')\n")
+    done = place.run("--no-ship", "--hosts", "a:1", "gone.py")
+    there = f"scoop_lite: {socket.gethostname()} cannot read {place.path}/gone.py: No such file or directory\n"
+    assert (done.returncode, done.out, done.err) == (1, "", there)
 
 
 def test_a_host_whose_way_breaks_while_it_takes_in_what_it_needs(place):
