@@ -7044,8 +7044,7 @@ class Executor(concurrent.futures.Executor):
     def _ready(self) -> Client:
         """Return the client, if tasks can be submitted (lock held)."""
         if self._shutdown or _state.get("exiting"):
-            what = "shutdown" if self._shutdown else "interpreter shutdown"
-            raise RuntimeError(f"cannot schedule new futures after {what}")
+            raise RuntimeError(f"cannot schedule new futures after {'' if self._shutdown else 'interpreter '}shutdown")
         refuse_green_threads()
         client = self._client or self._start()
         if client.broken is not None:
@@ -7166,8 +7165,7 @@ class Executor(concurrent.futures.Executor):
             client = self._ready()
         for name in client.shared.keys() & set(map(str.encode, constants)):  # then none is set
             raise set_already(name.decode())
-        by_value = client.scheduler.by_value
-        packed = {name: dumps(value, by_value, _OwnPickler) for name, value in constants.items()}
+        packed = {name: dumps(value, client.scheduler.by_value, _OwnPickler) for name, value in constants.items()}
         for answer in [client.ask(client.send_constant, name, frames) for name, frames in packed.items()]:
             answer.result()
 
@@ -7849,7 +7847,10 @@ def start_profile(config: Config, found: Runtime) -> None:
             with open(path, "xb") as file:  # not through a link, by which others would have us write elsewhere
                 marshal.dump(total.stats, file)
         except OSError as error:
-            sys.exit(f"scoop_lite: {socket.gethostname()} cannot write {path}: {error.strerror}")
+            text = f"scoop_lite: {socket.gethostname()} cannot write {path}: {error.strerror}"
+            if found.rank == ORIGIN:
+                sys.exit(text)
+            print(text, file=sys.stderr)
 
     found.at_leave.append(dump)
     if sys.version_info < (3, 12):  # then each thread, as strands may be, needs one of its own

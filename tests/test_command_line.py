@@ -1722,6 +1722,22 @@ def test_sentences_cannot_steer_the_terminal(launch_once, tmp_path):
     assert outcome.returncode == 2 and "nowhere" in outcome.stderr and "\x1b" not in outcome.stderr, outcome
 
 
+@pytest.mark.parametrize("who", ["scoop_lite.IS_ORIGIN", "not scoop_lite.IS_ORIGIN"])
+def test_a_profile_that_cannot_be_written_is_told(launch_once, who):
+    """In the script's own worker, that is a failure; of others, the results are there."""
+    outcome = launch_once(program(f"""
+        def limit():
+            import resource
+            if {who}:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+        def main():
+            return len(futures.run_on_all(limit))
+    """).replace("import sys", "import sys, scoop_lite", 1), options=["--profile"])
+    assert "cannot write" in outcome.stderr and ".prof: File too large" in outcome.stderr, outcome
+    assert "Traceback" not in outcome.stderr and outcome.returncode == ("not" not in who)
+
+
 @pytest.mark.parametrize("with_directory", [True, False], ids=["DIR", "default"])
 def test_profile(launch_once, tmp_path, with_directory):
     (tmp_path / "empty").mkdir()
