@@ -1611,7 +1611,7 @@ class Broker(Accounts):
         request = read_facts(frames[1], number=int, paths=list, have=dict)
         if not all(type(path) is str for path in request["paths"]):
             raise ValueError(request["paths"])
-        self.library(request, functools.partial(self.to, member, "MODULE"))
+        self.library(request, lambda *found: self.to(member, "MODULE", *found))
 
     def on_stats(self, member: Member, frames: Frames) -> None:
         counts = dict.fromkeys(("done", "pending", "ran", "batches", "carved", "rerun", "sent", "received"), int)
@@ -2377,6 +2377,7 @@ PENDING, SENT, RUNNING, CANCELLED, FAILED, FINISHED = range(6)
 COLUMNS, CALLS, MIXED = range(3)
 # How results are packed: as one list; a table of (status, number of frames), then each alone; or as facts, why not.
 LIST, EACH, UNREADABLE = range(3)
+CREATES = 4  # added to a form: tasks have created others on that worker
 VALUE, ERROR, WITHDRAWN = range(3)
 STATUS = struct.Struct("!BH")
 GONE = object()  # the outcome of a task that was cancelled
@@ -3007,7 +3008,7 @@ def own_name(func: Any) -> str:
 def name_of(func: Any) -> str:
     """Return a function's name for people."""
     while isinstance(func, functools.partial):
-        func = func.func
+        func = func.args[0] if func.func is with_rank else func.func
     return own_name(func) or type(func).__qualname__
 
 
@@ -3253,6 +3254,8 @@ class Taker(Queue):
         self.flushed_s = 0.0
         self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
         self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
+        self.n_scopes = 0  # tasks (and callbacks) here that have created others
+        self.others_create = False  # tasks that came back from other workers have
 
     def message(self, kind: str, *frames: Any) -> Frames:
         return message(kind, self.rank, self.incarnation, *frames)
@@ -3260,6 +3263,7 @@ class Taker(Queue):
     def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
         with self.lock:
             to = self.results.setdefault(key[:2], [OWNER.pack(*key[:2])])
+            form += CREATES * (self.n_scopes > 0)
             to += [PART.pack(key[2], first, count, int(seconds * 1e9), form, len(frames)), *frames]
 
     def flush(self, want: bool = False) -> None:
@@ -3557,7 +3561,7 @@ class Carver(Taker):
         sent.left = [] if whole else subtract(sent.left, first, first + count)[0]
         if not sent.left:
             del self.sent[chunk_id]
-            if self.recorder is not None:
+            if self.recorder is not None and type(sent.block.job) is not Everywhere:
                 self.recorder.arrow("f", self.clock(), (self.rank, self.incarnation, chunk_id))
 
     def take_home(self, chunk_id: int, first: int, count: int) -> Block:
@@ -3807,6 +3811,7 @@ class Scheduler(Carver):
         told: Told = []
         while at < len(frames):
             chunk_id, first, count, nanoseconds, form, n_frames = PART.unpack(frames[at])
+            form, self.others_create = form % CREATES, self.others_create or form >= CREATES
             payload = frames[at + 1 : at + 1 + n_frames]
             at += 1 + n_frames
             if not count:
@@ -5095,6 +5100,7 @@ class Calls(Parking):
         return self.scope
 
     def new_scope(self, place: int, depth: int) -> Scope:
+        self.scheduler.n_scopes += 1
         return Scope(place, depth, self.scheduler.level(depth))
 
     def scope_here(self) -> Scope:
@@ -5394,10 +5400,18 @@ class Runtime(Calls):
         """Return True while tasks of this worker's own, or strands, are not finished."""
         return bool(self.n_parked > len(self.resting) or self.left) or self.scheduler.is_busy()
 
+    def wait_for_all(self) -> None:
+        """Wait until no worker has tasks left, be they of a task that did not wait for them."""
+        self.wait_until(lambda: not self.is_busy(), watched=self.resting)
+        totals: List[int] = []
+        while self.link is not None and self.scheduler.others_create and is_to_be_asked_again(totals):
+            with contextlib.suppress(WorkerLost):  # its tasks are no more
+                totals.append(sum(self.run_on_all(rest, ()).values()))
+
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else end it."""
         if success:
-            self.wait_until(lambda: not self.is_busy(), watched=self.resting)
+            self.wait_for_all()
         else:
             with self.lock:
                 for queue in (self.scheduler.home, self.scheduler.away, *self.scheduler.levels):
@@ -6206,6 +6220,24 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
         found.wait_until(lambda: not found.scheduler.is_busy(own=True), watched=found.resting)
 
 
+def rest() -> int:
+    """Wait until this worker has no tasks of its own; return how many of those that ran here had created others.
+
+    This is none of the user's tasks, and not to be counted.
+    """
+    shutdown()
+    runtime().scheduler.n_done -= 1
+    return int(runtime().scheduler.n_scopes)
+
+
+def is_to_be_asked_again(totals: List[int]) -> bool:
+    """Say whether some worker may have tasks of its own, although each has rested; `totals` are the sums of `rest`.
+
+    Those of another may have run on it meanwhile, and have left it some: not if there is none that has created any.
+    """
+    return not totals or totals[-1] != 0 and totals[-2:-1] != totals[-1:]
+
+
 @public(futures, "run_on_all", "runOnAll")
 def run_on_all(func: Callable[..., Any], /, *args: Any) -> Dict[int, Any]:
     """Call a function once on each worker there is now, this one included; wait for all.
@@ -6712,7 +6744,9 @@ class Client(Neighbourhood):
             self.scheduler.by_value = ALL_NAMES
         del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
         self.intake = self.scheduler.intake
-        self.asleep = self.closing = self.ended = False
+        self.asleep = self.closing = self.ended = self.given_up = False
+        self.asked: Optional[PoolFuture] = None  # a `rest` of all workers
+        self.totals: List[int] = []
         self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
@@ -6781,7 +6815,7 @@ class Client(Neighbourhood):
     def serve(self) -> None:
         """Serve the pool until it is closed and idle, or broken."""
         try:
-            while not (self.broken or self.closing and not self.is_busy()):
+            while not (self.broken or self.closing and not self.is_busy() and self.all_rest()):
                 if self.inbox or self.later or self.unseen:
                     self.dispatch()
                 if self.scheduler.may_give():
@@ -6808,9 +6842,20 @@ class Client(Neighbourhood):
         """Return True while tasks are under way, or wait and are still wanted, or questions are not answered."""
         return bool(self.intake or self.later or self.verdicts) or self.scheduler.is_busy()
 
+    def all_rest(self) -> bool:
+        """Once all is done here, ask the workers whether tasks have left any behind; return True when none has."""
+        if self.asked is not None and self.asked.exception() is None:
+            self.totals.append(sum(self.asked.result().values()))
+        if self.given_up or not (self.scheduler.others_create and is_to_be_asked_again(self.totals)):
+            return True
+        self.asked = PoolFuture()
+        self.scheduler.run_on_all(Everywhere(rest, (), self.scheduler.by_value), self.asked)
+        return False
+
     def give_up(self, future: Optional[PoolFuture] = None) -> None:
         """End a task of `submit` that has been sent, or everything, whether it runs or waits, be it here again."""
         if future is None:
+            self.given_up = True
             self.cancel_all(keep=0)
         scheduler = self.scheduler
         sent = [sent.block for sent in scheduler.sent.values()]
@@ -9732,6 +9777,8 @@ class Recorder:
     def write(self, run: Run, n: int) -> None:
         """Add a run that ends now to what the summary shows, and to the records: by itself, or to the one before it."""
         func, call, kwargs, start_s, born_s, visit = run
+        if getattr(func, "args", ()) == (rest,):
+            return
         name, end_s, depth, last = name_of(func), self.cut_s, len(self.stack), self.last
         self.n_recorded += n
         if self.config.verbose > 0:
@@ -10007,15 +10054,13 @@ class StatusLine:
 
 
 def open_to_write(path: str) -> int:
-    """Open a file to be written anew; of our own output, go on behind what is there; nobody need read a pipe yet."""
+    """Open a file to be written anew; of our own output, go on behind what is there. A pipe must have a reader."""
     with contextlib.suppress(OSError):  # it does not exist, or output is closed
         for fd in 1, 2:
             if os.path.samestat(os.stat(path), os.fstat(fd)):
                 return os.dup(fd)
     if is_pipe(path):
-        with contextlib.suppress(OSError):
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
-        return os.open(path, os.O_RDWR)  # this waits for no reader
+        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
 
 
@@ -10580,7 +10625,10 @@ def try_files(options: argparse.Namespace) -> None:
     try:
         if path:
             os.makedirs(path, exist_ok=True)
-        for path in [path for path in (options.trace, options.log) if path and not is_pipe(path)]:
+        for path in filter(None, (options.trace, options.log)):
+            if is_pipe(path):
+                await_reader(path)
+                continue
             with open(path, "ab") as file:
                 if os.path.isfile(path):  # else it may be /dev/stderr
                     size = file.tell()
@@ -10589,6 +10637,18 @@ def try_files(options: argparse.Namespace) -> None:
                     file.truncate(size)
     except OSError as error:
         raise MisuseError(f"cannot write {path}: {error.strerror}") from error
+
+
+def await_reader(path: str) -> int:
+    """Open a named pipe for good, lest its reader go before we write, or raise OSError if there is none within 2 s."""
+    deadline = now() + 2
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if now() > deadline:
+                raise OSError(error.errno, "nobody reads this pipe") from error
+        time.sleep(0.01)
 
 
 def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:

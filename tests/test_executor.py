@@ -498,6 +498,33 @@ def test_a_future_that_user_code_has_set_running_is_run_all_the_same():
         assert [task.result(10) for task in tasks] == [*range(5)]
 
 
+def test_tasks_of_tasks_that_nobody_waits_for_are_run_before_a_pool_ends(tmp_path):
+    ledger = tmp_path / "ledger"
+
+    def grow(depth):
+        time.sleep(0.01)
+        with open(ledger, "a") as file:
+            file.write("x")
+        for _ in range(2 if depth else 0):
+            futures.submit(grow, depth - 1)
+
+    with Executor(3) as pool:
+        pool.submit(grow, 5).result()
+    assert ledger.read_text() == "x" * 63
+    started = tmp_path / "started"
+
+    def go_on():
+        futures.submit(time.sleep, 60)
+        started.touch()
+        time.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt), Executor(1) as pool:  # which gives up all
+        pool.submit(go_on)
+        while not started.exists():
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+
+
 def test_a_signals_handler_may_submit_while_the_program_does():
     with Executor(1) as pool, pool._lock:  # as where `submit` is interrupted
         task = pool.submit(abs, -1)

@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 import time
+from collections import Counter
 
 import pytest
 from conftest import facts_with, program
@@ -2934,6 +2935,27 @@ def test_an_exit_while_something_is_pickled_ends_neither_worker_nor_pump(facts, 
         return sorted(found)
     """)
     assert got and set(got) <= expected
+
+
+FORGETS = """
+    def grow(depth, path):
+        time.sleep(random.Random(path).random() / 50)
+        record(path)
+        for i in range(2 if depth else 0):
+            futures.submit(grow, depth - 1, f"{path}{i}")
+        return path
+"""
+
+
+@pytest.mark.parametrize("begin", ["futures.submit(grow, 5, 'r').result()", "list(futures.map(grow, [5], ['r']))",
+                                   "futures.submit(grow, 5, 'r')"])  # fmt: skip
+def test_tasks_that_nobody_waits_for_are_run_all_the_same_wherever_they_were_made(launch, begin):
+    """Also those of tasks that other workers have run."""
+    paths = Counter("r" + "".join(bits) for depth in range(6) for bits in itertools.product("01", repeat=depth))
+    for n in 2, 3:
+        launch.ledger_path.write_text("")
+        outcome = launch(program(FORGETS + f"    def main():\n        {begin}\n"), n=n)
+        assert outcome.returncode == 0 and launch.ledger == paths, outcome
 
 
 def test_functions_travel_from_a_worker_that_has_not_imported_the_script(launch_once):

@@ -663,7 +663,7 @@ def test_what_was_lost_with_its_worker_is_missed_when_nobody_looks_at_it(monkeyp
 
 def test_results_of_suspects_take_the_way_that_survives_their_worker():
     runtime, ways = scoop_lite.Runtime(scoop_lite.Config(n=1)), []
-    runtime.pipe = SimpleNamespace(send=lambda frames: ways.append("pipe"))
+    runtime.pipe = SimpleNamespace(send=lambda frames: ways.append("pipe"), drain=lambda timeout_s: None)
     runtime.link = SimpleNamespace(queue=lambda frames: ways.append("link"), flush=lambda: None, edge=False)
     visit = scoop_lite.Visit((0, 1, 5, 0, 2, 1, 0, scoop_lite.CALLS, 0, 0, 1), b"", [b""], runtime.scheduler)
     for alone, value in (False, 1), (True, 2), (True, b"x" * scoop_lite.PIECE):

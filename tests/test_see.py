@@ -930,15 +930,11 @@ def test_a_message_is_told_in_words(kind, frames, words):
 
 
 @pytest.mark.parametrize("option", ["--log", "--trace"])
-@pytest.mark.parametrize("early", [True, False], ids=["reader first", "nobody yet"])
-def test_a_named_pipe_is_written_for_whoever_reads_it(launch_once, tmp_path, option, early):
+def test_a_named_pipe_is_written_for_whoever_reads_it(launch_once, tmp_path, option):
     os.mkfifo(tmp_path / "pipe")
     words = [sys.executable, launch_once.file, "-n", "2", option, "pipe", launch_once.write(LOGS)]
-    reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE) if early else None
-    job = subprocess.Popen(words, cwd=launch_once.directory)
-    if reader is None:
-        time.sleep(0.5)
-        reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE)
+    job = subprocess.Popen(words, cwd=tmp_path)
+    reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE)
     try:
         told = reader.communicate(timeout=20)[0].decode()
         assert job.wait(20) == 0
@@ -946,6 +942,8 @@ def test_a_named_pipe_is_written_for_whoever_reads_it(launch_once, tmp_path, opt
         for process in job, reader:
             process.kill()
     assert told.startswith("[") and told.endswith("]\n") if option == "--trace" else "a word of the script" in told
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout) == (2, b"") and b"pipe: nobody reads" in done.stderr
 
 
 @pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/stderr"])
