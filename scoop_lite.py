@@ -116,7 +116,7 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
     ChunkKey = Tuple[int, int, int]  # owner, its incarnation, chunk id
     Ranges = List[Tuple[int, int]]  # [first, end) each
     Told = List[Tuple[Callable[[Any], None], Any]]  # who is to be told, and of which future
-    Names = AbstractSet[str]  # top-level names of `__main__` that travel by value
+    Names = AbstractSet[str]  # what travels by value, see `dumps`
     Reduction = Any  # what `__reduce__` returns: a tuple or a name; or NotImplemented
     Watched = Tuple[Callable[[], bool], "Waiter"]  # a condition, and who is to be woken when it holds
     # Tasks of one function that a strand is running one after another: function, arguments and keyword arguments of the
@@ -125,13 +125,12 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
 
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
+_this: Any = sys.modules[__name__]  # see `lead`
 __file__ = os.path.abspath(__file__)  # Python 3.8 leaves that of a script relative
-if _run_as_script:  # one module under one name, whatever the file is called: so that what it defines can be pickled
-    if vars(sys.modules["__main__"]) is not globals():  # cProfile, for one: nobody could import what runs here
+if _run_as_script:  # one name, whatever the file is called: so that what it defines can be pickled
+    if vars(_this) is not globals():  # cProfile, for one: nobody could import what runs here
         raise ImportError("nothing but Python runs scoop_lite; write -m cProfile script.py after it, or use --profile")
     __name__ = "scoop_lite"
-    sys.modules[os.path.splitext(os.path.basename(__file__))[0]] = sys.modules["__main__"]
-sys.modules.setdefault("scoop_lite", sys.modules["__main__" if _run_as_script else __name__])
 __all__ = ["futures", "shared", "Executor", "main", "ScoopError", "MisuseError", "PeerError", "WorkerLost"]
 
 # Durations are seconds and end in _s. Where a change costs something, the comment says what.
@@ -1882,7 +1881,8 @@ def is_plain(value: Any) -> bool:
 def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> Frames:
     """Pickle a value, whatever is in it; return frames: [pickle stream (bytes), buffer (memoryview of bytes), ...].
 
-    `by_value_names`: top-level names of `__main__` that the receiver will not find, or `ALL_NAMES`.
+    `by_value_names`: top-level names of `__main__` that the receiver will not find, or `ALL_NAMES`; names of modules
+    that it will not find, each with a dot behind.
     """
     if is_plain(value):
         return [pickle.dumps(value, 5)]
@@ -1913,11 +1913,45 @@ def loads(frames: Frames) -> Any:
     if not is_whole(frames):
         raise MemoryError("not enough memory here for what came")
     try:
-        return pickle.loads(frames[0], buffers=frames[1:])
+        return load(frames[0], buffers=frames[1:])
     except ModuleNotFoundError:
         if not import_script(sys.modules["__main__"]):  # which may say where modules are to be found
             raise
-    return pickle.loads(frames[0], buffers=frames[1:])
+    return load(frames[0], buffers=frames[1:])
+
+
+# In pickles, this module is called scoop_lite. Where it is not, as in a client that imports a copy from a package, the
+# names of what is ours are changed when they are pickled and unpickled.
+
+
+def renamed(module: Any, old: str, new: str) -> Any:
+    """Return the name of a module, in which `old` may be our name, with that changed to `new`."""
+    return f"{new}{module[len(old) :]}" if f"{module}.".startswith(f"{old}.") else module
+
+
+def reduce_by_name(obj: Any) -> Reduction:
+    """Have pickle write the name of a function or class."""
+    if __name__ == "scoop_lite" or renamed(obj.__module__, __name__, "") == obj.__module__:
+        return NotImplemented
+    return functools.reduce, (getattr, obj.__qualname__.split("."), sys.modules[obj.__module__])
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds what is ours where scoop_lite is not our name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        found = super().find_class(renamed(module, "scoop_lite", __name__), name)
+        if found is importlib.import_module:
+            return lambda name: importlib.import_module(renamed(name, "scoop_lite", __name__))
+        return found
+
+
+def load_renamed(pickled: Any, buffers: Iterable[Any]) -> Any:
+    """Unpickle where scoop_lite is not our name."""
+    return _Unpickler(io.BytesIO(pickled), buffers=buffers).load()
+
+
+load: Any = pickle.loads if __name__ == "scoop_lite" else load_renamed
 
 
 def finds_by_name(obj: Any, by_value_names: Names) -> bool:
@@ -1928,6 +1962,8 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
         return False
     parts = name.split(".") if isinstance(name, str) else [""]
     found: Any = sys.modules.get(str(module))
+    if by_value_names and any(f"{module}.".startswith(name) for name in by_value_names if name[-1:] == "."):
+        return False
     if module in ("__main__", "__mp_main__"):
         if by_value_names & {"*", parts[0]} or hasattr(sys, "ps1") and _is_typed(obj):
             return False
@@ -1991,7 +2027,7 @@ class _Pickler(pickle.Pickler):
     def reduce_function(self, func: types.FunctionType) -> Reduction:
         """Take a function apart: its code, the globals it uses, its closure, its attributes."""
         if finds_by_name(func, self.by_value_names):
-            return NotImplemented
+            return reduce_by_name(func)
         if func.__name__ == "__annotate__":  # functools.update_wrapper copies it, since Python 3.14
             return _make_annotate, (_annotations(func),)
         code, global_names, all_names = _code_facts(func.__code__)
@@ -2015,7 +2051,7 @@ class _Pickler(pickle.Pickler):
         if cls in _TYPE_NAMES:
             return getattr, (types, _TYPE_NAMES[cls])
         if finds_by_name(cls, self.by_value_names) or _is_of_c(cls) or type(cls) in copyreg.dispatch_table:
-            return NotImplemented  # in the table is DEAP's metaclass
+            return reduce_by_name(cls)  # in the table is DEAP's metaclass
         token, journey = _class_tokens.setdefault(cls, (os.urandom(16), None))
         journey = next(_journeys) if journey is None else journey
         _classes_by_token.setdefault(token, cls)
@@ -2045,7 +2081,7 @@ class _Pickler(pickle.Pickler):
         ]
         if not known:
             raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
-        return importlib.import_module, (known[0],)
+        return importlib.import_module, (renamed(known[0], __name__, "scoop_lite"),)
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
@@ -3252,7 +3288,7 @@ class Taker(Queue):
         self.from_broker = False  # the last batch was another worker's, so there may be more of these
         self.results: Dict[Tuple[int, int], Frames] = {}  # RESULT messages being filled, by owner
         self.flushed_s = 0.0
-        self.by_value: FrozenSet[str] = frozenset()  # names of __main__ that workers could not find there
+        self.by_value: FrozenSet[str] = frozenset()  # what workers could not find, see `dumps`
         self.packed: Tuple[Any, bytes] = None, b""  # the last function that came or went by name
         self.n_scopes = 0  # tasks (and callbacks) here that have created others
         self.others_create = False  # tasks that came back from other workers have
@@ -3756,7 +3792,8 @@ class Scheduler(Carver):
         except BaseException as error:
             text = str(error) if isinstance(error, AttributeError) else ""
             missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
-            why = facts(error=traceback_text(error), missing=missing)
+            module = str(error.name) if isinstance(error, ModuleNotFoundError) else ""
+            why = facts(error=traceback_text(error), missing=missing, module=module)
             self.add_part(visit.key, block.lo, count, UNREADABLE, [why])
             self.flush()
             return False
@@ -5806,7 +5843,8 @@ class Pump:
 # futures and shared: the programming interface                                                    (script and tasks)
 # ======================================================================================================================
 
-_state: Dict[str, Any] = {"runtime": None, "importing": None}  # of this process; while it imports the script, set apart
+#: Of this process: its runtime, set apart while it imports the script; whether `lead` was called.
+_state: Dict[str, Any] = {"runtime": None, "importing": None, "leads": False}
 
 
 def runtime() -> Runtime:
@@ -5851,7 +5889,7 @@ def finish_serially(found: Runtime) -> None:
         os._exit(1)
 
 
-futures = types.ModuleType("scoop_lite.futures", """Create tasks and wait for them, from the script and from tasks.
+futures = types.ModuleType(f"{__name__}.futures", """Create tasks and wait for them, from the script and from tasks.
 
 `map` does what the builtin does, `submit` returns a `Future`; the others wait for futures, or reduce results. Tasks run
 on the workers that ``python3 scoop_lite.py -n 8 script.py`` starts, this one included; without the launcher they run
@@ -5864,17 +5902,32 @@ results and exceptions are pickled when they travel; what cannot be pickled runs
 Exceptions of tasks arrive as themselves, with the remote traceback as their ``__cause__``. A task whose worker dies is
 run again, ``--retries`` times at most, and then fails with `scoop_lite.WorkerLost`. A KeyboardInterrupt that ends a
 `map` also ends its tasks. The functions below may be called by the thread of the script, or of the task.""")
-shared = types.ModuleType("scoop_lite.shared", "Constants that all workers see.")
+shared = types.ModuleType(f"{__name__}.shared", "Constants that all workers see.")
 futures.__dict__.update(
     Future=Future, CancelledError=CancelledError, TimeoutError=FutureTimeout, InvalidStateError=InvalidStateError,
     ALL_COMPLETED=ALL_COMPLETED, FIRST_COMPLETED=FIRST_COMPLETED, FIRST_EXCEPTION=FIRST_EXCEPTION,
 )  # fmt: skip
-_first: Any = sys.modules["scoop_lite"]
-if vars(_first) is globals():
-    sys.modules.update({futures.__name__: futures, shared.__name__: shared})
-elif getattr(_first, "_run_as_script", False) and _first.__version__ == __version__:
+_leader: Any = sys.modules.get("scoop_lite")
+if getattr(_leader, "_state", {}).get("leads") and _leader.__version__ == __version__:
     # A copy that the program brings, as in a package of its own, while another is running it: it is to mean that one.
-    sys.modules[__name__] = _first
+    sys.modules[__name__] = _leader
+else:
+    _leader = _this
+sys.modules.update({f"{__name__}.futures": _leader.futures, f"{__name__}.shared": _leader.shared})
+
+
+def lead() -> None:
+    """Be the copy of this file that runs this process and all that it forks: what the name scoop_lite means there.
+
+    So do copies of the same version that are imported later. Who has functions of one that came before, as by a
+    `sitecustomize`, has them use all that is ours.
+    """
+    for other in list(sys.modules.values()):
+        names = getattr(other, "__dict__", {})
+        if "_run_as_script" in names and names.get("__version__") == __version__:
+            names.update(globals())
+    _state["leads"] = True
+    sys.modules.update({"scoop_lite": _this, "scoop_lite.futures": futures, "scoop_lite.shared": shared})
 
 
 def public(module: types.ModuleType, *names: str) -> Callable[[Any], Any]:
@@ -6380,11 +6433,8 @@ def alias_scoop() -> None:
     In the launcher's processes only, and whether or not SCOOP is installed. Some programs look into
     ``scoop.futures.__dict__["_controller"]`` to find out whether they were launched.
     """
-    module = sys.modules["scoop_lite"]
-    if module.__spec__ is None:  # run as a script: without one, `importlib.util.find_spec("scoop")` fails
-        module.__spec__ = importlib.machinery.ModuleSpec("scoop_lite", None, origin=__file__)
     futures.__dict__["_controller"] = _state["runtime"]
-    sys.modules.update({"scoop": module, "scoop.futures": futures, "scoop.shared": shared})
+    sys.modules.update({"scoop": _this, "scoop.futures": futures, "scoop.shared": shared})
 
 
 # ======================================================================================================================
@@ -6503,12 +6553,20 @@ class ClientScheduler(Scheduler):
         super().__init__(*args, **options)
         self.runs_script = False
         self.hungry: Deque[Neighbour] = collections.deque()
+        self.paths: List[str] = []  # `sys.path` when workers were told of it
         self.intake: Deque[Any] = collections.deque()  # (future, func, args, kwargs) of a submit, the block of a map
         self.n_maps_and_tasks = 0
         self.in_hand: Optional[Block] = None  # what was taken away last, while it may be neither here nor sent
 
     def may_give(self) -> bool:
         return bool(self.intake or any(self.levels))
+
+    def send_again(self, block: Block, by_value: Names, reason: Dict[str, Any]) -> None:
+        """Also by value if what a worker lacked is a module that is found here by what came to `sys.path` later."""
+        top = reason["module"].partition(".")[0]
+        if top and not importlib.machinery.PathFinder.find_spec(top, self.paths):
+            reason["missing"].append(f"{reason['module']}.")
+        super().send_again(block, by_value, reason)
 
     def block_chunk(self, block: Block, n_behind: int = 0) -> int:
         return super().block_chunk(block, n_behind + len(self.intake))
@@ -6742,6 +6800,7 @@ class Client(Neighbourhood):
         self.connect(config, ORIGIN, 1, StreamLink(sock, passes_descriptors=CAN_FORK))
         if program["kind"] == "prompt":
             self.scheduler.by_value = ALL_NAMES
+        self.scheduler.paths = program["paths"]
         del self.urgent[CODES["POOL"]], self.urgent[CODES["LOST"]]  # they come behind results, in the order of sending
         self.intake = self.scheduler.intake
         self.asleep = self.closing = self.ended = self.given_up = False
@@ -6762,13 +6821,13 @@ class Client(Neighbourhood):
             if "loopback" in words or not CAN_FORK:
                 door = Door(selector, lambda rank, incarnation, sock: came.append(sock))
                 program["door"] = door.invite(ORIGIN, 1)
-            fds = [] if door else [theirs.fileno()]
+            fds, told = [] if door else [theirs.fileno()], json.dumps(program).encode()
             words, environment = [*words, str(fds[0] if fds else 0)], {**os.environ, AS_PYTHON: "1"}
             self.process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=fds, env=environment,
                                             start_new_session=True, creationflags=NEW_GROUP)  # fmt: skip
             assert self.process.stdin is not None
             with self.process.stdin as stdin:
-                stdin.write(json.dumps(program).encode())
+                stdin.write(told)
             while door and len(came) == 1 and self.process.poll() is None:  # if it ends before, our end tells that
                 for key, _ in selector.select(0.1):
                     key.data()
@@ -7392,8 +7451,9 @@ def program_facts() -> Dict[str, Any]:
         elif spec is None and os.path.isfile(path):
             kind, program = "script", os.path.abspath(path)
     process = sys.modules.get("multiprocessing.process")
+    paths = [os.fsdecode(path) or directory_here() for path in sys.path if isinstance(path, (str, bytes))]  # as Python
     return {
-        "kind": kind, "program": program, "args": sys.argv[1:], "paths": [p or directory_here() for p in sys.path],
+        "kind": kind, "program": program, "args": [str(word) for word in sys.argv[1:]], "paths": paths,
         "authkey": process.current_process().authkey.hex() if process is not None else "",
     }  # fmt: skip
 
@@ -7722,7 +7782,10 @@ def enter_pool(
     if config.kind in NAMELESS:
         found.scheduler.by_value = ALL_NAMES
     set_up_path(config)
-    alias_scoop()
+    if _this.__spec__ is None:  # run as a script: without one, `importlib.util.find_spec("scoop_lite")` fails
+        _this.__spec__ = importlib.machinery.ModuleSpec("scoop_lite", None, origin=__file__)
+    if config.serve < 0:
+        alias_scoop()
     if config.ship:
         _state["shipper"] = shipper = Shipper(config.root, found.fetch)
         sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
@@ -8838,7 +8901,7 @@ def compiled_command() -> List[str]:
 COMPILED = """import os,sys
 p=__file__=sys.argv[0]=sys.argv.pop(1)
 d,n=os.path.split(os.path.splitext(p)[0])
-if sys.path[0]=="": sys.path[0]=d
+if sys.path[0]=="": sys.path[0]=p
 import importlib.machinery as m,zipimport as z
 exec((m.SourceFileLoader(n,p) if os.path.isfile(p) else z.zipimporter(d)).get_code(n))"""
 
@@ -9066,6 +9129,7 @@ def read_library(config: Config, request: Dict[str, Any]) -> Frames:
 
 def serve_agent(reader: int, writer: int, header: bytes) -> None:
     """Be the agent of a host: the role of the process that BOOTSTRAP began, and of what it forks. Does not return."""
+    lead()
     order = json.loads(header)
     config = Config(**order["config"])
     alike = set(sys.path) <= set(config.paths)  # else this host, or Python, has an installation of its own
@@ -10606,6 +10670,8 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
         yield o.prolog and not os.access(o.prolog, os.R_OK), f"--prolog {o.prolog}: cannot be read"
         yield o.python and not is_command(o.python), f"--python-interpreter {o.python}: there is no such command"
     yield o.prolog and o.backend == "loopback", "--prolog does not work with --backend loopback"
+    fresh = o.prolog or o.python or not all(is_here(host) for host, _ in hosts)  # agents, which get our source
+    yield fresh and __file__.endswith(".pyc"), f"{__file__} is compiled: other hosts and interpreters need the source"
     if not CAN_FORK:
         far, zmq = not all(is_here(host) for host, _ in hosts), o.backend == "zmq"
         for wrong, what in (o.prolog, "--prolog"), (o.nice, "--nice"), (zmq, "--backend zmq"), (far, "another host"):
@@ -10755,6 +10821,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     Example:
         >>> scoop_lite.main(["-n", "2", "--quiet", "-c", "print('hello')"])    # doctest: +SKIP
     """
+    lead()
     if argv is None and sys.argv[1:2] == [WORKER]:
         serve_worker(int(sys.argv[2]))
     p = parser()
@@ -10770,8 +10837,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if no_program and options.serve < 0:
         if words:  # such as `-n 4 $SCRIPT` in a batch job: no success
             p.error("there is no program: give a script, -m module or -c code after the options")
-        p.print_help()
-        sys.exit(0)
+        p.parse_args(["--help"])
     try:
         config = configure(options)
     except MisuseError as error:

@@ -1659,14 +1659,51 @@ def test_the_tests_of_mpi4py(tmp_path):
     check([sys.executable, str(CHECKOUT / "tests" / "mpi4py_executor.py"), str(tests)])
 
 
+LATE = """
+class Point:
+    def __init__(self, x):
+        self.x = x
+
+def one():
+    return 1
+
+def double(point):
+    return Point(2 * one() * point.x)
+"""
+
+
+def test_modules_that_are_found_since_the_pool_was_made_travel_by_value(pool, tmp_path, monkeypatch):
+    (tmp_path / "late_package").mkdir()
+    (tmp_path / "late_package" / "module.py").write_text(LATE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    from late_package.module import Point, double, one
+
+    points = list(pool.map(double, map(Point, range(100))))
+    assert {type(point) for point in points} == {Point} and sum(point.x for point in points) == 9900
+    assert pool.submit(one).result(10) == 1 and pool.submit(lambda: one()).result(10) == 1
+
+
+@pytest.mark.parametrize("change", [
+    "sys.path.insert(0, pathlib.Path('.'))", "sys.path[:0] = [b'x', None, 3]", "sys.argv += [pathlib.Path('.'), 3]",
+])  # fmt: skip
+def test_a_pool_of_a_program_with_odd_paths_and_arguments(tmp_path, change):
+    """Python ignores what is no text in `sys.path`, but for bytes in old versions."""
+    status, out, err = run_script(tmp_path, f"import pathlib, sys, scoop_lite\n{change}\n" + """
+if __name__ == "__main__":
+    with scoop_lite.Executor(1) as pool:
+        print(pool.submit(abs, -1).result())
+""")
+    assert (status, out, err) == (0, "1\n", "")
+
+
 def test_a_module_that_a_pools_workers_cannot_import_is_named_with_host_and_path(pool, tmp_path, monkeypatch):
-    (tmp_path / "late_module.py").write_text("def one():\n    return 1\n")
+    (tmp_path / "late_module.py").touch()
     theirs = pool.run_on_all(eval, "__import__('sys').path").values()  # a worker that has imported this file has more
     monkeypatch.syspath_prepend(str(tmp_path))
     import late_module
 
     with pytest.raises(BrokenProcessPool) as info:
-        pool.submit(late_module.one).result(10)
+        pool.submit(bool, late_module).result(10)
     assert "No module named 'late_module'" in str(info.value)
     where = f"(on {socket.gethostname()}, by {sys.executable}; sys.path there: "
     assert str(info.value).endswith(tuple(f"{where}{path})" for path in theirs))
@@ -1697,6 +1734,15 @@ def test_a_pool_of_a_file_without_its_source(tmp_path):
     source = "import scoop_lite as s\nwith s.Executor(2) as pool: print(*pool.map(abs, [-3, 4]), s.__file__)"
     done = subprocess.run([sys.executable, "-c", source], cwd=tmp_path, stdout=subprocess.PIPE, check=True)
     assert done.stdout.decode().split() == ["3", "4", str(tmp_path / "scoop_lite.pyc")]
+
+
+def test_a_file_without_its_source_is_refused_where_that_is_sent(tmp_path):
+    py_compile.compile(str(CHECKOUT / "scoop_lite.py"), str(tmp_path / "scoop_lite.pyc"), doraise=True)
+    for words in ["--hosts", "far"], ["--python-interpreter", sys.executable]:
+        done = subprocess.run([sys.executable, "scoop_lite.pyc", *words, "-c", "pass"], cwd=tmp_path,
+                              stderr=subprocess.PIPE)  # fmt: skip
+        why = f"{tmp_path}/scoop_lite.pyc is compiled: other hosts and interpreters need the source; see --help\n"
+        assert (done.returncode, done.stderr.decode()) == (2, f"scoop_lite: {why}")
 
 
 def test_importing_takes_no_module_that_few_runs_need():
