@@ -8893,17 +8893,17 @@ def interpreter() -> str:
 def compiled_command() -> List[str]:
     """Return words that do the same by the .pyc file that importing this one has left: to compile it takes 0.1 s."""
     *python, path = own_command()
-    whole = path.endswith(".pyc") and os.path.isfile(path)
-    return [*python, *([] if whole else ["-c", COMPILED]), os.path.abspath(path)]
+    return [*python, "-c", COMPILED, path]
 
 
-#: Runs a script as `python` would, but for that; also one in a zip file.
-COMPILED = """import os,sys
+#: Runs a script as `python` would, but for that; also one in a zip file. No module that lies beside it is imported.
+COMPILED = """import sys
 p=__file__=sys.argv[0]=sys.argv.pop(1)
-d,n=os.path.split(os.path.splitext(p)[0])
 if sys.path[0]=="": sys.path[0]=p
-import importlib.machinery as m,zipimport as z
-exec((m.SourceFileLoader(n,p) if os.path.isfile(p) else z.zipimporter(d)).get_code(n))"""
+import os,importlib.machinery as m,zipimport as z
+d,n=os.path.split(os.path.splitext(p)[0])
+f=m.SourcelessFileLoader if p.endswith(".pyc") else m.SourceFileLoader
+exec((f(n,p) if os.path.isfile(p) else z.zipimporter(d)).get_code(n))"""
 
 
 def own_source() -> bytes:

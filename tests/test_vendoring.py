@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import re
 import shutil
 import subprocess
@@ -176,8 +177,13 @@ if __name__ == "__main__":
 """) == (0, "1\n", "")
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["source", "compiled"])
 @pytest.mark.parametrize("options", ["", "backend='loopback'"], ids=["own", "loopback"])
-def test_modules_beside_a_copy_are_none_of_pythons(place, options):
+def test_modules_beside_a_copy_are_none_of_pythons(place, options, compiled):
     for name in "types", "logging", "json", "signal", "zipimport":
         (place / "lib" / "vendor" / f"{name}.py").write_text("raise SystemExit('imported instead')")
+    if compiled:
+        copy = place / "lib" / "vendor" / "copy.py"
+        py_compile.compile(str(copy), str(copy) + "c", doraise=True)
+        copy.unlink()
     assert run(place, source=POOL.replace("{options}", options)) == (0, LOOKED, "")
