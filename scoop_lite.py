@@ -1925,8 +1925,8 @@ def loads(frames: Frames) -> Any:
 
 
 def renamed(module: Any, old: str, new: str) -> Any:
-    """Return the name of a module, in which `old` may be our name, with that changed to `new`."""
-    return f"{new}{module[len(old) :]}" if f"{module}.".startswith(f"{old}.") else module
+    """Return the name of a module; if that is one of ours, whose name is `old`, what it is where our name is `new`."""
+    return f"{new}{module[len(old) :]}" if module in (old, f"{old}.futures", f"{old}.shared") else module
 
 
 def reduce_by_name(obj: Any) -> Reduction:
@@ -3792,7 +3792,7 @@ class Scheduler(Carver):
         except BaseException as error:
             text = str(error) if isinstance(error, AttributeError) else ""
             missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
-            module = str(error.name) if isinstance(error, ModuleNotFoundError) else ""
+            module = str(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
             why = facts(error=traceback_text(error), missing=missing, module=module)
             self.add_part(visit.key, block.lo, count, UNREADABLE, [why])
             self.flush()
@@ -5919,8 +5919,8 @@ sys.modules.update({f"{__name__}.futures": _leader.futures, f"{__name__}.shared"
 def lead() -> None:
     """Be the copy of this file that runs this process and all that it forks: what the name scoop_lite means there.
 
-    So do copies of the same version that are imported later. Who has functions of one that came before, as by a
-    `sitecustomize`, has them use all that is ours.
+    Copies of the same version that are imported later are replaced by this one. One that came before, as by a
+    `sitecustomize`, is filled with what is ours: so functions that somebody has of it do the same.
     """
     for other in list(sys.modules.values()):
         names = getattr(other, "__dict__", {})
