@@ -3790,11 +3790,7 @@ class Scheduler(Carver):
                     visit.func, visit.fold, visit.columns = loads(visit.payload)
                 visit.payload = []
         except BaseException as error:
-            text = str(error) if isinstance(error, AttributeError) else ""
-            missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
-            module = str(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
-            why = facts(error=traceback_text(error), missing=missing, module=module)
-            self.add_part(visit.key, block.lo, count, UNREADABLE, [why])
+            self.add_part(visit.key, block.lo, count, UNREADABLE, [why_unreadable(error)])
             self.flush()
             return False
         block.columns = visit.columns
@@ -3871,6 +3867,14 @@ class Scheduler(Carver):
                 block.job.failed = block.job.failed or form != LIST or type(outcomes[0]) is Failure
                 told += block.job.settle(block.lo + first, count, outcomes)
         tell(told)
+
+
+def why_unreadable(error: BaseException) -> bytes:
+    """Tell the owner of a task that cannot be unpickled why, and which names of `__main__`, or module, are missing."""
+    text = str(error) if isinstance(error, AttributeError) else ""
+    missing = re.findall("attribute '([^'.]+)", text) if "'__main__'" in text else []
+    module = str(error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+    return facts(error=traceback_text(error), missing=missing, module=module)
 
 
 class _PlainPickler(_Pickler):
