@@ -9304,7 +9304,7 @@ class Links:
         """Tell the agent of the script's host of the signals that came."""
         for number in taken(self.interrupts):
             origin = self.broker.members.get(ORIGIN)
-            if origin is not None:
+            if origin is not None and not (self.broker.said_bye and number in NOTICES):  # whose handlers may be gone
                 self.broker.send_agent(origin.host, message("INTERRUPT", AGENT, 0, facts(signal=number)))
 
     def kill_worker(self, member: Member) -> None:
