@@ -8107,7 +8107,7 @@ class Agent(OutputRelay):
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
         self.bell = Bell()
         self.handlers = handlers_of((self,), "> agent", ", agent")
-        self.stop_s = math.inf  # when to kill who has not left
+        self.stop_s, self.interrupted_s = math.inf, 0.0  # when to kill who has not left
         self.prepared: Optional[Runtime] = None  # what workers begin with
         self.held = bytearray()  # by number: 1 for a descriptor that workers to come have to close
 
@@ -8145,8 +8145,7 @@ class Agent(OutputRelay):
         """Say in words how a process ended, given its exit status (negative: the signal)."""
         if code >= 0:
             return f"exited with status {code if code < 256 else hex(code)}"
-        names = {number.value: number.name for number in signal.Signals}
-        text = f"was killed by {names.get(-code, f'signal {-code}')}"
+        text = "was killed by " + {number.value: number.name for number in signal.Signals}.get(-code, f"signal {-code}")
         if code == -9:  # SIGKILL, a name that Windows does not have
             before, self.oom_kills = self.oom_kills, count_oom_kills()
             why = "somebody with kill -9, or memory ran out"
@@ -8326,7 +8325,9 @@ class Agent(OutputRelay):
     def on_interrupt(self, frames: Frames) -> None:
         """Signal the origin as the launcher was, unless all of the job's processes here were: then it knows."""
         number = read_facts(frames[1], signal=int)["signal"]
-        time.sleep(0 if number in self.signals else TWICE_S / 2)  # `timeout` signals the launcher first, then its group
+        if number not in self.signals and now() > self.interrupted_s + TWICE_S:  # else one of many in a row
+            time.sleep(TWICE_S / 2)  # `timeout` signals the launcher first, then its group
+        self.interrupted_s = now()
         for child in [child for child in self.children.values() if child.rank == ORIGIN and number not in self.signals]:
             interrupt(child.pid, number, whole_group=not self.local and number not in NOTICES)
         self.signals.discard(number)  # the next one counts again
