@@ -102,8 +102,9 @@ from operator import length_hint
 try:
     import fcntl
     import resource
+    import termios
 except ImportError:  # not on Windows
-    fcntl = resource = None  # type: ignore[assignment]
+    fcntl = resource = termios = None  # type: ignore[assignment]
 
 if __name__ != "__main__":  # a program reads no annotations, and to import this would take its start 5 ms
     from typing import AbstractSet, Any, Callable, Deque, Dict, FrozenSet, Iterable, Iterator, List, Mapping
@@ -3746,7 +3747,7 @@ class Scheduler(Carver):
 
     def is_busy(self, own: bool = False) -> bool:
         """Return True while tasks are under way, or wait here and are wanted; `own`: this worker's own only."""
-        if self.sent or self.home or self.away:
+        if self.home or self.away or any(not (own and is_rest(sent.block.job.func)) for sent in [*self.sent.values()]):
             return True
         with self.lock:
             for item in itertools.chain.from_iterable(self.levels):
@@ -4802,7 +4803,7 @@ class Runner(Baton):
             if ended and (error is None or not HAS_GIL and type(error) is IndexError):
                 return
             block.job.failed = True
-            failure = self.failure(error or unseen_stop(block, block.lo + len(out)))
+            failure = self.failure(unseen_stop(block, block.lo + len(out)) if error is None else error)
             if not ended:  # else the interrupt came when all was done
                 out.append(failure)
             del error, failure  # whose traceback refers to this frame
@@ -5437,22 +5438,19 @@ class Runtime(Calls):
                 if piece.strand is not self.current:
                     Waiter(self, piece.strand)()
 
-    def is_busy(self) -> bool:
-        """Return True while tasks of this worker's own, or strands, are not finished."""
-        return bool(self.n_parked > len(self.resting) or self.left) or self.scheduler.is_busy()
+    def is_busy(self, own: bool = False) -> bool:
+        """Return True while tasks of this worker's own, or strands, are not finished.
 
-    def wait_for_all(self) -> None:
-        """Wait until no worker has tasks left, be they of a task that did not wait for them."""
-        self.wait_until(lambda: not self.is_busy(), watched=self.resting)
-        totals: List[int] = []
-        while self.link is not None and self.scheduler.others_create and is_to_be_asked_again(totals):
-            with contextlib.suppress(WorkerLost):  # its tasks are no more
-                totals.append(sum(self.run_on_all(rest, ()).values()))
+        Args:
+            own: of what waits in the queue, tasks of others do not count; nor does a script that waits for this answer.
+        """
+        resting = sum(waiter.strand is not self.current for _, waiter in self.resting) + (own and self.rank == ORIGIN)
+        return bool(self.n_parked > resting or self.left) or self.scheduler.is_busy(own)
 
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else end it."""
         if success:
-            self.wait_for_all()
+            wait_for_all(self)
         else:
             with self.lock:
                 for queue in (self.scheduler.home, self.scheduler.away, *self.scheduler.levels):
@@ -6277,14 +6275,29 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
         found.wait_until(lambda: not found.scheduler.is_busy(own=True), watched=found.resting)
 
 
+def wait_for_all(found: Runtime) -> None:
+    """In the origin: wait until no worker has tasks left, be they of a task that did not wait for them."""
+    found.wait_until(lambda: not found.is_busy(), watched=found.resting)
+    totals: List[int] = []
+    while found.link is not None and found.scheduler.others_create and is_to_be_asked_again(totals):
+        with contextlib.suppress(WorkerLost):  # and with it what its tasks had left behind
+            totals.append(sum(found.run_on_all(rest, ()).values()))
+
+
 def rest() -> int:
     """Wait until this worker has no tasks of its own; return how many of those that ran here had created others.
 
     This is none of the user's tasks, and not to be counted.
     """
-    shutdown()
-    runtime().scheduler.n_done -= 1
-    return int(runtime().scheduler.n_scopes)
+    found = runtime()
+    found.wait_until(lambda: not found.is_busy(own=True), watched=found.resting)
+    found.scheduler.n_done -= 1
+    return int(found.scheduler.n_scopes)
+
+
+def is_rest(func: Any) -> bool:
+    """Say whether that is what `run_on_all` calls for `rest`, and no task of the user's."""
+    return type(func) is functools.partial and func.func is with_rank and func.args[0] is rest
 
 
 def is_to_be_asked_again(totals: List[int]) -> bool:
@@ -6357,7 +6370,7 @@ def set_const(**constants: Any) -> None:
         constants: names and values; functions and lambdas too.
 
     Raises:
-        TypeError: a name is set already. MisuseError: a value cannot be pickled.
+        TypeError: a name is set already. MisuseError: a value cannot be pickled. If that is known here, none is set.
 
     Example:
         >>> shared.setConst(limit=10)
@@ -6901,15 +6914,17 @@ class Client(Neighbourhood):
             self.broken.__cause__ = error
         self.end()
 
-    def is_busy(self) -> bool:
+    def is_busy(self, own: bool = False) -> bool:
         """Return True while tasks are under way, or wait and are still wanted, or questions are not answered."""
-        return bool(self.intake or self.later or self.verdicts) or self.scheduler.is_busy()
+        return bool(self.intake or self.later or self.verdicts) or self.scheduler.is_busy(own)
 
     def all_rest(self) -> bool:
         """Once all is done here, ask the workers whether tasks have left any behind; return True when none has."""
+        if self.given_up or not self.scheduler.others_create:
+            return True
         if self.asked is not None and self.asked.exception() is None:
             self.totals.append(sum(self.asked.result().values()))
-        if self.given_up or not (self.scheduler.others_create and is_to_be_asked_again(self.totals)):
+        if not is_to_be_asked_again(self.totals):
             return True
         self.asked = PoolFuture()
         self.scheduler.run_on_all(Everywhere(rest, (), self.scheduler.by_value), self.asked)
@@ -6920,6 +6935,8 @@ class Client(Neighbourhood):
         if future is None:
             self.given_up = True
             self.cancel_all(keep=0)
+            if self.asked is not None:  # what is left was made by tasks: only with their workers does it end
+                self.break_down("an interrupt ended the wait for what tasks have left behind")
         scheduler = self.scheduler
         sent = [sent.block for sent in scheduler.sent.values()]
         for job in {block.job for block in (*sent, *itertools.chain(*scheduler.levels))}:
@@ -8296,7 +8313,7 @@ class Agent(OutputRelay):
     def forget(self, rank: int) -> None:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
         if rank != ORIGIN or not self.local:
-            os.setsid()  # first: the terminal's Ctrl-C does not reach it from here on, nor can it ask there, and stop
+            leave_terminal()  # first
         if rank != ORIGIN:
             self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **dict.fromkeys(NOTICES, let_pass)})
         signal.set_wakeup_fd(-1)
@@ -8476,6 +8493,18 @@ IDLE_S = 3600.0  # that an agent may wait for something to happen: of less, an i
 STOP_GRACE_S = 0.5  # for workers to leave by themselves at the end of a job
 END_S = 30.0  # of silence after it, until a host is cut off: of a process that waits for a dead disk, nobody is rid
 SIGNAL_S = 4.0  # the same after a signal; and for a script to end after SIGTERM or SIGHUP, as more would come to 5 s
+
+
+def leave_terminal() -> None:
+    """Have the terminal's Ctrl-C not reach this process, nor this process ask there: it would be stopped.
+
+    Not by a session of its own: for those the kernel shares out CPUs, and any terminal that is opened becomes theirs.
+    """
+    os.setpgid(0, 0)
+    with contextlib.suppress(OSError):  # there is none
+        terminal = os.open("/dev/tty", os.O_RDWR)
+        fcntl.ioctl(terminal, termios.TIOCNOTTY)
+        os.close(terminal)
 
 
 def let_pass(number: int, frame: Any) -> None:
@@ -9089,16 +9118,26 @@ class Library:
 
     def ask(self, request: Dict[str, Any], send: Send) -> None:
         """Have a request answered: `send` is called with the frames of the answer."""
-        self.asked.append((request, send))
         if self.thread is None:
-            self.thread = threading.Thread(target=self.run, name="scoop_lite library", daemon=True)
-            self.thread.start()
+            thread = threading.Thread(target=self.run, name="scoop_lite library", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # this user may have no more threads
+                send(*self.read(request))
+                return
+            self.thread = thread
+        self.asked.append((request, send))
         self.n_asked.release()
 
     def run(self) -> None:
         while self.n_asked.acquire():
             request, send = self.asked.popleft()
-            self.found.append((send, self.read(request)))
+            try:
+                frames = self.read(request)
+            except Exception as error:  # such as what a broken archive may raise
+                logger.warning("modules cannot be read for other hosts: %r", error)
+                frames = [facts(number=request["number"], path=None), b""]
+            self.found.append((send, frames))
             self.wake()
 
     def answer(self) -> None:
@@ -9846,7 +9885,7 @@ class Recorder:
     def write(self, run: Run, n: int) -> None:
         """Add a run that ends now to what the summary shows, and to the records: by itself, or to the one before it."""
         func, call, kwargs, start_s, born_s, visit = run
-        if getattr(func, "args", ()) == (rest,):
+        if is_rest(func):
             return
         name, end_s, depth, last = name_of(func), self.cut_s, len(self.stack), self.last
         self.n_recorded += n
@@ -10122,15 +10161,22 @@ class StatusLine:
         self.text, self.size = "", (0, 0)
 
 
+_pipes: Dict[str, int] = {}  # named pipes that are open, by path
+
+
 def open_to_write(path: str) -> int:
-    """Open a file to be written anew; of our own output, go on behind what is there. A pipe must have a reader."""
-    with contextlib.suppress(OSError):  # it does not exist, or output is closed
-        for fd in 1, 2:
-            if os.path.samestat(os.stat(path), os.fstat(fd)):
-                return os.dup(fd)
-    if is_pipe(path):
-        return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+    """Open a file to be written anew; of our own output, go on behind what is there."""
+    own = own_output(path)
+    if own or path in _pipes:
+        return os.dup(own or _pipes[path])
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+
+
+def own_output(path: str) -> int:
+    """Return 1 or 2 if that is what a path names, else 0."""
+    with contextlib.suppress(OSError):  # it does not exist, or output is closed
+        return next((fd for fd in (1, 2) if os.path.samestat(os.stat(path), os.fstat(fd))), 0)
+    return 0
 
 
 def is_pipe(path: str) -> bool:
@@ -10575,7 +10621,7 @@ def option_words(**options: Any) -> List[str]:
                 raise TypeError(f"Executor() has no option {name!r}; see python scoop_lite.py --help")
             values = value if isinstance(value, (list, tuple)) else [value]
             bare = value is True or known[flag].get("action") == "count"
-            words += [flag] * value if bare else [f"{flag}={value}" for value in values or [""]]
+            words += [flag] * value if bare else [f"{flag}={value}" for value in values]
     return words
 
 
@@ -10658,7 +10704,7 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
     yield o.hosts and o.hostfile, "give --hosts or --hostfile, not both"
     yield o.tunnel and o.backend == "zmq", "--tunnel: --backend zmq does not go through ssh; leave out one of the two"
     yield o.rsh and o.launcher not in ("auto", "rsh"), "give --rsh or --launcher, not both"
-    same = o.log and o.trace and os.path.realpath(o.log) == os.path.realpath(o.trace)
+    same = o.log and os.path.isfile(o.log) and o.trace and os.path.realpath(o.log) == os.path.realpath(o.trace)
     yield same, f"--log and --trace need a file each, not both {o.log}"
     yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
     beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"
@@ -10696,12 +10742,12 @@ def try_files(options: argparse.Namespace) -> None:
     try:
         if path:
             os.makedirs(path, exist_ok=True)
-        for path in filter(None, (options.trace, options.log)):
+        for path in [path for path in (options.trace, options.log) if path and not own_output(path)]:
             if is_pipe(path):
                 await_reader(path)
                 continue
             with open(path, "ab") as file:
-                if os.path.isfile(path):  # else it may be /dev/stderr
+                if os.path.isfile(path):  # else it may be /dev/null
                     size = file.tell()
                     file.write(bytes(4096))  # a full disk is told now, not when the results are there
                     file.flush()
@@ -10710,16 +10756,18 @@ def try_files(options: argparse.Namespace) -> None:
         raise MisuseError(f"cannot write {path}: {error.strerror}") from error
 
 
-def await_reader(path: str) -> int:
-    """Open a named pipe for good, lest its reader go before we write, or raise OSError if there is none within 2 s."""
+def await_reader(path: str) -> None:
+    """Open a named pipe for good, lest its reader go before we write; OSError if there is none within 2 s."""
     deadline = now() + 2
-    while True:
+    while path not in _pipes:
         try:
-            return os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+            _pipes[path] = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
         except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
             if now() > deadline:
                 raise OSError(error.errno, "nobody reads this pipe") from error
-        time.sleep(0.01)
+            time.sleep(0.01)
 
 
 def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
@@ -10751,19 +10799,24 @@ def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
 
 
 def up_to_program(words: Sequence[str], p: Parser, name: str) -> List[str]:
-    """Return the values of an option that takes several, or may take one, from the words behind it.
+    """Return the values of --hosts, or --profile, which may have one, from the words behind it, up to the program.
 
-    What is the program is told by its ending, or its directory, as a host has none; not by what lies here: that may be
-    a log named like a host, or put here, by others, to be run in the program's place.
+    What is the program among hosts is told by its ending, or its directory, as a host has none; not by what lies here:
+    that may be a log named like a host, or put here, by others, to be run in the program's place. So where such a file
+    could be meant, the user is to say so.
     """
     values = list(itertools.takewhile(lambda word: word[:1] != "-", words))
-    for i, word in enumerate(values):
-        if word.endswith(PROGRAM_ENDINGS) or os.path.dirname(word) and name != "--profile":
-            return values[:i]
-    for word in values:
+    if name == "--profile":  # what is a file, or ends like one, is no directory
+        n = 0 if not values or values[0].endswith(PROGRAM_ENDINGS) or os.path.isfile(values[0]) else 1
+        doubtful = values[:n] if len(values) == 1 else []
+    else:
+        programs = [i for i, word in enumerate(values) if word.endswith(PROGRAM_ENDINGS) or os.path.dirname(word)]
+        n = min(programs, default=len(values))
+        doubtful = [word for word in values[1:n] if os.path.isfile(word)]
+    for word in doubtful + [word for word in values[1:n] if os.path.isdir(word)]:
         if os.path.isfile(word) or os.path.isfile(os.path.join(word, "__main__.py")):
             p.error(f"{word!r} may be meant for {name}, or be the program: write {name}=... with its values first")
-    return values
+    return values[:n]
 
 
 def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
@@ -10903,8 +10956,6 @@ def tell_unread_input(config: Config) -> None:
     """Tell the user if something was piped in that a program on another host could not read."""
     host = config.hosts[0][0] if config.hosts else "localhost"
     if not is_here(host) and config.serve < 0 and config.verbose >= 0:
-        import termios
-
         n = bytearray(4)
         with contextlib.suppress(OSError):  # it is closed, or /dev/null
             if not os.isatty(0):

@@ -1686,6 +1686,7 @@ def test_what_is_named_like_a_host_is_not_run_in_the_programs_place(launch_once,
     outcome = launch_once(["--hosts", "localhost", "localhost:1", "program.py"], n=None)
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, SQUARED, "")
     one_sentence(launch_once(["--hosts", "localhost", "localhost"], n=None), "'localhost'", "--hosts=")
+    one_sentence(launch_once(["--hosts", "node1", "localhost", "program.py"], n=None), "'localhost'", "--hosts=")
     pool = """
         import scoop_lite
         if __name__ == "__main__":
@@ -1707,6 +1708,20 @@ def test_profiles_go_neither_into_a_program_nor_through_a_link(launch_once, tmp_
         assert (outcome.returncode, outcome.stdout) == (0, SQUARED), outcome
     assert (tmp_path / "mine").read_text() == "thesis"
     assert pstats.Stats(str(tmp_path / "prof/worker-0.prof")).stats
+
+
+@pytest.mark.parametrize("words, directory", [
+    (["prof", "./prog", "data.py"], "prof"), (["prof", "prog"], "prof"), (["out/prof", "prog"], "out/prof"),
+    (["prog", "prof"], "."), (["./prog"], "."), (["program.py", "prof"], "."), (["planted", "program.py"], "planted"),
+])  # fmt: skip
+def test_what_follows_profile_is_a_directory_or_the_program(launch_once, tmp_path, words, directory):
+    for name in "prog", "program.py":
+        launch_once.write(SQUARES, name)
+    (tmp_path / "planted").mkdir()
+    launch_once.write("print('planted')", "planted/__main__.py")
+    outcome = launch_once(["--profile", *words])
+    assert (outcome.returncode, outcome.stdout) == (0, SQUARED), outcome
+    assert (tmp_path / directory / "worker-0.prof").exists()
 
 
 def test_sentences_cannot_steer_the_terminal(launch_once, tmp_path):
@@ -1880,12 +1895,16 @@ def test_a_compiled_script_gets_its_arguments(launch_once, tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "openpty"), reason="needs a terminal")
 def test_a_task_cannot_ask_at_the_terminal_and_so_does_not_stop_there(launch_once):
-    """Of a worker that stops, nobody would know why; as it has no terminal, the task fails."""
+    """Of a worker that stops, nobody would know why; as it has no terminal, the task fails. Nor does one become its."""
     source = program("""
         def ask(i):
             time.sleep(0.05)
             if scoop_lite.IS_ORIGIN:
                 return "origin"
+            master, terminal = os.openpty()
+            os.close(os.open(os.ttyname(terminal), os.O_RDWR))
+            os.close(terminal)
+            os.close(master)  # a hang-up for whose terminal that is
             try:
                 os.open("/dev/tty", os.O_RDWR)
             except OSError as error:

@@ -525,6 +525,20 @@ def test_tasks_of_tasks_that_nobody_waits_for_are_run_before_a_pool_ends(tmp_pat
         raise KeyboardInterrupt
 
 
+def test_an_interrupt_ends_the_wait_for_what_tasks_have_left_behind():
+    def leave():
+        futures.submit(time.sleep, 60)
+
+    pool = Executor(1)
+    pool.submit(leave).result()
+    pool.shutdown(wait=False)
+    while pool._client.asked is None:
+        time.sleep(0.01)
+    pool._client.call(pool._client.give_up)  # as at the exit of a program that an interrupt has ended
+    pool._client.thread.join(10)
+    assert not pool._client.thread.is_alive()
+
+
 def test_a_signals_handler_may_submit_while_the_program_does():
     with Executor(1) as pool, pool._lock:  # as where `submit` is interrupted
         task = pool.submit(abs, -1)

@@ -520,6 +520,22 @@ def test_map_raises_where_the_serial_map_would(facts):
     assert got["stop"] == "RuntimeError", "a StopIteration out of a task must not end the results silently"
 
 
+def test_an_exception_that_is_false_arrives_as_itself(facts):
+    got = facts("""
+        class Empty(Exception):
+            def __len__(self):
+                return 0
+
+        def fail(i):
+            raise Empty(i)
+
+        def main():
+            found = [outcome(lambda: list(futures.map(fail, range(9))))]
+            return found + [outcome(future.result) for future in [futures.submit(fail, i) for i in range(3)]]
+    """)
+    assert [text.split(":")[0] for text in got] == ["Empty"] * 4
+
+
 def test_a_stopiteration_that_a_loop_of_tasks_swallows_is_told_with_its_task(facts):
     """What it held is lost there; who raised it is not."""
     got = facts("""
@@ -2956,6 +2972,28 @@ def test_tasks_that_nobody_waits_for_are_run_all_the_same_wherever_they_were_mad
         launch.ledger_path.write_text("")
         outcome = launch(program(FORGETS + f"    def main():\n        {begin}\n"), n=n)
         assert outcome.returncode == 0 and launch.ledger == paths, outcome
+
+
+@pytest.mark.parametrize("wait", ["shared.getConst('never', timeout=0.3)", "futures.shutdown()",
+                                  "futures.submit(time.sleep, 0.2).result()"])  # fmt: skip
+def test_what_is_left_behind_may_wait_itself(launch, wait):
+    """In the script's own worker, too."""
+    source = program(f"""
+        def left(i):
+            time.sleep(0.05)
+            {wait}
+            record(i)
+
+        def parent(i):
+            time.sleep(0.05)
+            futures.submit(left, i)
+
+        def main():
+            futures.submit(left, "own")
+            list(futures.map(parent, range(6)))
+    """)
+    outcome = launch(source, n=3)
+    assert outcome.returncode == 0 and launch.ledger == Counter(["own", *map(str, range(6))]), outcome
 
 
 def test_functions_travel_from_a_worker_that_has_not_imported_the_script(launch_once):

@@ -11,6 +11,7 @@ import fcntl
 import glob
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -1137,6 +1138,40 @@ def test_a_slow_disk_holds_up_who_asks_for_a_module_and_nobody_else():
         woken.clear()
         library.answer()
     assert sent == [1, 2]
+
+
+def test_modules_are_read_where_no_thread_can_be_started_and_broken_archives_are_told(monkeypatch, caplog):
+    def broken(request):
+        raise LookupError("in the archive")
+
+    sent, woken = [], threading.Event()
+    library = scoop_lite.Library(broken, woken.set)
+    library.ask({"number": 7}, lambda *frames: sent.append(frames))
+    assert woken.wait(10)
+    library.answer()
+    assert b'"path": null' in sent[0][0] and b"7" in sent[0][0] and "in the archive" in caplog.text
+
+    def no_more(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_more)
+    library = scoop_lite.Library(lambda request: [b"found"], woken.set)
+    for _ in range(2):
+        library.ask({"number": 8}, lambda *frames: sent.append(frames))
+    assert sent[1:] == [(b"found",)] * 2
+
+
+def test_the_launcher_answers_what_its_library_has_found():
+    links = scoop_lite.Links(scoop_lite.Config(n=1))
+    asked, sent = threading.Event(), []
+    links.library.read = lambda request: [asked.wait(10)]
+    links.broker.library({"number": 1}, sent.append)
+    links.end_turn()
+    assert not sent
+    asked.set()
+    assert select.select([links.bell], [], [], 10)[0]
+    links.end_turn()
+    assert sent == [True]
 
 
 def test_a_starter_that_does_not_get_through_is_ended_with_what_it_started(place, tmp_path):

@@ -933,8 +933,8 @@ def test_a_message_is_told_in_words(kind, frames, words):
 def test_a_named_pipe_is_written_for_whoever_reads_it(launch_once, tmp_path, option):
     os.mkfifo(tmp_path / "pipe")
     words = [sys.executable, launch_once.file, "-n", "2", option, "pipe", launch_once.write(LOGS)]
-    job = subprocess.Popen(words, cwd=tmp_path)
     reader = subprocess.Popen(["cat", "pipe"], cwd=tmp_path, stdout=subprocess.PIPE)
+    job = subprocess.Popen(words, cwd=tmp_path)
     try:
         told = reader.communicate(timeout=20)[0].decode()
         assert job.wait(20) == 0
@@ -942,8 +942,31 @@ def test_a_named_pipe_is_written_for_whoever_reads_it(launch_once, tmp_path, opt
         for process in job, reader:
             process.kill()
     assert told.startswith("[") and told.endswith("]\n") if option == "--trace" else "a word of the script" in told
+    reader = subprocess.Popen(["sh", "-c", ": < pipe"], cwd=tmp_path)  # it leaves before there is anything to read
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=20)
+    assert (done.returncode, done.stdout) == (0, b"the result\n") and reader.wait(10) == 0
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, timeout=20)
     assert (done.returncode, done.stdout) == (2, b"") and b"pipe: nobody reads" in done.stderr
+
+
+@pytest.mark.parametrize("options", [["-v"], ["--trace", "trace.json"]])
+def test_functions_that_hold_what_cannot_be_compared_are_recorded(launch_once, options):
+    """Such as arrays in a `functools.partial`."""
+    outcome = launch_once("""
+        import functools
+        from scoop_lite import futures
+
+        class Array:
+            def __eq__(self, other):
+                raise ValueError("the truth value of an array is ambiguous")
+
+        def length(array, i):
+            return i
+
+        if __name__ == "__main__":
+            print(sum(futures.map(functools.partial(length, Array()), range(10))))
+    """, options=options)
+    assert (outcome.returncode, outcome.stdout) == (0, "45\n"), outcome
 
 
 @pytest.mark.parametrize("stream", ["/dev/stdout", "/dev/stderr"])
