@@ -1162,7 +1162,7 @@ def test_modules_are_read_where_no_thread_can_be_started_and_broken_archives_are
 
 
 def test_the_launcher_answers_what_its_library_has_found():
-    links = scoop_lite.Links(scoop_lite.Config(n=1))
+    links = scoop_lite.Launcher(scoop_lite.Config(n=1))
     asked, sent = threading.Event(), []
     links.library.read = lambda request: [asked.wait(10)]
     links.broker.library({"number": 1}, sent.append)
