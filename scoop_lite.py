@@ -5368,7 +5368,7 @@ class Runtime(Calls):
         answer.settle(Failure(set_already(name)))
 
     def set_constants(self, values: Dict[str, Any]) -> None:
-        """Give all workers constants, all or none; return when every task submitted from now on will see them.
+        """Give all workers constants; return when every task submitted from now on will see them.
 
         The broker echoes each in the order in which it passes on batches, and decides which of two setters was first.
         """
@@ -6922,8 +6922,12 @@ class Client(Neighbourhood):
         """Once all is done here, ask the workers whether tasks have left any behind; return True when none has."""
         if self.given_up or not self.scheduler.others_create:
             return True
-        if self.asked is not None and self.asked.exception() is None:
+        error = self.asked.exception() if self.asked is not None else None
+        if self.asked is not None and error is None:
             self.totals.append(sum(self.asked.result().values()))
+        if error is not None and not isinstance(error, WorkerLost):
+            logger.warning("workers cannot be asked whether tasks have left others behind: %s", error)
+            return True
         if not is_to_be_asked_again(self.totals):
             return True
         self.asked = PoolFuture()
