@@ -2757,7 +2757,7 @@ def test_an_argument_that_each_worker_fails_to_read_is_told(facts):
             except scoop_lite.ScoopError as error:
                 return str(error), away(abs, -1).result()
     """)
-    assert "could not unpickle task with_rank(<" in text and after == 1
+    assert "could not unpickle task repr(<" in text and after == 1
 
 
 def test_what_is_for_each_worker_is_passed_on_to_no_other(launch):
