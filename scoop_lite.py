@@ -10709,7 +10709,8 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
     yield o.tunnel and o.backend == "zmq", "--tunnel: --backend zmq does not go through ssh; leave out one of the two"
     yield o.rsh and o.launcher not in ("auto", "rsh"), "give --rsh or --launcher, not both"
     same = o.log and o.trace and os.path.realpath(o.log) == os.path.realpath(o.trace)
-    yield same and (os.path.isfile(o.log) or not os.path.exists(o.log)), f"--log and --trace need a file each, not both {o.log}"
+    device = same and os.path.exists(o.log) and not os.path.isfile(o.log)
+    yield same and not device, f"--log and --trace need a file each, not both {o.log}"
     yield o.min_hosts > n, f"--min-hosts {o.min_hosts}: the plan has {plural(n, 'host')}"
     beat = f"--heartbeat {o.heartbeat_s:g}: must be shorter than --dead-after {o.dead_after_s:g}"
     yield o.heartbeat_s >= o.dead_after_s, beat  # else every host that has nothing to say would be dead
