@@ -890,8 +890,8 @@ CATCHES = """
 """
 
 
-@pytest.mark.parametrize("end, status", [("sys.exit(7)", 7), ("1 / 0", 1), ("", 0)])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("number, end, status", [
+    (signal.SIGINT, "sys.exit(7)", 7), (signal.SIGTERM, "1 / 0", 1), (signal.SIGHUP, "", 0)])  # fmt: skip
 def test_a_script_that_catches_a_signal_ends_with_its_own_status(run, number, end, status):
     job = run(CATCHES.format(end=end), "-n", "2")
     job.reached("waits")
