@@ -138,6 +138,7 @@ def test_to_import_a_copy_makes_no_other_name_known(place):
     """Another version of scoop_lite may be installed; or none, and `scoop_lite` be tried by who can do without."""
     assert run(place, source="""
 import importlib.util, sys
+sys.path[:] = [path for path in sys.path if "site-packages" not in path]  # where ours may be installed
 from lib.vendor.copy.shared import setConst
 print(importlib.util.find_spec("scoop_lite"), *sorted(n for n in sys.modules if "scoop" in n or n[:3] == "lib"))
 """) == (0, "None lib lib.vendor lib.vendor.copy lib.vendor.copy.futures lib.vendor.copy.shared\n", "")
