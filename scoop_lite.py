@@ -6649,7 +6649,7 @@ class ClientScheduler(Scheduler):
                     others.append(item)
                     continue
                 mode = MIXED
-            if item[0].running() or item[0].set_running_or_notify_cancel():  # user code may have done so
+            if item[0]._state == "RUNNING" or item[0].set_running_or_notify_cancel():  # user code may have done so
                 items.append(item)
         intake.extendleft(reversed(others))
         if not items:
