@@ -175,7 +175,7 @@ CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # else threads of one process run side by side
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
 TWICE_S = 0.1  # after a signal, the next one is the same: less lets `timeout` cut short what the first one begins
-AGAIN_S = 10.0  # after an interrupt, the next one is a first: more kills scripts that go on, less has many do to kill
+AGAIN_S = 10.0  # so long after one, an interrupt is a first again: more kills scripts that go on, less spares hung ones
 DOOR_S = 2.0  # for a connection to prove its key: less refuses workers of a busy machine, more lets strangers stay
 MAX_CALLERS = 64  # connections that have not proved a key yet; the oldest makes way for one more
 
@@ -3746,7 +3746,10 @@ class Scheduler(Carver):
             block.job.deliver_error(i, WorkerLost(text))
 
     def is_busy(self, own: bool = False) -> bool:
-        """Return True while tasks are under way, or wait here and are wanted; `own`: this worker's own only."""
+        """Return True while tasks are under way, or wait here and are wanted.
+
+        `own`: this worker's own only, and not what `wait_for_all` asks of each worker, which waits for the answer.
+        """
         if self.home or self.away or any(not (own and is_rest(sent.block.job.func)) for sent in [*self.sent.values()]):
             return True
         with self.lock:
@@ -8822,6 +8825,8 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 # down: 256 bytes 00…FF, then three times 8 digits and so many bytes: path and source of this file, header (JSON). The
 #       source is compressed where both ends can. up: a dot for each part of this that arrives. Then both ways: ZMTP.
 
+#: What a user's environment may tell `srun` to do with input and output, by which it would be no link.
+SRUN_SETTINGS = "SLURM_LABELIO", "SLURM_STDINMODE", "SLURM_STDOUTMODE", "SLURM_STDERRMODE"
 #: Name: command that reaches a host. All but srun hand one word to a shell over there, as ssh does.
 #: We open no port: so neither shall ssh, whatever the user's configuration has it forward, nor leave a master behind.
 #: What `sbatch --export` says is for the job's script: a step of srun without PATH would find no program.
@@ -8874,8 +8879,6 @@ s=part()
 if s[:1]==b"x":s=unpack(s)
 exec(compile(s,m.__file__,"exec"),m.__dict__)
 m.serve_agent(r,w,part())"""
-#: What a user's environment may tell `srun` to do with input and output, by which it would be no link.
-SRUN_SETTINGS = "SLURM_LABELIO", "SLURM_STDINMODE", "SLURM_STDOUTMODE", "SLURM_STDERRMODE"
 #: Becomes the interpreter that it is told, if that works there (as on a shared disk), else `python3`. Like BOOTSTRAP,
 #: it ignores NOTICES, which may come while we start; `serve_agent` sees to it that no worker does.
 FIND_PYTHON = (
@@ -10817,8 +10820,8 @@ def up_to_program(words: Sequence[str], p: Parser, name: str) -> List[str]:
     else:
         programs = [i for i, word in enumerate(values) if word.endswith(PROGRAM_ENDINGS) or os.path.dirname(word)]
         n = min(programs, default=len(values))
-        doubtful = [word for word in values[1:n] if os.path.isfile(word)]
-    for word in doubtful + [word for word in values[1:n] if os.path.isdir(word)]:
+        doubtful = values[1:n]  # the first one is a host: there must be one
+    for word in doubtful:
         if os.path.isfile(word) or os.path.isfile(os.path.join(word, "__main__.py")):
             p.error(f"{word!r} may be meant for {name}, or be the program: write {name}=... with its values first")
     return values[:n]
