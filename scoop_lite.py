@@ -335,14 +335,19 @@ def handlers_of(owners: Sequence[Any], *directions: str) -> Dict[int, Callable[.
 MORE, LONG, COMMAND = 1, 2, 4
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 LONG_HEAD = struct.Struct("!BQ")
-SHORT_HEADS = [[bytes((flags, size)) for size in range(256)] for flags in range(COMMAND + 1)]
+SHORT_HEADS = [[bytes((flags, size)) for size in range(256)] for flags in range(2 * COMMAND)]
 
 
 def encode(frames: Sequence[Any], out: Any, flag: int = 0) -> Any:
     """Add one message to the buffers to be written: small frames to the last one, big ones as they are (no copy)."""
     if not out or type(out[-1]) is not bytearray or len(out[-1]) >= BIG_FRAME:  # a frame, or partly written
         out.append(bytearray())
-    small, flags, last = out[-1], flag | MORE, len(frames) - 1
+    small, flags, last, sizes = out[-1], flag | MORE, len(frames) - 1, [*map(len, frames)]
+    if max(sizes) < 256:  # as most are: in C
+        heads = [*map(SHORT_HEADS[flags].__getitem__, sizes)]
+        heads[-1] = SHORT_HEADS[flag][sizes[-1]]
+        small += b"".join(itertools.chain.from_iterable(zip(heads, frames)))
+        return out
     for i, frame in enumerate(frames):
         if i == last:
             flags = flag
@@ -545,7 +550,7 @@ class StreamLink:
 
     def send(self, frames: Frames) -> None:
         """Send one message, as far as it goes now."""
-        self.queue(frames)
+        encode(frames, self.out)
         self.flush()
 
     def queue(self, frames: Frames) -> None:
@@ -573,10 +578,8 @@ class StreamLink:
         finally:
             self.sock.setblocking(False)
 
-    def write(self) -> int:
-        """Write what goes without waiting; return the number of bytes."""
-        if self.sock is not None and (len(self.out) == 1 or not hasattr(self.sock, "sendmsg")):
-            return self.sock.send(self.out[0], NO_SIGNAL)
+    def write_many(self) -> int:
+        """Write several buffers, or to a pipe, without waiting; return the number of bytes."""
         buffers = list(itertools.islice(self.out, 64))
         if self.sock is None:
             return os.writev(self.writer.fileno(), buffers)
@@ -584,10 +587,11 @@ class StreamLink:
 
     def flush(self) -> bool:
         """Write as much of `out` as goes; return True when all of it went."""
-        out = self.out
+        out, sock = self.out, self.sock
         try:
             while out:
-                n = self.write()
+                alone = sock is not None and (len(out) == 1 or not hasattr(sock, "sendmsg"))
+                n = sock.send(out[0], NO_SIGNAL) if alone else self.write_many()  # type: ignore[union-attr]
                 self.n_out += n
                 while out and n >= len(out[0]):
                     n -= len(out.popleft())
@@ -1911,7 +1915,7 @@ def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = 
 
 def loads(frames: Frames) -> Any:
     """Rebuild what `dumps` took apart. Arrays lie on the frames after the first, so give writable ones."""
-    if not is_whole(frames):
+    if frames[0] is NO_ROOM or len(frames) > 1 and not is_whole(frames):
         raise MemoryError("not enough memory here for what came")
     try:
         return load(frames[0], buffers=frames[1:])
@@ -2734,8 +2738,8 @@ class Visit(Job):
     sealed = False  # some of the outcomes are pickled already
 
     def __init__(self, head: Tuple[Any, ...], function: Any, payload: Frames, taker: Taker) -> None:
-        super().__init__(None, head[7], head[8], head[9], head[5])
-        self.head, self.function, self.payload, self.taker = head, function, payload, taker
+        self.func, self.mode, self.place, self.order, self.depth = None, head[7], head[8], head[9], head[5]
+        self.head, self.function, self.payload, self.taker, self.born_s = head, function, payload, taker, now()
         self.key, self.owner = head[:3], head[:2]
 
     def deliver(self, first: int, count: int, outcomes: List[Any], seconds: float = 0.0) -> None:
@@ -2855,8 +2859,10 @@ class Block:
 
     def rows(self) -> List[Any]:
         """Return the columns of exactly these tasks (a slice of a range stays a range)."""
-        lo, hi = self.lo - self.base, self.hi - self.base
-        return [c if lo == 0 and len(c) == hi else c[lo:hi] for c in self.columns]
+        lo, hi, columns = self.lo - self.base, self.hi - self.base, self.columns
+        if lo == 0 and len(columns) == 1 and len(columns[0]) == hi:
+            return columns  # type: ignore[no-any-return]
+        return [c if lo == 0 and len(c) == hi else c[lo:hi] for c in columns]
 
     def spot(self, index: int) -> Any:
         """Return place and depth of a task. Submitted tasks of several parents have theirs in a second column."""
@@ -3295,7 +3301,7 @@ class Taker(Queue):
         self.others_create = False  # tasks that came back from other workers have
 
     def message(self, kind: str, *frames: Any) -> Frames:
-        return message(kind, self.rank, self.incarnation, *frames)
+        return [HEADER.pack(CODES[kind], self.rank, self.incarnation), *frames]
 
     def add_part(self, key: ChunkKey, first: int, count: int, form: int, frames: Frames, seconds: float = 0.0) -> None:
         with self.lock:
@@ -4023,13 +4029,20 @@ def pack_outcome(outcome: Any, by_value: Names) -> Tuple[int, Frames]:
 def unpack_outcomes(form: int, frames: Frames, count: int) -> List[Any]:
     """Undo `pack_outcomes`; what cannot be unpickled becomes Failures: of those packed one by one, only itself."""
     if form == LIST:
-        whole = unpack_outcome(VALUE, frames)
-        return [whole] * count if type(whole) is Failure else whole
+        try:
+            return loads(frames)  # type: ignore[no-any-return]
+        except BaseException as problem:
+            return [unreadable(problem)] * count
     outcomes, at = [], 1
     for status, n in STATUS.iter_unpack(frames[0]):
         outcomes.append(unpack_outcome(status, frames[at : at + n]))
         at += n
     return outcomes
+
+
+def unreadable(problem: BaseException) -> Failure:
+    """Say what became of a result that cannot be unpickled."""
+    return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"))
 
 
 def unpack_outcome(status: int, frames: Frames) -> Any:
@@ -4042,7 +4055,7 @@ def unpack_outcome(status: int, frames: Frames) -> Any:
         error = loads([frames[2]]) if frames[2] else None
     except BaseException as problem:
         if status == VALUE:
-            return Failure(ScoopError(f"the task's result cannot be unpickled here: {problem!r}"))
+            return unreadable(problem)
         error = None
     text, summary = bytes(frames[0]).decode(), bytes(frames[1]).decode()
     if not isinstance(error, BaseException):
@@ -4648,7 +4661,7 @@ class Runner(Baton):
             scheduler.flush(want)  # now, as these tasks may keep the GIL from the pump
         if pump.long_task and not pump.watching:  # else it waits on the link already, and that is all that it is to do
             pump.kick()
-        if pump.asleep and scheduler.left_s() or pump.patient and (n > 1 or scheduler.results):
+        if pump.asleep and any(scheduler.levels) or pump.patient and (n > 1 or scheduler.results):
             pump.kick(soon=True)  # if these are long after all, others shall have what waits here, and what is done
         return cost
 
@@ -5018,11 +5031,11 @@ class Parking(Runner):
             self.retire()
         seen, item = (self.n_received, self.scheduler.n_kept), None  # before the queue is looked at
         run = self.config.capacity and not self.holding and self.scheduler.has_tasks()
-        if run and not (self.is_due() and not self.is_stuck(self.deadlines[0][3])):
-            item = self.scheduler.take(self.time_limit())
+        if run and not (self.deadlines and self.is_due() and not self.is_stuck(self.deadlines[0][3])):
+            item = self.scheduler.take(self.time_limit() if self.deadlines else None)
         if item is not None:
             self.execute(item)
-        elif self.is_due():
+        elif self.deadlines and self.is_due():
             self.offer()  # where several strands poll, one is always due
             heapq.heappop(self.deadlines)[2]()
         else:
@@ -5626,6 +5639,7 @@ def flush_output() -> None:
             stream.flush()
 
 
+IS_BEHIND = operator.attrgetter("out")
 EXCLUSIVE = getattr(select, "EPOLLEXCLUSIVE", 0)  # of those who wait for a descriptor, the kernel is to wake one
 
 
@@ -5656,7 +5670,8 @@ class Waits:
 
     def wait(self, links: Sequence[Any] = (), timeout: Optional[float] = None) -> Dict[int, int]:
         """Wait, at most `timeout` seconds, until one can be read, or one of the links go on writing; return which."""
-        writes = [link.writer.fileno() for link in links if link.out]
+        behind = [*filter(IS_BEHIND, links)]
+        writes = [link.writer.fileno() for link in behind] if behind else []
         if self.poll is None:
             readable, writable, _ = select.select(self.fds, writes, [], timeout)
             return dict.fromkeys(readable + writable, 0)
@@ -6483,11 +6498,13 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     """A `concurrent.futures.Future` that makes its condition when somebody waits: most never need it, and it is dear.
 
     Who changes the state pops `_free`; if there is no condition, he needs none, and who makes one meanwhile waits that
-    moment. So under a condition the state stays as it is, which `concurrent.futures.wait` relies on. Whoever is
-    interrupted while he waits for the result gives up the task.
+    moment. So under a condition the state stays as it is, which `concurrent.futures.wait` relies on. Nor does the first
+    who waits for the result need one: he leaves a lock, to be released once it is there. Interrupted, he gives up the
+    task.
     """
 
     client: Callable[[], Optional[Client]]
+    _sleeper: Any = None  # that lock
     waiters = None  # `Parcel.settle` looks; those of this kind of future are told by `concurrent.futures`
 
     def __init__(self) -> None:
@@ -6520,10 +6537,26 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     def set_result(self, result: Any) -> None:
         if not self._becomes("FINISHED", result):
             super().set_result(result)
+        if self._sleeper is not None:
+            self._rouse()
 
     def set_exception(self, exception: Optional[BaseException]) -> None:
         if not self._becomes("FINISHED", None, exception):
             super().set_exception(exception)
+        if self._sleeper is not None:
+            self._rouse()
+
+    def cancel(self) -> bool:
+        cancelled = super().cancel()
+        if cancelled and self._sleeper is not None:
+            self._rouse()
+        return cancelled
+
+    def _rouse(self) -> None:
+        """Wake who sleeps; once, as two threads may come here."""
+        sleeper = self.__dict__.pop("_sleeper", None)
+        if sleeper is not None:
+            sleeper.release()
 
     def settle(self, outcome: Any) -> None:
         """Set the outcome, as `Future.settle` does; one that user code has set itself stays as it is."""
@@ -6541,17 +6574,27 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         return self._state not in ("PENDING", "RUNNING")
 
     def result(self, timeout: Optional[float] = None) -> Any:
+        if not self.done():
+            self._wait(timeout)
         if self._state == "FINISHED" and self._exception is None:
             return self._result
-        return self._wait(super().result, timeout)
+        return super().result(0)
 
     def exception(self, timeout: Optional[float] = None) -> Optional[BaseException]:
-        return self._wait(super().exception, timeout)  # type: ignore[no-any-return]
+        if not self.done():
+            self._wait(timeout)
+        return super().exception(0)
 
-    def _wait(self, wait: Callable[[Optional[float]], Any], timeout: Optional[float]) -> Any:
-        """Wait; on an interrupt, cancel the task or have it ended."""
+    def _wait(self, timeout: Optional[float]) -> None:
+        """Wait until it is done, or for so long; on an interrupt, cancel the task or have it ended."""
+        lock = threading.Lock()
+        lock.acquire()
         try:
-            return wait(timeout)
+            if self.__dict__.setdefault("_sleeper", lock) is not lock:
+                with contextlib.suppress(FutureTimeout, CancelledError):
+                    super().exception(timeout)  # not `concurrent.futures.wait`, for which a cancelled one is not done
+            elif not self.done():  # else nobody may have seen the lock
+                lock.acquire(True, -1 if timeout is None else max(0.0, timeout))
         except KeyboardInterrupt:
             client = self.client()
             if client is not None and not self.done() and not self.cancel():
@@ -6559,6 +6602,7 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             raise
 
 
+FUTURE_OF, ARGS_OF, CALL_OF = map(operator.itemgetter, (0, 2, slice(1, 4)))  # of what waits in an intake
 #: A worker on the client's own host, which it has a straight link to: tasks and results go past the broker.
 Neighbour = collections.namedtuple("Neighbour", "rank incarnation link")
 
@@ -6597,7 +6641,7 @@ class ClientScheduler(Scheduler):
         First comes who was hungry first, as the last may still be at work: it asks ahead. But if nobody has anything,
         the last one's caches are warm.
         """
-        while self.hungry and self.may_give():
+        while self.hungry and (self.intake or any(self.levels)):
             with self.lock:
                 block = self.take_away()
             if block is None:
@@ -6608,7 +6652,8 @@ class ClientScheduler(Scheduler):
                 self.n_straight += 1
                 self.hungry[i].link.send(frames)
                 del self.hungry[i]
-        super().carve()
+        if self.ordered > self.filled:
+            super().carve()
         self.in_hand = None
 
     def lost_with(self, rank: int, incarnation: int) -> Frames:
@@ -6621,7 +6666,7 @@ class ClientScheduler(Scheduler):
 
     def take_away(self) -> Any:
         """Take out the next chunk: what came back, or the map that is running, before what has come since."""
-        item = super().take_away()
+        item = super().take_away() if self.away or any(self.levels) else None
         while item is None and self.intake:
             if type(self.intake[0]) is Block:
                 block = self.intake.popleft()
@@ -6638,8 +6683,8 @@ class ClientScheduler(Scheduler):
 
     def gather_intake(self) -> Optional[Block]:
         """Take tasks that are alike in cost off the intake, as `gather` does, but for those cancelled meanwhile."""
-        intake, func, key, mode = self.intake, self.intake[0][1], cost_key(self.intake[0][1]), CALLS
-        n = self.chunk_size(len(intake), func) if self.retries else 1
+        intake, func, mode = self.intake, self.intake[0][1], CALLS
+        n = self.chunk_size(len(intake), func) if self.retries and len(intake) > 1 else 1
         items: List[Any] = []
         others: List[Any] = []
         while intake and type(intake[0]) is not Block and len(items) < n and len(others) < PASS_OVER * n:
@@ -6648,7 +6693,7 @@ class ClientScheduler(Scheduler):
                 item = (*item, self.n_maps_and_tasks)
                 self.n_maps_and_tasks += 1
             if item[1] is not func or item[3]:
-                if cost_key(item[1]) != key:
+                if cost_key(item[1]) != cost_key(func):
                     others.append(item)
                     continue
                 mode = MIXED
@@ -6658,8 +6703,8 @@ class ClientScheduler(Scheduler):
         if not items:
             return None
         first, last = items[0][4], items[-1][4]
-        parcel = Parcel([item[0] for item in items], func, mode, 0, first, 0)
-        columns: List[Any] = [[item[1:4] if mode == MIXED else item[2] for item in items]]
+        parcel = Parcel([*map(FUTURE_OF, items)], func, mode, 0, first, 0)
+        columns: List[Any] = [[*map(CALL_OF if mode == MIXED else ARGS_OF, items)]]
         if last - first >= len(items):  # there are gaps between them
             columns.append([(place_of(0, item[4]), 0) for item in items])
         return Block(parcel, columns, 0, 0, len(items))
@@ -6897,8 +6942,7 @@ class Client(Neighbourhood):
             while not (self.broken or self.closing and not self.is_busy() and self.all_rest()):
                 if self.inbox or self.later or self.unseen:
                     self.dispatch()
-                if self.scheduler.may_give():
-                    self.scheduler.carve()
+                self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
                 timeout = self.tell_idle(TELL_S if self.is_busy() else None) if self.config.progress else None
                 self.asleep = may_carve = bool(self.scheduler.hungry) or self.scheduler.ordered > self.scheduler.filled

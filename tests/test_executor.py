@@ -160,6 +160,39 @@ def test_who_waits_does_not_miss_the_result_whenever_it_comes(restless):
     assert called == [outcome[0] for outcome in outcomes]
 
 
+@pytest.mark.parametrize("settle", [lambda future: future.set_result(7), scoop_lite.PoolFuture.cancel,
+                                    lambda future: future.set_exception(KeyError(7))])  # fmt: skip
+def test_all_who_sleep_are_woken_whatever_the_outcome(restless, settle):
+    def outcome(future):
+        try:
+            return future.result(20)
+        except Exception as error:
+            return type(error)
+
+    def error(future):
+        try:
+            return type(future.exception(20))
+        except Exception as error:
+            return type(error)
+
+    found = raced(300, scoop_lite.PoolFuture, settle, outcome, outcome, error)
+    (expected,) = {(results[0], *results[1:]) for _, _, *results in found}
+    assert expected in [(7, 7, type(None)), (KeyError, KeyError, KeyError), (concurrent.futures.CancelledError,) * 3]
+
+
+@pytest.mark.parametrize("seconds", [-1, 0, 0.05])
+def test_who_has_waited_long_enough_may_wait_again(seconds):
+    future = scoop_lite.PoolFuture()
+    for wait in (future.result, future.exception) * 2:
+        begun = time.monotonic()
+        with pytest.raises(concurrent.futures.TimeoutError):
+            wait(timeout=seconds)
+        assert time.monotonic() - begun >= seconds
+    setter = threading.Timer(0.05, future.set_result, [7])
+    setter.start()
+    assert future.result(20) == 7 and future.exception() is None
+
+
 def test_a_settled_future_stays_as_it_is():
     future = scoop_lite.PoolFuture()
     future.set_exception(KeyError("x"))
@@ -868,6 +901,7 @@ def test_map_runs_what_it_has_drawn_while_it_draws_more(tmp_path, buffersize):
             there.append(n < 10 or paths[n - 10].exists())
 
     with Executor(2) as pool:
+        list(pool.map(abs, range(8)))  # all have started
         assert list(pool.map(Path.touch, inputs(), buffersize=buffersize)) == [None] * 30
     assert all(there), there
 
