@@ -6525,6 +6525,8 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             self._state = state
         if state != "FINISHED" or not alone:
             self._free = True
+        elif self._sleeper is not None:
+            self._rouse()
         return alone
 
     def __reduce__(self) -> Any:
@@ -6537,24 +6539,18 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     def set_result(self, result: Any) -> None:
         if not self._becomes("FINISHED", result):
             super().set_result(result)
-        if self._sleeper is not None:
-            self._rouse()
 
     def set_exception(self, exception: Optional[BaseException]) -> None:
         if not self._becomes("FINISHED", None, exception):
             super().set_exception(exception)
-        if self._sleeper is not None:
-            self._rouse()
 
-    def cancel(self) -> bool:
-        cancelled = super().cancel()
-        if cancelled and self._sleeper is not None:
-            self._rouse()
-        return cancelled
+    def _invoke_callbacks(self) -> None:
+        """Wake who sleeps, too, now that it is done; before callbacks, which may take long or raise anything."""
+        self._rouse()
+        super()._invoke_callbacks()  # type: ignore[misc]
 
     def _rouse(self) -> None:
-        """Wake who sleeps; once, as two threads may come here."""
-        sleeper = self.__dict__.pop("_sleeper", None)
+        sleeper = self.__dict__.pop("_sleeper", None)  # once, as two threads may come here
         if sleeper is not None:
             sleeper.release()
 

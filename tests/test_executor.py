@@ -180,6 +180,27 @@ def test_all_who_sleep_are_woken_whatever_the_outcome(restless, settle):
     assert expected in [(7, 7, type(None)), (KeyError, KeyError, KeyError), (concurrent.futures.CancelledError,) * 3]
 
 
+@pytest.mark.parametrize("settle", [lambda future: future.set_result(7), scoop_lite.PoolFuture.cancel])
+def test_who_sleeps_is_woken_before_callbacks(settle):
+    """These may take long, or end the thread that calls them."""
+    woken, future = threading.Event(), scoop_lite.PoolFuture()
+    future.add_done_callback(lambda _: woken.wait(20) and sys.exit())
+
+    def sleep():
+        with contextlib.suppress(concurrent.futures.CancelledError):
+            future.result()
+        woken.set()
+
+    sleeper = threading.Thread(target=sleep)
+    sleeper.start()
+    while future._sleeper is None:
+        time.sleep(0.01)
+    with pytest.raises(SystemExit):
+        settle(future)
+    assert woken.is_set()
+    sleeper.join(20)
+
+
 @pytest.mark.parametrize("seconds", [-1, 0, 0.05])
 def test_who_has_waited_long_enough_may_wait_again(seconds):
     future = scoop_lite.PoolFuture()
