@@ -35,7 +35,7 @@ def test_a_welcome_was_obeyed_after_what_had_come_later():
 
 @pytest.mark.parametrize("pieces", (False, True), ids=("", "in pieces"))
 @pytest.mark.parametrize("faults", (False, True), ids=("no faults", "faults"))
-@pytest.mark.parametrize("workers, seeds", ((3, 100), (20, 60), (200, 20)))
+@pytest.mark.parametrize("workers, seeds", ((3, 50), (20, 30), (200, 10)))
 def test_seeds(workers, seeds, faults, pieces):
     for seed in range(seeds):
         violations = simulation.Simulation(seed, workers, 2000, faults, pieces=pieces).run()
