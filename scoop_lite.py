@@ -231,7 +231,7 @@ HEADER = struct.Struct("!BII")  # kind, rank, incarnation
 COUNT = struct.Struct("!Q")  # a cumulative count
 HUNGER = struct.Struct("!QQ")  # the batches a worker ever wanted, and how often it has said so
 OWNER = struct.Struct("!II")  # rank and incarnation of the worker whose code created the tasks
-CHUNK = struct.Struct("!IIQIIIBBQQH")  # owner, inc., chunk id, first, count, depth, careful, mode, place, order, frames
+CHUNK = struct.Struct("!IIQIIIBBQQI")  # owner, inc., chunk id, first, count, depth, careful, mode, place, order, frames
 PART = struct.Struct("!QIIQBI")  # chunk id, first, count, nanoseconds they took, form, frames
 REF = struct.Struct("!QII")  # chunk id, first, count
 LOST_REF = struct.Struct("!QIIB")  # the same, and whether these tasks had surely begun
@@ -1355,7 +1355,8 @@ class Accounts(Orders):
     def tell_lost(self, death: Dict[str, Any], lost: Dict[int, List[bytes]]) -> None:
         for owner, refs in lost.items():
             if owner in self.members:
-                self.n_rerun += 0 if death.get("retired") else len(refs)  # of such a one, none has begun
+                if not death.get("retired"):  # of such a one, none has begun
+                    self.n_rerun += sum(LOST_REF.unpack(ref)[2] for ref in refs)
                 self.to(self.members[owner], "LOST", facts(**death), *refs)
 
     def move(self, chunk: Tuple[Any, ...], sender: Member, taker: Member) -> None:
@@ -2019,8 +2020,8 @@ class _Pickler(pickle.Pickler):
             return NotImplemented if finds_by_name(obj, self.by_value_names) else _reduce_typing(obj)
         if kind.__name__ == "ForwardRef" and kind.__module__ in ("typing", "annotationlib"):
             return kind, (obj.__forward_arg__,)
-        managers: Any = sys.modules.get("multiprocessing.managers")
-        if managers is not None and issubclass(kind, managers.BaseProxy):
+        managers = sys.modules.get("multiprocessing.managers")  # whose import may not have ended
+        if issubclass(kind, getattr(managers, "BaseProxy", ())):
             return _make_proxy, (bytes(obj._authkey), *obj.__reduce__())
         if kind.__module__ == "multiprocessing.connection":  # plain pickle would send the bare number
             raise TypeError(f"cannot pickle {kind.__name__!r} object: its descriptor is another's elsewhere")
@@ -2420,7 +2421,7 @@ COLUMNS, CALLS, MIXED = range(3)
 LIST, EACH, UNREADABLE = range(3)
 CREATES = 4  # added to a form: tasks have created others on that worker
 VALUE, ERROR, WITHDRAWN = range(3)
-STATUS = struct.Struct("!BH")
+STATUS = struct.Struct("!BI")
 GONE = object()  # the outcome of a task that was cancelled
 
 
@@ -3052,7 +3053,7 @@ def name_of(func: Any) -> str:
     """Return a function's name for people."""
     while isinstance(func, functools.partial):
         func = func.args[0] if func.func is with_rank else func.func
-    return own_name(func) or type(func).__qualname__
+    return " ".join((own_name(func) or type(func).__qualname__).split())
 
 
 class Queue:
@@ -3401,7 +3402,7 @@ class Taker(Queue):
 class Carver(Taker):
     """Fills the broker's orders from the queue."""
 
-    n_straight = n_rerun = 0  # batches that went past the broker, and parts of these that came back by a death
+    n_straight = n_rerun = 0  # batches that went past the broker, and tasks of these that came back by a death
     packing = 0  # the thread that pickles what was carved: it has `shipping`, so code that it calls there cannot wait
 
     def __init__(self, retries: int, *about: Any) -> None:
@@ -3559,7 +3560,7 @@ class Carver(Taker):
                 return
             self.emit(frames)
             if self.recorder is not None:
-                self.recorder.carved(start_s, block, chunk_id)
+                self.recorder.carved(start_s, block, (self.rank, self.incarnation, chunk_id))
 
     def load(self, block: Block, incarnation: int, holder: Optional[Neighbour] = None) -> Optional[Frames]:
         """Pickle a block and account for it, as it is going to be sent now; None if it cannot be pickled."""
@@ -3605,7 +3606,8 @@ class Carver(Taker):
         if not sent.left:
             del self.sent[chunk_id]
             if self.recorder is not None and type(sent.block.job) is not Everywhere:
-                self.recorder.arrow("f", self.clock(), (self.rank, self.incarnation, chunk_id))
+                owner = (self.rank, self.incarnation) if sent.holder is None else CLIENT
+                self.recorder.arrow("f", self.clock(), (*owner, chunk_id))
 
     def take_home(self, chunk_id: int, first: int, count: int) -> Block:
         """Return tasks of a chunk that are no longer under way as a block (lock held)."""
@@ -3963,8 +3965,8 @@ def keep(frames: Frames, outcomes: Sequence[Any] = ()) -> Frames:
 
 
 def references(obj: Any) -> int:
-    """Return how many references there are to an object, some of which are this call's own; see `lone`."""
-    return sys.getrefcount(obj)
+    """Return how many references, weak ones too, there are to an object; some are this call's own, see `lone`."""
+    return sys.getrefcount(obj) + weakref.getweakrefcount(obj)
 
 
 @functools.lru_cache(maxsize=1)
@@ -4819,15 +4821,16 @@ class Runner(Baton):
             if ended and (error is None or not HAS_GIL and type(error) is IndexError):
                 return
             block.job.failed = True
-            failure = self.failure(unseen_stop(block, block.lo + len(out)) if error is None else error)
+            failure: Any = self.failure(unseen_stop(block, block.lo + len(out)) if error is None else error)
+            if self.config.serve >= 0 and type(block.job) is Visit and block.job.fold is None:
+                failure = seal(block.job, self.scheduler.by_value, failure)  # its arguments may be filled again, too
             if not ended:  # else the interrupt came when all was done
                 out.append(failure)
             del error, failure  # whose traceback refers to this frame
 
     def finish_slice(self, piece: Slice, seconds: float) -> None:
         """Hand in the outcomes of a slice, and learn from the time that it took."""
-        block, job, out = piece.block, piece.block.job, piece.out
-        n = block.hi - block.lo
+        block, job, out, n = piece.block, piece.block.job, piece.out, piece.block.hi - piece.block.lo
         self.scheduler.n_done += n + piece.n_handed
         if seconds and n + piece.n_handed:
             self.scheduler.note_cost(job.func, seconds, n + piece.n_handed)
@@ -5404,6 +5407,8 @@ class Runtime(Calls):
             self.send_constant(name, packed[name], answer)
         for answer in answers.values():
             answer.result()
+        if self.config.check:
+            values = dict(zip(values, travelled(self.scheduler.by_value, **values)))
         self.constants.update(values)
 
     def send_constant(self, name: str, frames: Frames, answer: Any) -> Frames:
@@ -5789,7 +5794,7 @@ class Pump:
             timeout = 0.005 if running else max(0.005, scheduler.keeps_until() - now())
         elif watch and scheduler.results:
             timeout = FLUSH_S  # then they are to go
-        due_s = runtime.teller.due_s() if watch and runtime.config.progress and not self.idling else math.inf
+        due_s = runtime.teller.due_s() if watch and not self.idling else math.inf
         if due_s < math.inf:
             timeout = min(math.inf if timeout is None else timeout, max(0.0, due_s - now()))
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch
@@ -6642,12 +6647,14 @@ class ClientScheduler(Scheduler):
                 block = self.take_away()
             if block is None:
                 return
-            i = 0 if self.sent else -1
+            i, start_s, key = 0 if self.sent else -1, self.clock(), (*CLIENT, self.n_chunks)
             frames = self.load(block, 0, self.hungry[i])
             if frames is not None:
                 self.n_straight += 1
                 self.hungry[i].link.send(frames)
                 del self.hungry[i]
+                if self.recorder is not None:
+                    self.recorder.carved(start_s, block, key)
         if self.ordered > self.filled:
             super().carve()
         self.in_hand = None
@@ -6779,10 +6786,11 @@ class Neighbourhood(Runtime):
     def start_initializer(self, func: Callable[..., Any], args: Tuple[Any, ...]) -> None:
         """Give workers their initializer: a constant, as those come before all tasks, to later workers too."""
         try:
-            frames = dumps((func, args), self.scheduler.by_value, _OwnPickler)
+            first, *buffers = dumps((func, args), self.scheduler.by_value, _OwnPickler)
         except Exception as error:
             self.break_down(f"the initializer cannot be pickled: {error}")
         else:
+            frames = [first, *map(bytes, buffers)]  # as they are now, also for workers that come later
             self.share(self.send_constant(INITIALIZER, frames, PoolFuture()))
 
     def break_down(self, why: str) -> None:
@@ -6824,7 +6832,8 @@ class Neighbourhood(Runtime):
         innocent = lost or frames[2:] or death["retired"] or death["asked"] or death.get("cut_off") or not death["pid"]
         if self.config.initializes and not innocent:
             self.count_stillborn(death)
-        self.scheduler.n_rerun += 0 if death.get("retired") else len(lost)
+        if not death.get("retired"):
+            self.scheduler.n_rerun += sum(LOST_REF.unpack(ref)[2] for ref in lost)
         with self.lock:
             self.scheduler.on_lost([*frames, *lost])
 
@@ -6940,7 +6949,7 @@ class Client(Neighbourhood):
                     self.dispatch()
                 self.scheduler.carve()
                 # Without an order, there is nothing to do for what threads may hand in now: they need not wake us.
-                timeout = self.tell_idle(TELL_S if self.is_busy() else None) if self.config.progress else None
+                timeout = self.tell_idle(TELL_S if self.is_busy() else None) if self.recorder is not None else None
                 self.asleep = may_carve = bool(self.scheduler.hungry) or self.scheduler.ordered > self.scheduler.filled
                 busy = self.intake and may_carve or self.inbox or self.later or self.closing and not self.is_busy()
                 woken = None
@@ -7025,6 +7034,8 @@ class Client(Neighbourhood):
         known = {name: value for name, value in told.items() if name in Config.__annotations__}
         self.config = self.teller.config = self.config.replace(n=told["size"], **known)
         self.scheduler.retries, self.teller.tell_s = self.config.retries, now()
+        if self.config.is_followed or self.config.trace:
+            self.recorder = self.scheduler.recorder = self.teller
 
     def on_pool(self, frames: Frames) -> None:
         """Break the pool when no worker is left to run its tasks."""
@@ -7330,7 +7341,7 @@ class Executor(concurrent.futures.Executor):
         Example:
             >>> with scoop_lite.Executor(2) as pool:
             ...     pool.set_const(limit=10)
-            ...     pool.submit(shared.getConst, "limit").result()
+            ...     pool.submit(scoop_lite.shared.getConst, "limit").result()
             10
         """
         with self._lock:
@@ -7505,6 +7516,11 @@ class Config:
         """True if an Executor's client and all workers are on one host, and linked by inherited descriptors."""
         return self.serve >= 0 and self.backend == "own" and all(is_here(name) for name, _ in self.hosts)
 
+    @property
+    def is_followed(self) -> bool:
+        """True if workers tell their numbers as they go: for progress, or for the summary, if one is killed."""
+        return bool(self.progress) or self.verbose > 0
+
 
 def program_facts() -> Dict[str, Any]:
     """Tell workers what to import to find what this process's `__main__` defines, if that can be imported at all."""
@@ -7518,11 +7534,15 @@ def program_facts() -> Dict[str, Any]:
             kind, program = "module", spec
         elif spec is None and os.path.isfile(path):
             kind, program = "script", os.path.abspath(path)
-    process = sys.modules.get("multiprocessing.process")
+    authkey = ""
+    if "multiprocessing.process" in sys.modules:
+        import multiprocessing.process  # else another thread's import of it may not have ended
+
+        authkey = multiprocessing.process.current_process().authkey.hex()
     paths = [os.fsdecode(path) or directory_here() for path in sys.path if isinstance(path, (str, bytes))]  # as Python
     return {
         "kind": kind, "program": program, "args": [str(word) for word in sys.argv[1:]], "paths": paths,
-        "authkey": process.current_process().authkey.hex() if process is not None else "",
+        "authkey": authkey,
     }  # fmt: skip
 
 
@@ -9324,7 +9344,8 @@ class Links:
         self.sites = [Site(number, Host(*host), config) for number, host in enumerate(plan)]
         self.far = [site for site in self.sites if not site.here]  # who exchange heartbeats with us
         self.selector = selectors.DefaultSelector()
-        welcome = {"size": config.n, **{name: getattr(config, name) for name in ("retries", "verbose", "progress")}}
+        told = ("retries", "verbose", "progress", "trace")
+        welcome = {"size": config.n, **{name: getattr(config, name) for name in told}}
         self.broker = Broker(self.send, self.send_agent, self.report, config.restarts, welcome)
         self.library = Library(functools.partial(read_library, config), lambda: self.bell.ring())
         self.broker.library = self.library.ask
@@ -9905,7 +9926,9 @@ class Recorder:
     def __init__(self, found: Mailbox, config: Config) -> None:
         self.found, self.scheduler, self.config = found, found.scheduler, config
         self.born_s = self.cut_s = self.zero_s = now()  # cut_s: when a run or a wait last began or ended
-        self.tell_s = self.born_s + 0.75 * QUIET_S if config.progress else self.born_s if config.trace else math.inf
+        self.tell_s = self.born_s + 0.75 * QUIET_S if config.progress else math.inf
+        if config.trace or config.verbose > 0:
+            self.tell_s = self.born_s
         self.offset_s, self.host = 0.0, 0  # what to add to this host's clock for the launcher's; zero_s: where ts is 0
         self.records: Deque[Any] = collections.deque()  # of --trace: [ph, name, start, end, more fields]
         self.logs: Deque[bytes] = collections.deque()
@@ -9979,13 +10002,13 @@ class Recorder:
         if self.config.trace:
             self.records.append((ph, name, start_s, end_s, more))
 
-    def carved(self, start_s: float, block: Block, chunk_id: int) -> None:
+    def carved(self, start_s: float, block: Block, key: ChunkKey) -> None:
         """Note that a chunk was pickled and sent. If the pump did so while a run began or ended, clip it."""
-        if is_drawn(chunk_id):
+        if is_drawn(key[2]):
             end_s, args = now(), {"function": name_of(block.job.func), "n": block.hi - block.lo}
             self.mark("X", "carve", start_s, start_s if self.cut_s >= start_s else end_s, cat="carve", args=args)
             if type(block.job) is not Visit:
-                self.arrow("s", start_s, (self.found.rank, self.found.incarnation, chunk_id))
+                self.arrow("s", start_s, key)
 
     def arrow(self, ph: str, at_s: float, key: ChunkKey) -> None:
         """Begin, lead on or end the arrow from the carving of a chunk through its running to its last result."""
@@ -10007,7 +10030,7 @@ class Recorder:
 
     def is_news(self, idle: bool = True) -> bool:
         """Return True when there is something to be told at the next time for it; `idle`: what would be told."""
-        if not self.config.progress:
+        if not self.config.is_followed:
             return bool(self.records)
         known = self.scheduler.n_done, self.scheduler.n_returned + self.n_arrived(), idle
         return known != self.told or bool(self.records)
@@ -10042,12 +10065,12 @@ class Recorder:
             emit = pipe.send
         self.cut_s = t = now()
         every_s = TELL_S * max(1.0, s.live / 100)  # so that a big pool's broker has time for tasks
-        self.tell_s = t + every_s if (config.progress or config.trace) and not final else math.inf
+        self.tell_s = t + every_s if (config.is_followed or config.trace) and not final else math.inf
         rest = s.n_done - self.n_recorded
         if final and rest and self.found.recorder is not None:  # short ones, which the next record would have counted
             self.write((self.found.last_func, (), None, t, None, None), rest)
         numbers = self.numbers()
-        if config.progress or final and config.verbose > 0:
+        if config.is_followed:
             self.send_numbers(emit, numbers, idle, final)
         if self.records:
             self.mark("C", "queue", t, args={"tasks": numbers["pending"]})
@@ -10061,7 +10084,7 @@ class Recorder:
 
     def due_s(self) -> float:
         """Return when the pump is to tell how far we are, as user code may run for long."""
-        return self.tell_s if self.config.progress else math.inf
+        return self.tell_s if self.config.is_followed else math.inf
 
     def tell_meanwhile(self) -> None:
         """Tell that, if it is due. The pump, while user code runs."""
@@ -10270,7 +10293,8 @@ class View:
         for number, name in self.broker.host_names.items():
             self.draw("M", "process_name", number, args={"name": f"host {name}"})
         for member in self.broker.members.values():
-            self.draw("M", "thread_name", member.host, member.rank, args={"name": f"worker {member.rank}"})
+            name = f"worker {member.rank}" if member.capacity else "client"
+            self.draw("M", "thread_name", member.host, member.rank, args={"name": name})
         LogHandler(c, lambda record, text: self.take_log(now(), record.levelno, record.name, text, "launcher", False),
                    lambda: os.getpid() == self.pid)  # fmt: skip
 
@@ -10374,7 +10398,10 @@ class View:
     def summary(self) -> Iterator[str]:
         """Yield the lines of the summary. busy: not waiting for messages; lost: not there, as starting or dead."""
         wall_s, n = now() - self.start_s, self.broker.welcome["size"]
-        told = [self.numbers[key] for key in sorted(self.numbers) if self.numbers[key]["final"]]
+        by_rank: Dict[int, Dict[str, Any]] = {}
+        for rank, incarnation in sorted(self.numbers):  # of one that was killed, what it told last
+            by_rank[rank] = add_numbers(by_rank.get(rank, {}), self.numbers[rank, incarnation])
+        told = [*by_rank.values()]
         done, batches, carved, sent, received = (
             sum(v[name] for v in told) for name in ("done", "batches", "carved", "sent", "received"))
         told = [v for v in told if v["works"]]  # not an Executor's client

@@ -78,8 +78,8 @@ class Report:
             call, when = f"{e['name']:.60}{args.pop('args', '')!s:.80}", f"{human(length)} from " * (e["ph"] == "X")
             e["text"] = "\n".join([call, when + human(time), *(f"{key} {value!s:.90}" for key, value in args.items())])
             self.lanes.setdefault((e["pid"], e.get("tid", -1)), []).append(e)
-            self.count[e["cat"]] += e["n"]
-        self.n_workers, self.span = sum(k[1] >= 0 for k in self.lanes), max([1, *(e["end"] for e in self.events)])
+            self.count[e["cat"]] += args.get("tasks", e["n"])
+        self.n_workers, self.span = sum(a >= 0 <= b for a, b in self.lanes), max([1, *(e["end"] for e in self.events)])
         for start, end, e in (p for lane in self.lanes.values() for p in stretches(lane) if p[2]["cat"] == "task"):
             self.spent[e["name"]] += end - start
             first, last = 200 * start / self.span, 200 * end / self.span
@@ -130,10 +130,10 @@ def main(path):
         lines = [line.strip("[, \n") for line in file if line.endswith("\n")]  # a kill may have cut the last
     events = [json.loads(line) for line in lines if line.startswith("{")]
     report = Report(events)
-    n, n_workers, least = report.count, report.n_workers, report.span / 1000
-    facts = {"tasks": f"{n['task']:,}", "workers": n_workers, "hosts": len(report.lanes) - n_workers,
-             "time": human(report.span), "busy": f"{sum(report.slots) / 200:.0%}", "faults": n["fault"],
-             "re-runs": n["rerun"], "trace": "whole" if "]" in lines[-1:] else "cut short"}
+    n, least, whole = report.count, report.span / 1000, "whole" if "]" in lines[-1:] else "cut short"
+    facts = {"tasks": f"{n['task']:,}", "workers": report.n_workers, "hosts": sum(a >= 0 > b for a, b in report.lanes),
+             "time": human(report.span * bool(report.events)), "busy": f"{sum(report.slots) / 200:.0%}",
+             "faults": n["fault"], "re-runs": n["rerun"], "trace": whole}
     print(", ".join(f"{key} {value}" for key, value in facts.items()), file=sys.stderr)
     facts.update(pair for e in events if (e["ph"], e["name"]) == ("M", "scoop_lite") for pair in e["args"].items())
     icons = [(name, rect(css, 0, 1, name)) for name, css in [*report.css.items()][:6]] + [*ICONS.items()]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import builtins
 import collections
 import concurrent.futures
 import contextlib
 import functools
 import gc
 import importlib.util
+import json
 import os
 import pickle
 import py_compile
@@ -1554,6 +1556,84 @@ def test_the_launcher_has_the_same(tmp_path):
     assert (status, out) == (0, "{5} True [(0, 1), (1, 1)]\n"), err
     status, out, err = run("print(1)", "--init", "prepare:nothing", "--pythonpath", str(tmp_path))
     assert status == 1 and "has no attribute 'nothing'" in err
+
+
+WORK, CACHE = [0], weakref.WeakValueDictionary()
+
+
+def fail_with_work(i):
+    WORK[:] = [i]
+    raise LookupError(i, WORK)
+
+
+def test_an_exception_is_its_own_though_tasks_fill_the_same_object_again(pool):
+    errors = [task.exception() for task in [pool.submit(fail_with_work, i) for i in range(50)]]
+    assert [error.args for error in errors] == [(i, [i]) for i in range(50)]
+
+
+def fill_cached(i):
+    """Return an array that is used again as long as somebody has it, to which the cache does not count."""
+    import numpy
+
+    array = CACHE.get("work")
+    if array is None:
+        array = CACHE["work"] = numpy.empty(300_000)
+    array[:] = i
+    return array if i % 2 else (array,)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_a_result_is_its_own_though_weak_references_find_it_again(retries):
+    pytest.importorskip("numpy")
+    with Executor(2, retries=retries) as pool:
+        found = [array if i % 2 else array[0] for i, array in enumerate(pool.map(fill_cached, range(100)))]
+    assert [(array.min(), array.max()) for array in found] == [(i, i) for i in range(100)]
+
+
+def test_workers_that_come_later_get_initargs_as_they_were():
+    numpy = pytest.importorskip("numpy")
+    array = numpy.full(20_000, 8.0)
+    with Executor(2, initializer=functools.partial(setattr, builtins, "scoop_lite_kept"), initargs=(array,),
+                  max_tasks_per_child=3) as pool:  # fmt: skip
+        assert set(pool.map(eval, ["float(scoop_lite_kept.min())"] * 8)) == {8.0}
+        array[:] = -2
+        assert set(pool.map(eval, ["float(scoop_lite_kept.min())"] * 30)) == {8.0}
+
+
+def test_a_pool_begins_while_another_thread_imports_multiprocessing():
+    status, out, err = run("""
+        import sys, threading, scoop_lite
+        begun, go = threading.Event(), threading.Event()
+        class Stop:
+            def find_spec(self, name, path=None, target=None):
+                if name == "_weakrefset" and threading.current_thread() is not threading.main_thread():
+                    begun.set()
+                    go.wait(0.5)
+        assert "multiprocessing.process" not in sys.modules
+        del sys.modules["_weakrefset"]  # in the middle of that module, it is looked for
+        sys.meta_path.insert(0, Stop())
+        thread = threading.Thread(target=__import__, args=["multiprocessing.process"])
+        thread.start()
+        begun.wait(10)
+        with scoop_lite.Executor(2) as pool:
+            print(begun.is_set(), pool.submit(abs, -3).result())
+    """, launch=False)
+    assert (status, out, err) == (0, "True 3\n", "")
+
+
+def test_the_trace_of_a_pool_has_arrows_and_no_worker_more(tmp_path):
+    path = tmp_path / "trace.json"
+    with Executor(2, trace=str(path)) as pool:
+        assert list(pool.map(time.sleep, [0.02] * 20)) == [None] * 20
+    events = json.loads(path.read_text())
+    arrows = collections.defaultdict(list)
+    for event in sorted((event for event in events if event.get("cat") == "flow"), key=lambda event: event["ts"]):
+        arrows[event["id"]].append(event["ph"])
+    assert arrows and all(re.fullmatch("st+f", "".join(steps)) for steps in arrows.values()), arrows
+    assert len(arrows) == sum(event.get("cat") == "carve" for event in events)
+    report = [sys.executable, str(CHECKOUT / "examples" / "report.py"), str(path)]
+    done = subprocess.run(report, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, universal_newlines=True)
+    assert ", workers 2, hosts 1, " in done.stderr, done.stderr
 
 
 def test_a_prompt_with_a_running_pool():

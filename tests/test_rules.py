@@ -778,6 +778,34 @@ class Big(bytearray):
         return Big, (pickle.PickleBuffer(self),)
 
 
+class ManyBuffers:
+    """Holds one buffer many times over."""
+
+    def __init__(self, n):
+        self.n, self.data = n, bytes(scoop_lite.BIG_BUFFER)
+
+    def __reduce__(self):
+        return count, tuple(pickle.PickleBuffer(self.data) for _ in range(self.n))
+
+
+def count(*buffers):
+    return len(buffers)
+
+
+def test_a_task_and_a_result_may_have_very_many_buffers():
+    form, frames = scoop_lite.pack_outcomes([ManyBuffers(70_000)])
+    assert form == scoop_lite.EACH and scoop_lite.unpack_outcomes(form, frames, 1) == [70_000]
+    assert CHUNK.unpack(CHUNK.pack(*range(10), 70_000))[-1] == 70_000
+
+
+def test_a_name_for_people_is_one_line():
+    def function():
+        pass
+
+    function.__qualname__ = "new\nscoop_lite:  line"
+    assert scoop_lite.name_of(function) == "new scoop_lite: line"
+
+
 def test_what_must_not_be_split_is_pickled_whole():
     big = Big(b"x" * 100_000)
     assert len(scoop_lite.dumps([big, len])) == 2

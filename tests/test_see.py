@@ -374,6 +374,22 @@ def test_the_summary_counts_deaths_and_what_ran_again(launch):
     assert found and int(found[1]) == stderr.count("; starting another") > 0 and int(found[2]) >= int(found[1]), stderr
 
 
+def test_the_summary_counts_what_killed_workers_have_done(launch_once, tmp_path):
+    outcome = launch_once(f"""
+        import os, signal, time, scoop_lite
+        from scoop_lite import futures
+        def nap(i):
+            time.sleep(0.1)
+            if scoop_lite.worker and i >= 20 and not os.path.exists({str(tmp_path / "here")!r}):
+                open({str(tmp_path / "here")!r}, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+        if __name__ == "__main__":
+            list(futures.map(nap, range(40)))
+    """, options=["-v"])
+    n = int(re.search(r"host .*: (\d+) tasks", outcome.stderr)[1])
+    assert 40 - 8 <= n <= 40, outcome.stderr  # but those of the last quarter of a second, and what was asked for ahead
+
+
 def test_progress_is_told_while_the_script_computes(launch_once):
     outcome = launch_once("""
         import time, scoop_lite
