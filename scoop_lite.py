@@ -4444,9 +4444,9 @@ class Porch(Mailbox):
         return timeout
 
     def detach(self) -> None:
-        """Stop using the link: the origin's work is done."""
+        """Stop using the link: the origin's work is done. What exit functions still submit runs here."""
         with self.lock:
-            self.link = None
+            self.link, self.scheduler.live, self.scheduler.ordered = None, 1, self.scheduler.filled
         if self.pump is not None:
             self.pump.nudge()
 
@@ -6879,9 +6879,15 @@ class Client(Neighbourhood):
         self.me = weakref.ref(self)
         self.owner: Callable[[], Optional[Executor]] = weakref.ref(owner, lambda _: self.close())
         self.link.send(hello(ORIGIN, 1))
-        _state["clients"].add(self)
         self.thread = threading.Thread(target=self.serve, name="scoop_lite executor", daemon=True)
-        self.thread.start()
+        _state["clients"].add(self)
+        try:
+            self.thread.start()
+        except RuntimeError as error:
+            _state["clients"].discard(self)
+            self.link.close()
+            self.process.wait()
+            raise broken_pool(f"{error} for a pool; see `ulimit -u` and `ulimit -v`") from error
 
     def start_launcher(self, words: List[str], program: Dict[str, Any]) -> socket.socket:
         """Start our launcher, and tell it what it needs to know, not in its arguments, which everybody can see."""
@@ -6893,8 +6899,12 @@ class Client(Neighbourhood):
                 program["door"] = door.invite(ORIGIN, 1)
             fds, told = [] if door else [theirs.fileno()], json.dumps(program).encode()
             words, environment = [*words, str(fds[0] if fds else 0)], {**os.environ, AS_PYTHON: "1"}
-            self.process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=fds, env=environment,
-                                            start_new_session=True, creationflags=NEW_GROUP)  # fmt: skip
+            try:
+                self.process = subprocess.Popen(words, stdin=subprocess.PIPE, pass_fds=fds, env=environment,
+                                                start_new_session=True, creationflags=NEW_GROUP)  # fmt: skip
+            except OSError as error:
+                ours.close()
+                raise broken_pool(f"its launcher cannot be started: {error.strerror}; see `ulimit -a`") from error
             assert self.process.stdin is not None
             with self.process.stdin as stdin:
                 stdin.write(told)
@@ -8232,7 +8242,7 @@ class Agent(OutputRelay):
         text = "was killed by " + {number.value: number.name for number in signal.Signals}.get(-code, f"signal {-code}")
         if code == -9:  # SIGKILL, a name that Windows does not have
             before, self.oom_kills = self.oom_kills, count_oom_kills()
-            why = "somebody with kill -9, or memory ran out"
+            why = "somebody with kill -9, or memory ran out" + ", or CPU time, see `ulimit -t`" * has_cpu_limit()
             why = "out of memory, by the kernel's count" if self.oom_kills > before else why
             text += f" ({f'by its agent: {self.link.closed} from the launcher' if self.link.silent else why})"
         return text
@@ -8617,6 +8627,11 @@ def count_oom_kills() -> int:
     """Return how many processes the kernel has killed for memory (0 where it does not tell)."""
     counted = re.search(rb"\boom_kill (\d+)", read_if_there("/proc/vmstat") or b"")
     return int(counted[1]) if counted else 0
+
+
+def has_cpu_limit() -> bool:
+    """Return True if the kernel kills processes of ours that have used up their processor time."""
+    return resource is not None and resource.getrlimit(resource.RLIMIT_CPU)[1] != resource.RLIM_INFINITY
 
 
 def tie_life(fd: int, forks: bool = False) -> None:
@@ -10711,8 +10726,10 @@ def choose_program(options: argparse.Namespace, root: str) -> Dict[str, Any]:
         return {"kind": "prompt", "root": root}
     if path == "-":
         try:
+            if sys.stdin is None:
+                raise MisuseError("can't read a program from standard input: it is closed")
             return {"kind": "stdin", "program": importlib.util.decode_source(sys.stdin.buffer.read()), "root": root}
-        except (AttributeError, OSError, SyntaxError, UnicodeError) as error:  # AttributeError: it is closed
+        except (OSError, SyntaxError, UnicodeError) as error:
             raise MisuseError(f"can't read a program from standard input: {error}") from error
     spec = importlib.machinery.PathFinder.find_spec("__main__", [path])
     if spec is not None and spec.loader is not None:  # a directory or a zip file, run by the `__main__` in it
@@ -10983,7 +11000,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
     tell_copies(config, os.environ)
     raise_file_limit()
-    status = Launcher(config).run()
+    status = run_launcher(config)
     tell_unread_input(config)
     if status < 0:
         end_by_signal(-status)
@@ -10992,6 +11009,16 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         flush_output()
         os._exit(status)
     sys.exit(status)
+
+
+def run_launcher(config: Config) -> int:
+    """Run a whole job; return its exit status."""
+    try:
+        return Launcher(config).run()
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+            raise
+        sys.exit(f"scoop_lite: the run cannot go on: {error.strerror}; see `ulimit -a`")
 
 
 def sum_line() -> str:

@@ -437,6 +437,12 @@ def test_an_end_is_told_in_words(held, code, how):
     assert held.agent.explain(code) == how
 
 
+def test_a_limit_of_processor_time_is_named_where_it_may_have_killed(held, monkeypatch):
+    resource = pytest.importorskip("resource")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (60, 60) if which == resource.RLIMIT_CPU else (9, 9))
+    assert held.agent.explain(-9).endswith("(somebody with kill -9, or memory ran out, or CPU time, see `ulimit -t`)")
+
+
 def test_a_kill_by_the_kernel_is_told_once_for_each_that_it_counts(held, monkeypatch):
     held.agent.oom_kills = 4
     monkeypatch.setattr(scoop_lite, "count_oom_kills", lambda: 5)

@@ -1636,6 +1636,47 @@ def test_the_trace_of_a_pool_has_arrows_and_no_worker_more(tmp_path):
     assert ", workers 2, hosts 1, " in done.stderr, done.stderr
 
 
+def test_a_pool_that_cannot_have_a_thread_takes_no_tasks_of_others_along():
+    status, out, err = run("""
+        import threading, time, scoop_lite
+        good, start = scoop_lite.Executor(1), threading.Thread.start
+        def refuse(thread):
+            if thread.name == "scoop_lite executor":
+                raise RuntimeError("can't start new thread")
+            start(thread)
+        threading.Thread.start = refuse
+        for _ in range(4):
+            try:
+                scoop_lite.Executor(1)
+            except scoop_lite.PoolBroken as error:
+                print(error)
+        threading.Thread.start = start
+        for i in range(20):
+            good.submit(time.sleep, 0.01).add_done_callback(lambda _: print(".", end=""))
+    """, launch=False)
+    why = "can't start new thread for a pool; see `ulimit -u` and `ulimit -v`\n"
+    assert (status, out, err) == (0, why * 4 + "." * 20, "")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit that elsewhere is another")
+def test_a_launcher_that_is_short_of_descriptors_at_its_start_says_so():
+    words = [str(CHECKOUT / "scoop_lite.py"), "-n", "2", "-c", "0"]
+    for n in range(6, 9):
+        done = subprocess.run(["sh", "-c", f'ulimit -n {n}; exec "$@"', "sh", sys.executable, *words], timeout=60,
+                              env={**os.environ, "PYTHONPATH": str(CHECKOUT)}, stdin=subprocess.DEVNULL,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)  # fmt: skip
+        assert done.returncode == 1 and "see `ulimit -a`" in done.stderr and "Traceback" not in done.stderr, done
+
+
+def test_a_pool_whose_launcher_cannot_be_started_says_why(monkeypatch):
+    def refuse(*_, **__):
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    with pytest.raises(scoop_lite.PoolBroken, match="launcher cannot be started: Resource .*; see `ulimit -a`"):
+        Executor(1)
+
+
 def test_a_prompt_with_a_running_pool():
     lines = "def f(x):\n    return x * 2\n\nlist(futures.map(f, range(4)))\nexit(3)\n"
     status, out, err = run(None, "-i", stdin=lines)

@@ -3026,3 +3026,19 @@ def test_functions_travel_from_a_worker_that_has_not_imported_the_script(launch_
             main()
     """, n=3)  # fmt: skip
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "[780, 780]\n", ""), outcome
+
+
+def test_exit_functions_may_use_futures(launch):
+    outcome = launch("""
+        import atexit, time
+        from scoop_lite import futures
+
+        def double(x):
+            time.sleep(0.002)
+            return 2 * x
+
+        if __name__ == "__main__":
+            atexit.register(lambda: print(sum(futures.map(double, range(9))), futures.submit(double, 2).result()))
+            print(sum(futures.map(double, range(50))))
+    """)
+    assert (outcome.returncode, outcome.stdout) == (0, "2450\n72 4\n"), outcome
