@@ -7618,8 +7618,8 @@ def run_program(config: Config, module: types.ModuleType) -> None:
     exec(code, namespace)
 
 
-def set_up_path(config: Config) -> None:
-    """Set `sys.argv` and `sys.path` as `python` would for this program."""
+def set_up_imports(config: Config, found: Runtime) -> None:
+    """Set `sys.argv` and `sys.path` as `python` would for this program; have imports find what is ours."""
     named = {"module": "-m", "code": "-c", "stdin": "-", "prompt": ""}
     sys.argv = [named.get(config.kind, config.program), *config.args]
     if config.authkey:
@@ -7634,6 +7634,13 @@ def set_up_path(config: Config) -> None:
         bare = (safe or config.safe_path) and config.kind != "archive"
         sys.path[:own] = [] if bare else ["" if config.kind in NAMELESS else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
+    if _this.__spec__ is None:  # run as a script: without one, `importlib.util.find_spec("scoop_lite")` fails
+        _this.__spec__ = importlib.machinery.ModuleSpec("scoop_lite", None, origin=__file__)
+    if config.serve < 0:
+        alias_scoop()
+    if config.ship:
+        _state["shipper"] = shipper = Shipper(config.root, found.fetch)
+        sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
 
 
 class Shipper:
@@ -7807,22 +7814,41 @@ def new_runtime(config: Config) -> Runtime:
 
 
 def work(
-    found: Optional[Runtime], config: Config, rank: int, incarnation: int, pipe: StreamLink,
-    invitation: Optional[List[str]] = None, straight: Optional[StreamLink] = None,
+    found: Optional[Runtime], config: Config, rank: int, incarnation: int, invitation: Optional[List[str]],
+    sock: socket.socket, straight: Optional[socket.socket] = None,
 ) -> Any:  # fmt: skip
     """Be a worker: the role of every process that an agent starts.
 
     Args:
-        found: its runtime, if that has been made. pipe: leads to the broker, maybe by its agent. straight: to an
+        found: its runtime, if that has been made. sock: leads to the broker, maybe by its agent. straight: to an
             Executor's client. invitation: for `ZmqLink`.
     """
+    pipe = StreamLink(sock)
     try:
         found = found or new_runtime(config)
-        enter_pool(found, config, rank, incarnation, pipe, invitation, straight)
+        lower_priority(config)
     except MisuseError as error:  # what else may happen here, such as a lack of memory, need not happen to others
         pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {error}")))
         pipe.finish()
         os._exit(1)
+    alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
+    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
+        if stream is not None and not alone:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if CAN_FORK:
+        os.register_at_fork(after_in_child=disown)
+    link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
+    _state["runtime"] = found
+    found.connect(config, rank, incarnation, link, straight_link(straight) if straight else None)
+    found.pipe = pipe
+    if config.kind in NAMELESS:
+        found.scheduler.by_value = ALL_NAMES
+    set_up_imports(config, found)
+    if config.profile:
+        start_profile(config, found)
+    gc.freeze()
+    if link is pipe:
+        link.send(hello(rank, incarnation))
     if rank == ORIGIN:
         return be_origin(found, config)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
@@ -7831,37 +7857,6 @@ def work(
     signal.signal(DOOM, found.heed_doom)
     found.schedule()
     return 0
-
-
-def enter_pool(
-    found: Runtime, config: Config, rank: int, incarnation: int, pipe: StreamLink,
-    invitation: Optional[List[str]], straight: Optional[StreamLink],
-) -> None:  # fmt: skip
-    """Get ready to work, and say so."""
-    alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
-    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
-        if stream is not None and not alone:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    apply_limits(config)
-    link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
-    _state["runtime"] = found
-    found.connect(config, rank, incarnation, link, straight)
-    found.pipe = pipe
-    if config.kind in NAMELESS:
-        found.scheduler.by_value = ALL_NAMES
-    set_up_path(config)
-    if _this.__spec__ is None:  # run as a script: without one, `importlib.util.find_spec("scoop_lite")` fails
-        _this.__spec__ = importlib.machinery.ModuleSpec("scoop_lite", None, origin=__file__)
-    if config.serve < 0:
-        alias_scoop()
-    if config.ship:
-        _state["shipper"] = shipper = Shipper(config.root, found.fetch)
-        sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
-    if config.profile:
-        start_profile(config, found)
-    gc.freeze()
-    if link is pipe:
-        link.send(hello(rank, incarnation))
 
 
 def be_origin(found: Runtime, config: Config) -> Any:
@@ -7938,15 +7933,13 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
     return None
 
 
-def apply_limits(config: Config) -> None:
-    """Apply --nice; have children that user code forks be no workers."""
+def lower_priority(config: Config) -> None:
+    """Apply --nice."""
     if config.nice and hasattr(os, "nice"):
         try:
             os.nice(config.nice)
         except (OSError, OverflowError) as error:
             raise MisuseError(f"--nice {config.nice}: {error}") from error
-    if CAN_FORK:
-        os.register_at_fork(after_in_child=disown)
 
 
 def share_cpus(config: Config) -> None:
@@ -8082,41 +8075,43 @@ class Child:
     def kill(self) -> None:
         self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
 
-    def relay(self, send: Callable[[Frames], None]) -> None:
-        """Pass on what it says, untouched; if it speaks for another, it is ended."""
-
-        def pass_on(frames: Frames) -> None:
-            if frames[0][1:] != self.sender:
-                raise PeerError("it speaks for another")
-            send(frames)
-
-        assert self.link is not None
-        wrong = self.link.take(pass_on)
-        if wrong:
-            print(f"scoop_lite: worker {self.rank} broke the protocol: {wrong}", file=sys.stderr, flush=True)
-            self.kill()
-
-
-def died(rank: int, incarnation: int, pid: int, code: int, how: str) -> Frames:
-    """Build the message that a worker has ended, or has not even begun (0 is its process then)."""
-    return message("DIED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid, code=code, how=how))
+    def tell(self, kind: str, **more: Any) -> Frames:
+        """Build a message about it."""
+        return message(kind, AGENT, 0, facts(rank=self.rank, incarnation=self.incarnation, pid=self.pid, **more))
 
 
 def not_started(rank: int, incarnation: int, error: OSError, fds: Iterable[int]) -> Frames:
     """Close the descriptors made for a worker that could not be started; build the message that says so."""
     for fd in fds:
         os.close(fd)
-    return died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`")
+    how = f"could not be started: {error.strerror}; see `ulimit -a`"
+    return message("DIED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=0, code=1, how=how))
 
 
-class OutputRelay:
-    """Passes on what workers print, while the user's terminal keeps up."""
+class Relay:
+    """Passes on what workers say, and what they print while the user's terminal keeps up."""
 
     def __init__(self, link: StreamLink) -> None:
         self.link = link
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
         self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
+
+    def read_worker(self, child: Child) -> None:
+        """Relay a worker's messages to the broker, untouched; one that speaks for another is ended."""
+
+        def pass_on(frames: Frames) -> None:
+            if frames[0][1:] != child.sender:
+                raise PeerError("it speaks for another")
+            self.link.queue(frames)
+
+        assert child.link is not None
+        wrong = child.link.take(pass_on)
+        if wrong:
+            print(f"scoop_lite: worker {child.rank} broke the protocol: {wrong}", file=sys.stderr, flush=True)
+            child.kill()
+        if child.link.closed:
+            child.link.unwatch(self.selector)
 
     def read_output(self, child: Child, fd: int, dead: bool = False) -> bool:
         """Pass on whole lines that a worker printed, and the rest at its end; False when there is no more."""
@@ -8153,7 +8148,7 @@ class OutputRelay:
                 self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
 
 
-class Agent(OutputRelay):
+class Agent(Relay):
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
 
     Args:
@@ -8174,13 +8169,6 @@ class Agent(OutputRelay):
         self.stop_s, self.interrupted_s = math.inf, 0.0  # when to kill who has not left
         self.prepared: Optional[Runtime] = None  # what workers begin with
         self.held = bytearray()  # by number: 1 for a descriptor that workers to come have to close
-
-    def read_worker(self, child: Child) -> None:
-        """Relay a worker's messages to the broker."""
-        assert child.link is not None
-        child.relay(self.link.queue)
-        if child.link.closed:
-            child.link.unwatch(self.selector)
 
     def reap(self) -> None:
         """Report workers that have ended, with all they had printed."""
@@ -8203,7 +8191,7 @@ class Agent(OutputRelay):
             self.read_worker(child)
             child.link.unwatch(self.selector)
         child.close()
-        self.link.send(died(child.rank, child.incarnation, child.pid, code, self.explain(code)))
+        self.link.send(child.tell("DIED", code=code, how=self.explain(code)))
 
     def explain(self, code: int) -> str:
         """Say in words how a process ended, given its exit status (negative: the signal)."""
@@ -8310,8 +8298,7 @@ class Agent(OutputRelay):
         flush_output()
         ends: List[Tuple[int, int]] = []
         try:
-            ours, theirs = socket.socketpair()
-            straight = socket.socketpair() if self.config.is_straight else ()
+            links = [socket.socketpair() for _ in range(1 + self.config.is_straight)]  # our end and the worker's, each
             for _ in range(1 if rank == ORIGIN and self.local else 3):
                 ends.append(os.pipe())
             pid = fork_deaf() if rank == ORIGIN else os.fork()  # a signal to our group is not meant for others
@@ -8321,20 +8308,19 @@ class Agent(OutputRelay):
         (life_out, life_in), *pipes = ends
         if pid == 0:
             os.close(life_in)
-            for sock in (ours, *straight[:1]):
-                sock.close()
+            for ours, _ in links:
+                ours.close()
             self.forget(rank)
             tie_life(life_out)
             if pipes:
                 redirect_output(pipes)
-            link, own = StreamLink(theirs), straight_link(straight[1]) if straight else None
-            invitation = order.get("invitations", {}).get(str(rank))
-            end_worker(work(self.prepared, self.config, rank, incarnation, link, invitation, own))
+            invitation = order["invitations"].get(str(rank))
+            end_worker(work(self.prepared, self.config, rank, incarnation, invitation, *(end for _, end in links)))
         self.signals = set() if rank == ORIGIN else self.signals  # of what came during the fork, it knows nothing
         child = Child(rank, incarnation, pid, life_in, None)
         child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
-        fds = [sock.detach() for sock in (ours, *straight[:1])]
-        for fd in (life_out, *(w for _, w in pipes), *(sock.detach() for sock in (theirs, *straight[1:]))):
+        fds = [ours.detach() for ours, _ in links]
+        for fd in (life_out, *(w for _, w in pipes), *(theirs.detach() for _, theirs in links)):
             os.close(fd)
         self.hold((life_in, *child.outputs, *fds))
         return child, fds
@@ -8347,22 +8333,22 @@ class Agent(OutputRelay):
             self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
         for fd in fds:
             self.held[fd] = 0  # it is closed now, or in each worker to come with the link that it belongs to
-        started = message("STARTED", AGENT, 0, facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid))
         if self.direct:
-            self.link.send_with_descriptors(started, *fds)
+            self.link.send_with_descriptors(child.tell("STARTED"), *fds)
             for fd in fds:
                 os.close(fd)
         else:
             child.link = StreamLink(socket.socket(fileno=fds[0]))
-            self.link.send(started)
+            self.link.send(child.tell("STARTED"))
             self.selector.register(fds[0], selectors.EVENT_READ, functools.partial(self.read_worker, child))
 
     def forget(self, rank: int) -> None:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
         if rank != ORIGIN or not self.local:
             leave_terminal()  # first
-        if rank != ORIGIN:
-            self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **dict.fromkeys(NOTICES, let_pass)})
+        if rank != ORIGIN:  # NOTICES pass: to ignore them would be inherited by the programs that tasks start
+            let_pass = dict.fromkeys(NOTICES, lambda number, frame: None)
+            self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **let_pass})
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
@@ -8464,8 +8450,7 @@ class LoopbackAgent(Agent):
     def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
         """Pass on the link of a worker that has proved its key."""
         self.passed.append(sock.detach())
-        pid = self.children[rank, incarnation].pid
-        self.link.queue(message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid)))
+        self.link.queue(self.children[rank, incarnation].tell("STARTED"))
 
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
@@ -8516,7 +8501,7 @@ def serve_worker(number: int) -> None:
     adopt_environment(order["environment"])
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     share_cpus(config)
-    end_worker(work(None, config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
+    end_worker(work(None, config, door["rank"], door["incarnation"], None, knock(**door)))
 
 
 def obey(life: Any) -> None:
@@ -8552,10 +8537,6 @@ def leave_terminal() -> None:
         terminal = os.open("/dev/tty", os.O_RDWR)
         fcntl.ioctl(terminal, termios.TIOCNOTTY)
         os.close(terminal)
-
-
-def let_pass(number: int, frame: Any) -> None:
-    """Let a signal pass that is the script's. To ignore it would be inherited by the programs that tasks start."""
 
 
 def fork_deaf() -> int:
