@@ -7534,10 +7534,7 @@ def directory_here() -> str:
 
 
 class MainModule(types.ModuleType):
-    """Stands for `__main__` in a worker; runs the script, with another `__name__`, at the first look-up in it.
-
-    So unpickling needs no hook, and a worker that never needs the script never imports it.
-    """
+    """Stands for `__main__` in a worker; imports the script, with another `__name__`, at the first look-up in it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__("__mp_main__")
@@ -7573,7 +7570,7 @@ def import_script(main: types.ModuleType) -> bool:
 @functools.lru_cache(maxsize=1)
 def compile_script(loader: Any, path: str) -> types.CodeType:
     """Read and compile the script, once in an agent and the workers that it forks."""
-    source = importlib.util.decode_source(loader("__main__", path).get_data(path))
+    source = importlib.util.decode_source(loader("__main__", path).get_data(path))  # else no error in comments is found
     code: types.CodeType = compile(source, path, "exec", dont_inherit=True)  # else our `from __future__` would hold
     return code
 
@@ -7614,7 +7611,7 @@ def run_program(config: Config, module: types.ModuleType) -> None:
                 raise
             if isinstance(error, OSError):  # with --no-ship: the launcher's host has it
                 sys.exit(f"scoop_lite: {socket.gethostname()} cannot read {path}: {error.strerror}")
-            sys.exit(subprocess.call([*own_command()[:-1], path, *config.args]))  # Python has words of its own for some
+            sys.exit(subprocess.call([*own_python(), path, *config.args]))  # Python has words of its own for some
     exec(code, namespace)
 
 
@@ -8075,7 +8072,7 @@ class Child:
     def kill(self) -> None:
         self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
 
-    def tell(self, kind: str, **more: Any) -> Frames:
+    def message(self, kind: str, **more: Any) -> Frames:
         """Build a message about it."""
         return message(kind, AGENT, 0, facts(rank=self.rank, incarnation=self.incarnation, pid=self.pid, **more))
 
@@ -8191,7 +8188,7 @@ class Agent(Relay):
             self.read_worker(child)
             child.link.unwatch(self.selector)
         child.close()
-        self.link.send(child.tell("DIED", code=code, how=self.explain(code)))
+        self.link.send(child.message("DIED", code=code, how=self.explain(code)))
 
     def explain(self, code: int) -> str:
         """Say in words how a process ended, given its exit status (negative: the signal)."""
@@ -8334,12 +8331,12 @@ class Agent(Relay):
         for fd in fds:
             self.held[fd] = 0  # it is closed now, or in each worker to come with the link that it belongs to
         if self.direct:
-            self.link.send_with_descriptors(child.tell("STARTED"), *fds)
+            self.link.send_with_descriptors(child.message("STARTED"), *fds)
             for fd in fds:
                 os.close(fd)
         else:
             child.link = StreamLink(socket.socket(fileno=fds[0]))
-            self.link.send(child.tell("STARTED"))
+            self.link.send(child.message("STARTED"))
             self.selector.register(fds[0], selectors.EVENT_READ, functools.partial(self.read_worker, child))
 
     def forget(self, rank: int) -> None:
@@ -8450,7 +8447,7 @@ class LoopbackAgent(Agent):
     def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
         """Pass on the link of a worker that has proved its key."""
         self.passed.append(sock.detach())
-        self.link.queue(self.children[rank, incarnation].tell("STARTED"))
+        self.link.queue(self.children[rank, incarnation].message("STARTED"))
 
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
@@ -8704,8 +8701,6 @@ def expand_counts(text: str, where: str = "count list") -> List[int]:
     matches = [re.fullmatch(r"([0-9]{1,6})(?:\(x([0-9]{1,5})\))?", part) for part in text.split(",")]
     if None in matches:
         raise HostsError(where, f"{text[:60]!a} is not a list of counts", "write counts like 2(x3),1")
-    if sum(int(match[2] or 1) for match in matches if match) > MAX_HOSTS:
-        raise HostsError(where, f"more than {MAX_HOSTS} hosts", "look for a slip in a count, or give fewer")
     return [int(match[1]) for match in matches if match for _ in range(int(match[2] or 1))]
 
 
@@ -8932,10 +8927,9 @@ CAUSES = (
 AS_PYTHON = "SCOOP_LITE_AS_PYTHON"
 
 
-def own_command() -> List[str]:
-    """Return the words that run this file with this Python and its own options."""
-    flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [interpreter(), *flags, __file__]
+def own_python() -> List[str]:
+    """Return the words that start this Python with its own options."""
+    return [interpreter(), *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
 
 
 def interpreter() -> str:
@@ -8953,9 +8947,8 @@ def interpreter() -> str:
 
 
 def compiled_command() -> List[str]:
-    """Return words that do the same by the .pyc file that importing this one has left: to compile it takes 0.1 s."""
-    *python, path = own_command()
-    return [*python, "-c", COMPILED, path]
+    """Return the words that run this file by the .pyc file that importing it has left: to compile it takes 0.1 s."""
+    return [*own_python(), "-c", COMPILED, __file__]
 
 
 #: Runs a script as `python` would, but for that; also one in a zip file. No module that lies beside it is imported.
@@ -9000,7 +8993,7 @@ def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
     says by PATH which interpreter runs it; else it is our own, where that works too: it has what the program needs.
     """
     found = ["python3"] if config.prolog else ["sh", "-c", FIND_PYTHON, sys.executable or "python3"]
-    python = [config.python] if config.python else own_command()[:-1] if local else found
+    python = [config.python] if config.python else own_python() if local else found
     if "=" in python[0]:  # `env` would take it for a variable
         python = ["sh", "-c", 'exec "$0" "$@"', *python]
     words = ["env", f"{HASH_SEED}={config.hash_seed}", *python, "-c", f"exec({BOOTSTRAP!r})"]
@@ -9049,17 +9042,16 @@ class Site:
             self.process.stderr.close()
             self.noise = self.words = b""
         self.n_tries += 1
-        header = self.header = {"config": vars(self.config), "here": self.here}
-        header["environment"] = user_environment(self.config.env)
+        self.header = {"config": vars(self.config), "here": self.here, "environment": user_environment(self.config.env)}
         if self.here:
             ours, theirs = socket.socketpair()
-            header["life"], self.life_in = os.pipe()
-            fd = theirs.fileno()
+            life, self.life_in = os.pipe()
+            self.header["life"], fd = life, theirs.fileno()
             self.command = agent_command(self.config, (fd, fd))
-            self.process = subprocess.Popen(self.command, pass_fds=(fd, header["life"]))
+            self.process = subprocess.Popen(self.command, pass_fds=(fd, life))
             self.link = StreamLink(ours, passes_descriptors=True)
             theirs.close()
-            os.close(header["life"])
+            os.close(life)
         else:
             self.command = starter_command(self.name, self.config)
             how: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -9131,42 +9123,54 @@ class Site:
             self.process.wait()
 
 
-class Library:
-    """Answers workers' FETCHes, as `read` does, in a thread: a disk may take long, and others must be served meanwhile.
+class Clerk:
+    """Does one thing after another in a thread, as each may take long, and calls `wake` after it."""
 
-    One at a time, in the order of asking; the thread that asks is to call `answer` when `wake` has been called.
-    """
-
-    def __init__(self, read: Callable[[Dict[str, Any]], Frames], wake: Callable[[], None]) -> None:
-        self.read, self.wake = read, wake
-        self.asked: Deque[Tuple[Dict[str, Any], Send]] = collections.deque()
-        self.found: Deque[Tuple[Send, Frames]] = collections.deque()
-        self.n_asked = threading.Semaphore(0)
+    def __init__(self, do: Callable[..., None], wake: Callable[[], None]) -> None:
+        self.do, self.wake = do, wake
+        self.left: Deque[Tuple[Any, ...]] = collections.deque()  # arguments for `do`; empty when all is done
+        self.n_left = threading.Semaphore(0)
         self.thread: Optional[threading.Thread] = None
 
-    def ask(self, request: Dict[str, Any], send: Send) -> None:
-        """Have a request answered: `send` is called with the frames of the answer."""
+    def ask(self, *what: Any) -> None:
+        """Have `do` called with these arguments, without waiting for it."""
+        self.left.append(what)
         if self.thread is None:
-            thread = threading.Thread(target=self.run, name="scoop_lite library", daemon=True)
+            thread = threading.Thread(target=self.run, name=f"scoop_lite {type(self).__name__.lower()}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # this user may have no more threads
-                send(*self.read(request))
+            except RuntimeError:  # this user may have no more threads, and what is to be said may be just that
+                self.do_next()
                 return
             self.thread = thread
-        self.asked.append((request, send))
-        self.n_asked.release()
+        self.n_left.release()
 
     def run(self) -> None:
-        while self.n_asked.acquire():
-            request, send = self.asked.popleft()
-            try:
-                frames = self.read(request)
-            except Exception as error:  # such as what a broken archive may raise
-                logger.warning("modules cannot be read for other hosts: %r", error)
-                frames = [facts(number=request["number"], path=None), b""]
-            self.found.append((send, frames))
-            self.wake()
+        while self.n_left.acquire():
+            self.do_next()
+
+    def do_next(self) -> None:
+        self.do(*self.left[0])
+        self.left.popleft()
+        self.wake()
+
+
+class Library(Clerk):
+    """Answers workers' FETCHes, as `read` does; who asks is to call `answer` when `wake` has been called."""
+
+    def __init__(self, read: Callable[[Dict[str, Any]], Frames], wake: Callable[[], None]) -> None:
+        super().__init__(self.find, wake)
+        self.read = read
+        self.found: Deque[Tuple[Send, Frames]] = collections.deque()
+
+    def find(self, request: Dict[str, Any], send: Send) -> None:
+        """Find the answer to a request, with the frames of which `send` is to be called."""
+        try:
+            frames = self.read(request)
+        except Exception as error:  # such as what a broken archive may raise
+            logger.warning("modules cannot be read for other hosts: %r", error)
+            frames = [facts(number=request["number"], path=None), b""]
+        self.found.append((send, frames))
 
     def answer(self) -> None:
         """Send what has been found."""
@@ -9239,47 +9243,27 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
 READER_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)  # what writing says then
 
 
-class Writer:
-    """A thread that writes what workers print, so that a stopped terminal stops nobody but those who print."""
+class Writer(Clerk):
+    """Writes what workers print, so that a stopped terminal stops nobody but those who print."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.lines: Deque[Tuple[int, bytes]] = collections.deque()  # empty when all is written
-        self.wake = wake
+        super().__init__(self.write, wake)
         self.broken: Set[int] = set()  # descriptors that nothing is written to any more
         self.lost = ""  # why something could not be kept, if so
-        self.work = threading.Semaphore(0)
-        self.thread: Optional[threading.Thread] = None
 
     def put(self, stream: int, data: bytes) -> None:
         """Queue bytes for a descriptor, unless it is that of a file which nobody wants (-1); never blocks."""
-        if stream < 0:
-            return
-        self.lines.append((stream, data))
-        if self.thread is None:
-            thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # this user may have no more threads, and what is to be said may be just that
-                self.write()
-                return
-            self.thread = thread
-        self.work.release()
+        if stream >= 0:
+            self.ask(stream, data)
 
     def drain(self, timeout_s: float) -> None:
         """Wait until everything is written, or for that long."""
         deadline = now() + timeout_s
-        while self.lines and now() < deadline:
+        while self.left and now() < deadline:
             time.sleep(0.001)
 
-    def run(self) -> None:
-        """Write, in the thread that may block when a terminal is stopped or a reader is slow."""
-        while True:
-            self.work.acquire()
-            self.write()
-
-    def write(self) -> None:
-        """Write what is next."""
-        stream, data = self.lines[0]
+    def write(self, stream: int, data: bytes) -> None:
+        """Write all of it, in the thread that may block when a terminal is stopped or a reader is slow."""
         done = 0
         while done < len(data) and stream not in self.broken:
             # The origin writes to the user's pipe, too: only what is so short goes in as a whole, in whole lines.
@@ -9292,8 +9276,6 @@ class Writer:
                 self.broken.add(stream)
                 if error.errno not in READER_GONE:  # else that is no fault, as with `script | head`
                     self.lost = str(error)
-        self.lines.popleft()
-        self.wake()
 
 
 class Links:
@@ -9574,7 +9556,7 @@ class Reception(Links):
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
-        for site in () if self.writer.lines else self.printing:
+        for site in () if self.writer.left else self.printing:
             if site.printed - site.told > OUTPUT_WINDOW // 8:
                 site.told = site.printed
                 self.broker.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
@@ -9845,13 +9827,13 @@ class Launcher(Reception):
             site.end()
         self.view.end()
         self.writer.drain(2)
-        while self.writer.lines and self.signalled is None:  # a pager, or a stopped terminal: as any program waits
+        while self.writer.left and self.signalled is None:  # a pager, or a stopped terminal: as any program waits
             time.sleep(0.05)
         status = 1 if self.broker.status is None else self.broker.status
         last_words = Writer(self.bell.ring)  # its thread is not stuck
         last_words.broken = self.writer.broken
         for writer, what in ((self.writer, "what workers printed"), (self.view.files, "--log or --trace")):
-            why = writer.lost or "it was not read in time" * bool(writer.lines)
+            why = writer.lost or "it was not read in time" * bool(writer.left)
             if why:
                 last_words.put(2, f"scoop_lite: {what} could not all be written: {why}\n".encode())
                 status = status or 1
@@ -10315,7 +10297,7 @@ class View:
         self.next_s = t + (PLAIN_S if self.line is None else TELL_S)
         if self.line is None:
             self.launcher.report(", ".join(self.progress(t)))
-        elif not self.launcher.writer.lines:  # a stopped terminal is not sent more
+        elif not self.launcher.writer.left:  # a stopped terminal is not sent more
             self.line.draw(self.progress(t))
 
     def progress(self, t: float) -> List[str]:
@@ -11080,7 +11062,7 @@ def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
     It imports nothing from the current directory, of which nobody has said that there is a program in it.
     """
     words = ["-n", "2", *words, "--backend", engine, "--strands", kind, "--safe-path", "--no-ship", "-c", SELF_CHECK]
-    command = [*own_command(), *words]
+    command = [*own_python(), __file__, *words]
     begin_s = now()
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)

@@ -412,7 +412,7 @@ def test_output_goes_to_standard_output_and_error_only(stream):
     head = scoop_lite.facts(rank=1, stream=stream)
     with pytest.raises(PeerError):
         launcher.take_agent(0, scoop_lite.message("OUTPUT", AGENT, 0, head, b"text\n"))
-    assert not launcher.writer.lines
+    assert not launcher.writer.left
 
 
 def test_a_host_that_prints_on_though_it_was_to_wait_is_cut_off(monkeypatch):
