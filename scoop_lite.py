@@ -7520,10 +7520,8 @@ def program_facts() -> Dict[str, Any]:
             kind, program = "script", os.path.abspath(path)
     process = sys.modules.get("multiprocessing.process")
     paths = [os.fsdecode(path) or directory_here() for path in sys.path if isinstance(path, (str, bytes))]  # as Python
-    return {
-        "kind": kind, "program": program, "args": [str(word) for word in sys.argv[1:]], "paths": paths,
-        "authkey": process.current_process().authkey.hex() if process is not None else "",
-    }  # fmt: skip
+    authkey = process.current_process().authkey.hex() if process is not None else ""
+    return {"kind": kind, "program": program, "args": [*map(str, sys.argv[1:])], "paths": paths, "authkey": authkey}
 
 
 def directory_here() -> str:
@@ -7725,12 +7723,11 @@ def read_if_there(path: str) -> Optional[bytes]:
         return None
 
 
-def run_script(config: Config) -> Any:
+def run_script(config: Config, found: Runtime) -> Any:
     """Run the script as `__main__`; return what to pass to `sys.exit`. The origin's role."""
     module = types.ModuleType("__main__")
     module.__dict__.update(__annotations__={}, __builtins__=__builtins__)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-    found = _state["runtime"]
     code: Any = 0
     try:
         call_init(config, found)
@@ -7778,11 +7775,11 @@ def show_exception(error: BaseException) -> None:
         tb = tb.tb_next
     error = error.with_traceback(tb)
     flush_output()
-    if "shipper" in _state and sys.excepthook is sys.__excepthook__:
-        traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
-        return
+    show: Any = sys.excepthook
+    if "shipper" in _state and show is sys.__excepthook__:
+        show = traceback.print_exception  # which knows the source of what is not on this disk
     try:
-        sys.excepthook(type(error), error, tb)
+        show(type(error), error, tb)
     except Exception:
         traceback.print_exc()  # of the hook, and of `error`, which it was to show
 
@@ -7861,7 +7858,7 @@ def be_origin(found: Runtime, config: Config) -> Any:
     link: Any = found.link
     pipe: Any = found.pipe
     found.catch_signals()
-    code = run_script(config)
+    code = run_script(config, found)
     found.teller.tell(final=True)
     found.settle(2.0)
     found.detach()
@@ -8058,7 +8055,7 @@ class Child:
 
     def __init__(self, rank: int, incarnation: int, pid: int, lifeline: int, link: Optional[StreamLink]) -> None:
         self.rank, self.incarnation, self.pid, self.lifeline, self.link = rank, incarnation, pid, lifeline, link
-        self.sender = HEADER.pack(0, rank, incarnation)[1:]  # what its messages have behind their kind
+        self.key = OWNER.pack(rank, incarnation)  # as its messages have it behind their kind, and a Door knows it
         self.outputs: Dict[int, Tuple[int, bytearray]] = {}  # pipe -> (1 or 2, the beginning of a line)
         self.process: Any = None  # if it is an interpreter of its own
 
@@ -8098,7 +8095,7 @@ class Relay:
         """Relay a worker's messages to the broker, untouched; one that speaks for another is ended."""
 
         def pass_on(frames: Frames) -> None:
-            if frames[0][1:] != child.sender:
+            if frames[0][1:] != child.key:
                 raise PeerError("it speaks for another")
             self.link.queue(frames)
 
@@ -8453,13 +8450,13 @@ class LoopbackAgent(Agent):
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
         self.door.sweep()
         for child in [child for child in self.children.values() if child.process.returncode is not None]:
-            self.door.keys.pop(OWNER.pack(child.rank, child.incarnation), None)
+            self.door.keys.pop(child.key, None)
             self.bury(child, child.process.returncode)
 
     def on_stop(self, frames: Frames) -> None:
         super().on_stop(frames)
         for child in self.children.values():
-            if OWNER.pack(child.rank, child.incarnation) in self.door.keys:
+            if child.key in self.door.keys:
                 child.kill()  # it still starts, and will not hear of the end
 
     def on_interrupt(self, frames: Frames) -> None:
@@ -8869,11 +8866,10 @@ MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
 #: zlib has compressed, and no source of ours.
 BOOTSTRAP = """import sys
 sys.path[:]=[p for p in sys.path if p]
-import os,signal
+import os,signal,types
 for s in signal.SIGUSR1,signal.SIGUSR2:signal.signal(s,signal.SIG_IGN)
 v=sys.version.split()[0]
 if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+v+", not 3.8 or newer")
-import types
 try:from zlib import decompress as unpack
 except ImportError:unpack=None
 r,w=int(sys.argv[1]),int(sys.argv[2])
@@ -9021,7 +9017,7 @@ class Site:
     link: StreamLink
     command: List[str] = []  # that reaches it, unless its agent is forked or a thread
     process: Any = None  # that runs this
-    header: Dict[str, Any]  # for its agent
+    life = -1  # the number that a pipe from us has in its agent, if that inherits one
     pid = 0  # of the agent, if that is forked
     cpus = 0  # that it offers, once it has joined
     facing = ""  # our address as it sees it
@@ -9036,22 +9032,21 @@ class Site:
         self.noise = self.words = b""
 
     def start(self) -> None:
-        """Start the command (OSError: there is none), maybe again, and prepare all that its agent needs."""
+        """Start the command (OSError: there is none), maybe again."""
         if self.n_tries:
             self.link.close()
             self.process.stderr.close()
             self.noise = self.words = b""
         self.n_tries += 1
-        self.header = {"config": vars(self.config), "here": self.here, "environment": user_environment(self.config.env)}
         if self.here:
             ours, theirs = socket.socketpair()
-            life, self.life_in = os.pipe()
-            self.header["life"], fd = life, theirs.fileno()
+            self.life, _stays_open = os.pipe()
+            fd = theirs.fileno()
             self.command = agent_command(self.config, (fd, fd))
-            self.process = subprocess.Popen(self.command, pass_fds=(fd, life))
+            self.process = subprocess.Popen(self.command, pass_fds=(fd, self.life))
             self.link = StreamLink(ours, passes_descriptors=True)
             theirs.close()
-            os.close(life)
+            os.close(self.life)
         else:
             self.command = starter_command(self.name, self.config)
             how: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -9064,7 +9059,9 @@ class Site:
     def needs(self, unpacks: bool) -> bytes:
         """Return what its agent has to be sent, which has said whether it has zlib."""
         source = packed_source() if unpacks else own_source()
-        parts = os.fsencode(os.path.abspath(__file__)), source, facts(**self.header)
+        environment = user_environment(self.config.env)
+        header = facts(config=vars(self.config), here=self.here, life=self.life, environment=environment)
+        parts = os.fsencode(__file__), source, header
         return ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
     def read_words(self) -> Optional[bytes]:
