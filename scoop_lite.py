@@ -7813,9 +7813,7 @@ def work(
 ) -> Any:  # fmt: skip
     """Be a worker: the role of every process that an agent starts.
 
-    Args:
-        found: its runtime, if that has been made. sock: leads to the broker, maybe by its agent. straight: to an
-            Executor's client. invitation: for `ZmqLink`.
+    `sock` leads to the broker, maybe by its agent, and `straight` to an Executor's client; `invitation` is for ZmqLink.
     """
     pipe = StreamLink(sock)
     try:
@@ -8145,9 +8143,7 @@ class Relay:
 class Agent(Relay):
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
 
-    Args:
-        link: to the broker. config: for the workers.
-        local: the origin inherits our standard input, output and error, which are the user's.
+    With `local`, the origin inherits our standard input, output and error, which are the user's.
     """
 
     def __init__(self, link: StreamLink, config: Config, local: bool) -> None:
@@ -8814,10 +8810,8 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
     """Spread `n` >= 1 workers as SCOOP documents its -n.
 
     Host after host is filled, so the last may be left out; those that outnumber the places go one to each host in
-    turn. The first host, which runs the origin, is always kept.
-
-    A host without a count has one place; hosts like it alone take what outnumbers the places (-n 3 over two of them
-    gives 2 and 1), and without `n` they keep None.
+    turn. The first host, which runs the origin, is always kept. A host without a count has one place; hosts like it
+    alone take what outnumbers the places (-n 3 over two of them gives 2 and 1), and without `n` they keep None.
     """
     if n is None or not hosts:
         return list(hosts)
@@ -9007,14 +9001,9 @@ def starter_command(host: str, config: Config) -> List[str]:
 
 
 class Site:
-    """A host of the plan as the launcher sees it: what starts its agent, and what is known once that speaks.
+    """A host of the plan as the launcher sees it: what starts its agent, and what is known once that speaks."""
 
-    Attributes:
-        here: it is this machine, whose agent inherits its link and the user's terminal.
-        link: to its agent. noise: what came before the marker. words: the last that was said on standard error.
-    """
-
-    link: StreamLink
+    link: StreamLink  # to its agent
     command: List[str] = []  # that reaches it, unless its agent is forked or a thread
     process: Any = None  # that runs this
     life = -1  # the number that a pipe from us has in its agent, if that inherits one
@@ -9028,8 +9017,8 @@ class Site:
 
     def __init__(self, number: int, host: Host, config: Config) -> None:
         self.number, self.name, self.n, self.config = number, *host, config
-        self.here = is_here(self.name)
-        self.noise = self.words = b""
+        self.here = is_here(self.name)  # this machine, whose agent inherits its link and the user's terminal
+        self.noise = self.words = b""  # what came before the marker; the last that was said on standard error
 
     def start(self) -> None:
         """Start the command (OSError: there is none), maybe again."""
