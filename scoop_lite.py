@@ -8200,8 +8200,7 @@ class Agent(Relay):
         if threading.current_thread() is threading.main_thread():  # else (`LoopbackAgent`) they are the launcher's
             self.catch_signals()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
-        read_broker = functools.partial(self.link.take, self.obey)
-        self.selector.register(self.link.fileno(), selectors.EVENT_READ, read_broker)
+        self.selector.register(self.link.fileno(), selectors.EVENT_READ, functools.partial(self.link.take, self.obey))
         while self.children or self.stop_s == math.inf:
             for key, _ in self.selector.select(self.timeout()):
                 key.data()
