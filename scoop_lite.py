@@ -7550,10 +7550,7 @@ def program_facts() -> Dict[str, Any]:
 
         authkey = multiprocessing.process.current_process().authkey.hex()
     paths = [os.fsdecode(path) or directory_here() for path in sys.path if isinstance(path, (str, bytes))]  # as Python
-    return {
-        "kind": kind, "program": program, "args": [str(word) for word in sys.argv[1:]], "paths": paths,
-        "authkey": authkey,
-    }  # fmt: skip
+    return {"kind": kind, "program": program, "args": [*map(str, sys.argv[1:])], "paths": paths, "authkey": authkey}
 
 
 def directory_here() -> str:
@@ -7564,10 +7561,7 @@ def directory_here() -> str:
 
 
 class MainModule(types.ModuleType):
-    """Stands for `__main__` in a worker; runs the script, with another `__name__`, at the first look-up in it.
-
-    So unpickling needs no hook, and a worker that never needs the script never imports it.
-    """
+    """Stands for `__main__` in a worker; imports the script, with another `__name__`, at the first look-up in it."""
 
     def __init__(self, config: Config) -> None:
         super().__init__("__mp_main__")
@@ -7603,7 +7597,7 @@ def import_script(main: types.ModuleType) -> bool:
 @functools.lru_cache(maxsize=1)
 def compile_script(loader: Any, path: str) -> types.CodeType:
     """Read and compile the script, once in an agent and the workers that it forks."""
-    source = importlib.util.decode_source(loader("__main__", path).get_data(path))
+    source = importlib.util.decode_source(loader("__main__", path).get_data(path))  # else no error in comments is found
     code: types.CodeType = compile(source, path, "exec", dont_inherit=True)  # else our `from __future__` would hold
     return code
 
@@ -7644,12 +7638,12 @@ def run_program(config: Config, module: types.ModuleType) -> None:
                 raise
             if isinstance(error, OSError):  # with --no-ship: the launcher's host has it
                 sys.exit(f"scoop_lite: {socket.gethostname()} cannot read {path}: {error.strerror}")
-            sys.exit(subprocess.call([*own_command()[:-1], path, *config.args]))  # Python has words of its own for some
+            sys.exit(subprocess.call([*own_python(), path, *config.args]))  # Python has words of its own for some
     exec(code, namespace)
 
 
-def set_up_path(config: Config) -> None:
-    """Set `sys.argv` and `sys.path` as `python` would for this program."""
+def set_up_imports(config: Config, found: Runtime) -> None:
+    """Set `sys.argv` and `sys.path` as `python` would for this program; have imports find what is ours."""
     named = {"module": "-m", "code": "-c", "stdin": "-", "prompt": ""}
     sys.argv = [named.get(config.kind, config.program), *config.args]
     if config.authkey:
@@ -7664,6 +7658,13 @@ def set_up_path(config: Config) -> None:
         bare = (safe or config.safe_path) and config.kind != "archive"
         sys.path[:own] = [] if bare else ["" if config.kind in NAMELESS else config.root]
     sys.path[1:1] = [p for p in config.pythonpath.split(os.pathsep) if p]
+    if _this.__spec__ is None:  # run as a script: without one, `importlib.util.find_spec("scoop_lite")` fails
+        _this.__spec__ = importlib.machinery.ModuleSpec("scoop_lite", None, origin=__file__)
+    if config.serve < 0:
+        alias_scoop()
+    if config.ship:
+        _state["shipper"] = shipper = Shipper(config.root, found.fetch)
+        sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
 
 
 class Shipper:
@@ -7751,12 +7752,11 @@ def read_if_there(path: str) -> Optional[bytes]:
         return None
 
 
-def run_script(config: Config) -> Any:
+def run_script(config: Config, found: Runtime) -> Any:
     """Run the script as `__main__`; return what to pass to `sys.exit`. The origin's role."""
     module = types.ModuleType("__main__")
     module.__dict__.update(__annotations__={}, __builtins__=__builtins__)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-    found = _state["runtime"]
     code: Any = 0
     try:
         call_init(config, found)
@@ -7804,11 +7804,11 @@ def show_exception(error: BaseException) -> None:
         tb = tb.tb_next
     error = error.with_traceback(tb)
     flush_output()
-    if "shipper" in _state and sys.excepthook is sys.__excepthook__:
-        traceback.print_exception(type(error), error, tb)  # which knows the source of what is not on this disk
-        return
+    show: Any = sys.excepthook
+    if "shipper" in _state and show is sys.__excepthook__:
+        show = traceback.print_exception  # which knows the source of what is not on this disk
     try:
-        sys.excepthook(type(error), error, tb)
+        show(type(error), error, tb)
     except Exception:
         traceback.print_exc()  # of the hook, and of `error`, which it was to show
 
@@ -7837,22 +7837,39 @@ def new_runtime(config: Config) -> Runtime:
 
 
 def work(
-    found: Optional[Runtime], config: Config, rank: int, incarnation: int, pipe: StreamLink,
-    invitation: Optional[List[str]] = None, straight: Optional[StreamLink] = None,
+    found: Optional[Runtime], config: Config, rank: int, incarnation: int, invitation: Optional[List[str]],
+    sock: socket.socket, straight: Optional[socket.socket] = None,
 ) -> Any:  # fmt: skip
     """Be a worker: the role of every process that an agent starts.
 
-    Args:
-        found: its runtime, if that has been made. pipe: leads to the broker, maybe by its agent. straight: to an
-            Executor's client. invitation: for `ZmqLink`.
+    `sock` leads to the broker, maybe by its agent, and `straight` to an Executor's client; `invitation` is for ZmqLink.
     """
+    pipe = StreamLink(sock)
     try:
         found = found or new_runtime(config)
-        enter_pool(found, config, rank, incarnation, pipe, invitation, straight)
+        lower_priority(config)
     except MisuseError as error:  # what else may happen here, such as a lack of memory, need not happen to others
         pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {error}")))
         pipe.finish()
         os._exit(1)
+    alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
+    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
+        if stream is not None and not alone:
+            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    if CAN_FORK:
+        os.register_at_fork(after_in_child=disown)
+    link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
+    _state["runtime"] = found
+    found.connect(config, rank, incarnation, link, straight_link(straight) if straight else None)
+    found.pipe = pipe
+    if config.kind in NAMELESS:
+        found.scheduler.by_value = ALL_NAMES
+    set_up_imports(config, found)
+    if config.profile:
+        start_profile(config, found)
+    gc.freeze()
+    if link is pipe:
+        link.send(hello(rank, incarnation))
     if rank == ORIGIN:
         return be_origin(found, config)
     sys.modules["__main__"] = sys.modules["__mp_main__"] = MainModule(config)
@@ -7863,43 +7880,12 @@ def work(
     return 0
 
 
-def enter_pool(
-    found: Runtime, config: Config, rank: int, incarnation: int, pipe: StreamLink,
-    invitation: Optional[List[str]], straight: Optional[StreamLink],
-) -> None:  # fmt: skip
-    """Get ready to work, and say so."""
-    alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
-    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
-        if stream is not None and not alone:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    apply_limits(config)
-    link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
-    _state["runtime"] = found
-    found.connect(config, rank, incarnation, link, straight)
-    found.pipe = pipe
-    if config.kind in NAMELESS:
-        found.scheduler.by_value = ALL_NAMES
-    set_up_path(config)
-    if _this.__spec__ is None:  # run as a script: without one, `importlib.util.find_spec("scoop_lite")` fails
-        _this.__spec__ = importlib.machinery.ModuleSpec("scoop_lite", None, origin=__file__)
-    if config.serve < 0:
-        alias_scoop()
-    if config.ship:
-        _state["shipper"] = shipper = Shipper(config.root, found.fetch)
-        sys.meta_path.insert(sys.meta_path.index(importlib.machinery.PathFinder), shipper)
-    if config.profile:
-        start_profile(config, found)
-    gc.freeze()
-    if link is pipe:
-        link.send(hello(rank, incarnation))
-
-
 def be_origin(found: Runtime, config: Config) -> Any:
     """Run the script, and leave the pool; return what to pass to `sys.exit`."""
     link: Any = found.link
     pipe: Any = found.pipe
     found.catch_signals()
-    code = run_script(config)
+    code = run_script(config, found)
     found.teller.tell(final=True)
     found.settle(2.0)
     found.detach()
@@ -7968,15 +7954,13 @@ def join_zmq(invitation: List[str], rank: int, incarnation: int) -> Optional[Zmq
     return None
 
 
-def apply_limits(config: Config) -> None:
-    """Apply --nice; have children that user code forks be no workers."""
+def lower_priority(config: Config) -> None:
+    """Apply --nice."""
     if config.nice and hasattr(os, "nice"):
         try:
             os.nice(config.nice)
         except (OSError, OverflowError) as error:
             raise MisuseError(f"--nice {config.nice}: {error}") from error
-    if CAN_FORK:
-        os.register_at_fork(after_in_child=disown)
 
 
 def share_cpus(config: Config) -> None:
@@ -8098,7 +8082,7 @@ class Child:
 
     def __init__(self, rank: int, incarnation: int, pid: int, lifeline: int, link: Optional[StreamLink]) -> None:
         self.rank, self.incarnation, self.pid, self.lifeline, self.link = rank, incarnation, pid, lifeline, link
-        self.sender = HEADER.pack(0, rank, incarnation)[1:]  # what its messages have behind their kind
+        self.key = OWNER.pack(rank, incarnation)  # as its messages have it behind their kind, and a Door knows it
         self.outputs: Dict[int, Tuple[int, bytearray]] = {}  # pipe -> (1 or 2, the beginning of a line)
         self.process: Any = None  # if it is an interpreter of its own
 
@@ -8112,41 +8096,43 @@ class Child:
     def kill(self) -> None:
         self.process.kill() if self.process else os.kill(self.pid, signal.SIGKILL)
 
-    def relay(self, send: Callable[[Frames], None]) -> None:
-        """Pass on what it says, untouched; if it speaks for another, it is ended."""
-
-        def pass_on(frames: Frames) -> None:
-            if frames[0][1:] != self.sender:
-                raise PeerError("it speaks for another")
-            send(frames)
-
-        assert self.link is not None
-        wrong = self.link.take(pass_on)
-        if wrong:
-            print(f"scoop_lite: worker {self.rank} broke the protocol: {wrong}", file=sys.stderr, flush=True)
-            self.kill()
-
-
-def died(rank: int, incarnation: int, pid: int, code: int, how: str) -> Frames:
-    """Build the message that a worker has ended, or has not even begun (0 is its process then)."""
-    return message("DIED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid, code=code, how=how))
+    def message(self, kind: str, **more: Any) -> Frames:
+        """Build a message about it."""
+        return message(kind, AGENT, 0, facts(rank=self.rank, incarnation=self.incarnation, pid=self.pid, **more))
 
 
 def not_started(rank: int, incarnation: int, error: OSError, fds: Iterable[int]) -> Frames:
     """Close the descriptors made for a worker that could not be started; build the message that says so."""
     for fd in fds:
         os.close(fd)
-    return died(rank, incarnation, 0, 1, f"could not be started: {error.strerror}; see `ulimit -a`")
+    how = f"could not be started: {error.strerror}; see `ulimit -a`"
+    return message("DIED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=0, code=1, how=how))
 
 
-class OutputRelay:
-    """Passes on what workers print, while the user's terminal keeps up."""
+class Relay:
+    """Passes on what workers say, and what they print while the user's terminal keeps up."""
 
     def __init__(self, link: StreamLink) -> None:
         self.link = link
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
         self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
+
+    def read_worker(self, child: Child) -> None:
+        """Relay a worker's messages to the broker, untouched; one that speaks for another is ended."""
+
+        def pass_on(frames: Frames) -> None:
+            if frames[0][1:] != child.key:
+                raise PeerError("it speaks for another")
+            self.link.queue(frames)
+
+        assert child.link is not None
+        wrong = child.link.take(pass_on)
+        if wrong:
+            print(f"scoop_lite: worker {child.rank} broke the protocol: {wrong}", file=sys.stderr, flush=True)
+            child.kill()
+        if child.link.closed:
+            child.link.unwatch(self.selector)
 
     def read_output(self, child: Child, fd: int, dead: bool = False) -> bool:
         """Pass on whole lines that a worker printed, and the rest at its end; False when there is no more."""
@@ -8183,12 +8169,10 @@ class OutputRelay:
                 self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
 
 
-class Agent(OutputRelay):
+class Agent(Relay):
     """Forks workers, obeys the broker, passes on what they say and print, and reports their deaths.
 
-    Args:
-        link: to the broker. config: for the workers.
-        local: the origin inherits our standard input, output and error, which are the user's.
+    With `local`, the origin inherits our standard input, output and error, which are the user's.
     """
 
     def __init__(self, link: StreamLink, config: Config, local: bool) -> None:
@@ -8204,13 +8188,6 @@ class Agent(OutputRelay):
         self.stop_s, self.interrupted_s = math.inf, 0.0  # when to kill who has not left
         self.prepared: Optional[Runtime] = None  # what workers begin with
         self.held = bytearray()  # by number: 1 for a descriptor that workers to come have to close
-
-    def read_worker(self, child: Child) -> None:
-        """Relay a worker's messages to the broker."""
-        assert child.link is not None
-        child.relay(self.link.queue)
-        if child.link.closed:
-            child.link.unwatch(self.selector)
 
     def reap(self) -> None:
         """Report workers that have ended, with all they had printed."""
@@ -8233,7 +8210,7 @@ class Agent(OutputRelay):
             self.read_worker(child)
             child.link.unwatch(self.selector)
         child.close()
-        self.link.send(died(child.rank, child.incarnation, child.pid, code, self.explain(code)))
+        self.link.send(child.message("DIED", code=code, how=self.explain(code)))
 
     def explain(self, code: int) -> str:
         """Say in words how a process ended, given its exit status (negative: the signal)."""
@@ -8252,8 +8229,7 @@ class Agent(OutputRelay):
         if threading.current_thread() is threading.main_thread():  # else (`LoopbackAgent`) they are the launcher's
             self.catch_signals()
         self.selector.register(self.bell, selectors.EVENT_READ, self.bell.clear)
-        read_broker = functools.partial(self.link.take, self.obey)
-        self.selector.register(self.link.fileno(), selectors.EVENT_READ, read_broker)
+        self.selector.register(self.link.fileno(), selectors.EVENT_READ, functools.partial(self.link.take, self.obey))
         while self.children or self.stop_s == math.inf:
             for key, _ in self.selector.select(self.timeout()):
                 key.data()
@@ -8340,8 +8316,7 @@ class Agent(OutputRelay):
         flush_output()
         ends: List[Tuple[int, int]] = []
         try:
-            ours, theirs = socket.socketpair()
-            straight = socket.socketpair() if self.config.is_straight else ()
+            links = [socket.socketpair() for _ in range(1 + self.config.is_straight)]  # our end and the worker's, each
             for _ in range(1 if rank == ORIGIN and self.local else 3):
                 ends.append(os.pipe())
             pid = fork_deaf() if rank == ORIGIN else os.fork()  # a signal to our group is not meant for others
@@ -8351,20 +8326,19 @@ class Agent(OutputRelay):
         (life_out, life_in), *pipes = ends
         if pid == 0:
             os.close(life_in)
-            for sock in (ours, *straight[:1]):
-                sock.close()
+            for ours, _ in links:
+                ours.close()
             self.forget(rank)
             tie_life(life_out)
             if pipes:
                 redirect_output(pipes)
-            link, own = StreamLink(theirs), straight_link(straight[1]) if straight else None
-            invitation = order.get("invitations", {}).get(str(rank))
-            end_worker(work(self.prepared, self.config, rank, incarnation, link, invitation, own))
+            invitation = order["invitations"].get(str(rank))
+            end_worker(work(self.prepared, self.config, rank, incarnation, invitation, *(end for _, end in links)))
         self.signals = set() if rank == ORIGIN else self.signals  # of what came during the fork, it knows nothing
         child = Child(rank, incarnation, pid, life_in, None)
         child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
-        fds = [sock.detach() for sock in (ours, *straight[:1])]
-        for fd in (life_out, *(w for _, w in pipes), *(sock.detach() for sock in (theirs, *straight[1:]))):
+        fds = [ours.detach() for ours, _ in links]
+        for fd in (life_out, *(w for _, w in pipes), *(theirs.detach() for _, theirs in links)):
             os.close(fd)
         self.hold((life_in, *child.outputs, *fds))
         return child, fds
@@ -8377,22 +8351,22 @@ class Agent(OutputRelay):
             self.selector.register(fd, selectors.EVENT_READ, functools.partial(self.read_output, child, fd))
         for fd in fds:
             self.held[fd] = 0  # it is closed now, or in each worker to come with the link that it belongs to
-        started = message("STARTED", AGENT, 0, facts(rank=child.rank, incarnation=child.incarnation, pid=child.pid))
         if self.direct:
-            self.link.send_with_descriptors(started, *fds)
+            self.link.send_with_descriptors(child.message("STARTED"), *fds)
             for fd in fds:
                 os.close(fd)
         else:
             child.link = StreamLink(socket.socket(fileno=fds[0]))
-            self.link.send(started)
+            self.link.send(child.message("STARTED"))
             self.selector.register(fds[0], selectors.EVENT_READ, functools.partial(self.read_worker, child))
 
     def forget(self, rank: int) -> None:
         """In a forked child: close all that is the agent's, and take back its signal handlers."""
         if rank != ORIGIN or not self.local:
             leave_terminal()  # first
-        if rank != ORIGIN:
-            self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **dict.fromkeys(NOTICES, let_pass)})
+        if rank != ORIGIN:  # NOTICES pass: to ignore them would be inherited by the programs that tasks start
+            let_pass = dict.fromkeys(NOTICES, lambda number, frame: None)
+            self.old_handlers.update({signal.SIGINT: signal.default_int_handler, **let_pass})
         signal.set_wakeup_fd(-1)
         for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
@@ -8494,20 +8468,19 @@ class LoopbackAgent(Agent):
     def admit(self, rank: int, incarnation: int, sock: socket.socket) -> None:
         """Pass on the link of a worker that has proved its key."""
         self.passed.append(sock.detach())
-        pid = self.children[rank, incarnation].pid
-        self.link.queue(message("STARTED", AGENT, 0, facts(rank=rank, incarnation=incarnation, pid=pid)))
+        self.link.queue(self.children[rank, incarnation].message("STARTED"))
 
     def reap(self) -> None:
         """Bury the processes whose end their threads have seen; nobody may knock for them any more."""
         self.door.sweep()
         for child in [child for child in self.children.values() if child.process.returncode is not None]:
-            self.door.keys.pop(OWNER.pack(child.rank, child.incarnation), None)
+            self.door.keys.pop(child.key, None)
             self.bury(child, child.process.returncode)
 
     def on_stop(self, frames: Frames) -> None:
         super().on_stop(frames)
         for child in self.children.values():
-            if OWNER.pack(child.rank, child.incarnation) in self.door.keys:
+            if child.key in self.door.keys:
                 child.kill()  # it still starts, and will not hear of the end
 
     def on_interrupt(self, frames: Frames) -> None:
@@ -8546,7 +8519,7 @@ def serve_worker(number: int) -> None:
     adopt_environment(order["environment"])
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     share_cpus(config)
-    end_worker(work(None, config, door["rank"], door["incarnation"], StreamLink(knock(**door))))
+    end_worker(work(None, config, door["rank"], door["incarnation"], None, knock(**door)))
 
 
 def obey(life: Any) -> None:
@@ -8582,10 +8555,6 @@ def leave_terminal() -> None:
         terminal = os.open("/dev/tty", os.O_RDWR)
         fcntl.ioctl(terminal, termios.TIOCNOTTY)
         os.close(terminal)
-
-
-def let_pass(number: int, frame: Any) -> None:
-    """Let a signal pass that is the script's. To ignore it would be inherited by the programs that tasks start."""
 
 
 def fork_deaf() -> int:
@@ -8876,10 +8845,8 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
     """Spread `n` >= 1 workers as SCOOP documents its -n.
 
     Host after host is filled, so the last may be left out; those that outnumber the places go one to each host in
-    turn. The first host, which runs the origin, is always kept.
-
-    A host without a count has one place; hosts like it alone take what outnumbers the places (-n 3 over two of them
-    gives 2 and 1), and without `n` they keep None.
+    turn. The first host, which runs the origin, is always kept. A host without a count has one place; hosts like it
+    alone take what outnumbers the places (-n 3 over two of them gives 2 and 1), and without `n` they keep None.
     """
     if n is None or not hosts:
         return list(hosts)
@@ -8928,11 +8895,10 @@ MARKER = b"scoop_lite agent:" + ALL_BYTES[:1]
 #: zlib has compressed, and no source of ours.
 BOOTSTRAP = """import sys
 sys.path[:]=[p for p in sys.path if p]
-import os,signal
+import os,signal,types
 for s in signal.SIGUSR1,signal.SIGUSR2:signal.signal(s,signal.SIG_IGN)
 v=sys.version.split()[0]
 if sys.version_info<(3,8):sys.exit("python3 is too old: "+sys.executable+" is "+v+", not 3.8 or newer")
-import types
 try:from zlib import decompress as unpack
 except ImportError:unpack=None
 r,w=int(sys.argv[1]),int(sys.argv[2])
@@ -8986,10 +8952,9 @@ CAUSES = (
 AS_PYTHON = "SCOOP_LITE_AS_PYTHON"
 
 
-def own_command() -> List[str]:
-    """Return the words that run this file with this Python and its own options."""
-    flags: List[str] = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [interpreter(), *flags, __file__]
+def own_python() -> List[str]:
+    """Return the words that start this Python with its own options."""
+    return [interpreter(), *subprocess._args_from_interpreter_flags()]  # type: ignore[attr-defined]
 
 
 def interpreter() -> str:
@@ -9007,9 +8972,8 @@ def interpreter() -> str:
 
 
 def compiled_command() -> List[str]:
-    """Return words that do the same by the .pyc file that importing this one has left: to compile it takes 0.1 s."""
-    *python, path = own_command()
-    return [*python, "-c", COMPILED, path]
+    """Return the words that run this file by the .pyc file that importing it has left: to compile it takes 0.1 s."""
+    return [*own_python(), "-c", COMPILED, __file__]
 
 
 #: Runs a script as `python` would, but for that; also one in a zip file. No module that lies beside it is imported.
@@ -9054,7 +9018,7 @@ def agent_command(config: Config, local: Sequence[int] = ()) -> List[str]:
     says by PATH which interpreter runs it; else it is our own, where that works too: it has what the program needs.
     """
     found = ["python3"] if config.prolog else ["sh", "-c", FIND_PYTHON, sys.executable or "python3"]
-    python = [config.python] if config.python else own_command()[:-1] if local else found
+    python = [config.python] if config.python else own_python() if local else found
     if "=" in python[0]:  # `env` would take it for a variable
         python = ["sh", "-c", 'exec "$0" "$@"', *python]
     words = ["env", f"{HASH_SEED}={config.hash_seed}", *python, "-c", f"exec({BOOTSTRAP!r})"]
@@ -9072,17 +9036,12 @@ def starter_command(host: str, config: Config) -> List[str]:
 
 
 class Site:
-    """A host of the plan as the launcher sees it: what starts its agent, and what is known once that speaks.
+    """A host of the plan as the launcher sees it: what starts its agent, and what is known once that speaks."""
 
-    Attributes:
-        here: it is this machine, whose agent inherits its link and the user's terminal.
-        link: to its agent. noise: what came before the marker. words: the last that was said on standard error.
-    """
-
-    link: StreamLink
+    link: StreamLink  # to its agent
     command: List[str] = []  # that reaches it, unless its agent is forked or a thread
     process: Any = None  # that runs this
-    header: Dict[str, Any]  # for its agent
+    life = -1  # the number that a pipe from us has in its agent, if that inherits one
     pid = 0  # of the agent, if that is forked
     cpus = 0  # that it offers, once it has joined
     facing = ""  # our address as it sees it
@@ -9093,27 +9052,25 @@ class Site:
 
     def __init__(self, number: int, host: Host, config: Config) -> None:
         self.number, self.name, self.n, self.config = number, *host, config
-        self.here = is_here(self.name)
-        self.noise = self.words = b""
+        self.here = is_here(self.name)  # this machine, whose agent inherits its link and the user's terminal
+        self.noise = self.words = b""  # what came before the marker; the last that was said on standard error
 
     def start(self) -> None:
-        """Start the command (OSError: there is none), maybe again, and prepare all that its agent needs."""
+        """Start the command (OSError: there is none), maybe again."""
         if self.n_tries:
             self.link.close()
             self.process.stderr.close()
             self.noise = self.words = b""
         self.n_tries += 1
-        header = self.header = {"config": vars(self.config), "here": self.here}
-        header["environment"] = user_environment(self.config.env)
         if self.here:
             ours, theirs = socket.socketpair()
-            header["life"], self.life_in = os.pipe()
+            self.life, _stays_open = os.pipe()
             fd = theirs.fileno()
             self.command = agent_command(self.config, (fd, fd))
-            self.process = subprocess.Popen(self.command, pass_fds=(fd, header["life"]))
+            self.process = subprocess.Popen(self.command, pass_fds=(fd, self.life))
             self.link = StreamLink(ours, passes_descriptors=True)
             theirs.close()
-            os.close(header["life"])
+            os.close(self.life)
         else:
             self.command = starter_command(self.name, self.config)
             how: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
@@ -9126,7 +9083,9 @@ class Site:
     def needs(self, unpacks: bool) -> bytes:
         """Return what its agent has to be sent, which has said whether it has zlib."""
         source = packed_source() if unpacks else own_source()
-        parts = os.fsencode(os.path.abspath(__file__)), source, facts(**self.header)
+        environment = user_environment(self.config.env)
+        header = facts(config=vars(self.config), here=self.here, life=self.life, environment=environment)
+        parts = os.fsencode(__file__), source, header
         return ALL_BYTES + b"".join(b"%8d%b" % (len(part), part) for part in parts)
 
     def read_words(self) -> Optional[bytes]:
@@ -9185,42 +9144,54 @@ class Site:
             self.process.wait()
 
 
-class Library:
-    """Answers workers' FETCHes, as `read` does, in a thread: a disk may take long, and others must be served meanwhile.
+class Clerk:
+    """Does one thing after another in a thread, as each may take long, and calls `wake` after it."""
 
-    One at a time, in the order of asking; the thread that asks is to call `answer` when `wake` has been called.
-    """
-
-    def __init__(self, read: Callable[[Dict[str, Any]], Frames], wake: Callable[[], None]) -> None:
-        self.read, self.wake = read, wake
-        self.asked: Deque[Tuple[Dict[str, Any], Send]] = collections.deque()
-        self.found: Deque[Tuple[Send, Frames]] = collections.deque()
-        self.n_asked = threading.Semaphore(0)
+    def __init__(self, do: Callable[..., None], wake: Callable[[], None]) -> None:
+        self.do, self.wake = do, wake
+        self.left: Deque[Tuple[Any, ...]] = collections.deque()  # arguments for `do`; empty when all is done
+        self.n_left = threading.Semaphore(0)
         self.thread: Optional[threading.Thread] = None
 
-    def ask(self, request: Dict[str, Any], send: Send) -> None:
-        """Have a request answered: `send` is called with the frames of the answer."""
+    def ask(self, *what: Any) -> None:
+        """Have `do` called with these arguments, without waiting for it."""
+        self.left.append(what)
         if self.thread is None:
-            thread = threading.Thread(target=self.run, name="scoop_lite library", daemon=True)
+            thread = threading.Thread(target=self.run, name=f"scoop_lite {type(self).__name__.lower()}", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # this user may have no more threads
-                send(*self.read(request))
+            except RuntimeError:  # this user may have no more threads, and what is to be said may be just that
+                self.do_next()
                 return
             self.thread = thread
-        self.asked.append((request, send))
-        self.n_asked.release()
+        self.n_left.release()
 
     def run(self) -> None:
-        while self.n_asked.acquire():
-            request, send = self.asked.popleft()
-            try:
-                frames = self.read(request)
-            except Exception as error:  # such as what a broken archive may raise
-                logger.warning("modules cannot be read for other hosts: %r", error)
-                frames = [facts(number=request["number"], path=None), b""]
-            self.found.append((send, frames))
-            self.wake()
+        while self.n_left.acquire():
+            self.do_next()
+
+    def do_next(self) -> None:
+        self.do(*self.left[0])
+        self.left.popleft()
+        self.wake()
+
+
+class Library(Clerk):
+    """Answers workers' FETCHes, as `read` does; who asks is to call `answer` when `wake` has been called."""
+
+    def __init__(self, read: Callable[[Dict[str, Any]], Frames], wake: Callable[[], None]) -> None:
+        super().__init__(self.find, wake)
+        self.read = read
+        self.found: Deque[Tuple[Send, Frames]] = collections.deque()
+
+    def find(self, request: Dict[str, Any], send: Send) -> None:
+        """Find the answer to a request, with the frames of which `send` is to be called."""
+        try:
+            frames = self.read(request)
+        except Exception as error:  # such as what a broken archive may raise
+            logger.warning("modules cannot be read for other hosts: %r", error)
+            frames = [facts(number=request["number"], path=None), b""]
+        self.found.append((send, frames))
 
     def answer(self) -> None:
         """Send what has been found."""
@@ -9293,47 +9264,27 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
 READER_GONE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)  # what writing says then
 
 
-class Writer:
-    """A thread that writes what workers print, so that a stopped terminal stops nobody but those who print."""
+class Writer(Clerk):
+    """Writes what workers print, so that a stopped terminal stops nobody but those who print."""
 
     def __init__(self, wake: Callable[[], None]) -> None:
-        self.lines: Deque[Tuple[int, bytes]] = collections.deque()  # empty when all is written
-        self.wake = wake
+        super().__init__(self.write, wake)
         self.broken: Set[int] = set()  # descriptors that nothing is written to any more
         self.lost = ""  # why something could not be kept, if so
-        self.work = threading.Semaphore(0)
-        self.thread: Optional[threading.Thread] = None
 
     def put(self, stream: int, data: bytes) -> None:
         """Queue bytes for a descriptor, unless it is that of a file which nobody wants (-1); never blocks."""
-        if stream < 0:
-            return
-        self.lines.append((stream, data))
-        if self.thread is None:
-            thread = threading.Thread(target=self.run, name="scoop_lite writer", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:  # this user may have no more threads, and what is to be said may be just that
-                self.write()
-                return
-            self.thread = thread
-        self.work.release()
+        if stream >= 0:
+            self.ask(stream, data)
 
     def drain(self, timeout_s: float) -> None:
         """Wait until everything is written, or for that long."""
         deadline = now() + timeout_s
-        while self.lines and now() < deadline:
+        while self.left and now() < deadline:
             time.sleep(0.001)
 
-    def run(self) -> None:
-        """Write, in the thread that may block when a terminal is stopped or a reader is slow."""
-        while True:
-            self.work.acquire()
-            self.write()
-
-    def write(self) -> None:
-        """Write what is next."""
-        stream, data = self.lines[0]
+    def write(self, stream: int, data: bytes) -> None:
+        """Write all of it, in the thread that may block when a terminal is stopped or a reader is slow."""
         done = 0
         while done < len(data) and stream not in self.broken:
             # The origin writes to the user's pipe, too: only what is so short goes in as a whole, in whole lines.
@@ -9346,8 +9297,6 @@ class Writer:
                 self.broken.add(stream)
                 if error.errno not in READER_GONE:  # else that is no fault, as with `script | head`
                     self.lost = str(error)
-        self.lines.popleft()
-        self.wake()
 
 
 class Links:
@@ -9629,7 +9578,7 @@ class Reception(Links):
 
     def tell_written(self) -> None:
         """Let agents know how much output has reached the user, so that they read more."""
-        for site in () if self.writer.lines else self.printing:
+        for site in () if self.writer.left else self.printing:
             if site.printed - site.told > OUTPUT_WINDOW // 8:
                 site.told = site.printed
                 self.broker.send_agent(site.number, message("WRITTEN", AGENT, 0, COUNT.pack(site.told)))
@@ -9900,13 +9849,13 @@ class Launcher(Reception):
             site.end()
         self.view.end()
         self.writer.drain(2)
-        while self.writer.lines and self.signalled is None:  # a pager, or a stopped terminal: as any program waits
+        while self.writer.left and self.signalled is None:  # a pager, or a stopped terminal: as any program waits
             time.sleep(0.05)
         status = 1 if self.broker.status is None else self.broker.status
         last_words = Writer(self.bell.ring)  # its thread is not stuck
         last_words.broken = self.writer.broken
         for writer, what in ((self.writer, "what workers printed"), (self.view.files, "--log or --trace")):
-            why = writer.lost or "it was not read in time" * bool(writer.lines)
+            why = writer.lost or "it was not read in time" * bool(writer.left)
             if why:
                 last_words.put(2, f"scoop_lite: {what} could not all be written: {why}\n".encode())
                 status = status or 1
@@ -10373,7 +10322,7 @@ class View:
         self.next_s = t + (PLAIN_S if self.line is None else TELL_S)
         if self.line is None:
             self.launcher.report(", ".join(self.progress(t)))
-        elif not self.launcher.writer.lines:  # a stopped terminal is not sent more
+        elif not self.launcher.writer.left:  # a stopped terminal is not sent more
             self.line.draw(self.progress(t))
 
     def progress(self, t: float) -> List[str]:
@@ -11153,7 +11102,7 @@ def check_job(words: Sequence[str], engine: str, kind: str) -> Tuple[str, str]:
     It imports nothing from the current directory, of which nobody has said that there is a program in it.
     """
     words = ["-n", "2", *words, "--backend", engine, "--strands", kind, "--safe-path", "--no-ship", "-c", SELF_CHECK]
-    command = [*own_command(), *words]
+    command = [*own_python(), __file__, *words]
     begin_s = now()
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)

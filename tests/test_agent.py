@@ -183,10 +183,10 @@ def test_each_host_is_told_how_much_of_its_own_output_is_written(monkeypatch):
     show = lambda host, n, text: launcher.on_output(host, [b"", scoop_lite.facts(rank=n, stream=n), text])  # noqa: E731
     show(0, 1, bytes(window))
     show(1, 2, b"little")
-    launcher.writer.lines.append((1, b"not written yet"))
+    launcher.writer.left.append((1, b"not written yet"))
     launcher.tell_written()
     assert put == [(1, bytes(window)), (2, b"little")] and told == []
-    launcher.writer.lines.clear()
+    launcher.writer.left.clear()
     launcher.tell_written()
     launcher.tell_written()
     assert told == [(0, window)]
@@ -423,7 +423,7 @@ def test_without_a_thread_for_them_lines_are_written_all_the_same(monkeypatch):
     writer = scoop_lite.Writer(lambda: None)
     writer.put(pipe, b"one\n")
     writer.put(pipe, b"two\n")
-    assert os.read(reader, 100) == b"one\ntwo\n" and not writer.lines
+    assert os.read(reader, 100) == b"one\ntwo\n" and not writer.left
     os.close(reader)
     os.close(pipe)
 

@@ -1158,6 +1158,7 @@ def test_modules_are_read_where_no_thread_can_be_started_and_broken_archives_are
     library = scoop_lite.Library(lambda request: [b"found"], woken.set)
     for _ in range(2):
         library.ask({"number": 8}, lambda *frames: sent.append(frames))
+    library.answer()
     assert sent[1:] == [(b"found",)] * 2
 
 

@@ -390,7 +390,7 @@ def test_the_time_to_join_counts_from_the_last_host_that_answered_took_something
     monkeypatch.setattr(scoop_lite, "now", lambda: clock[0])
     ours, theirs = socket.socketpair()
     site = launcher.sites[0]
-    site.link, site.header, launcher.join_s = scoop_lite.StreamLink(ours), {}, 1003
+    site.link, launcher.join_s = scoop_lite.StreamLink(ours), 1003
     launcher.joining.update(launcher.sites)
     launcher.selector.register(ours, 1)
     theirs.send(scoop_lite.MARKER + scoop_lite.ALL_BYTES[1:] + b"-")
@@ -412,7 +412,7 @@ def test_output_goes_to_standard_output_and_error_only(stream):
     head = scoop_lite.facts(rank=1, stream=stream)
     with pytest.raises(PeerError):
         launcher.take_agent(0, scoop_lite.message("OUTPUT", AGENT, 0, head, b"text\n"))
-    assert not launcher.writer.lines
+    assert not launcher.writer.left
 
 
 def test_a_host_that_prints_on_though_it_was_to_wait_is_cut_off(monkeypatch):
