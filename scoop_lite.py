@@ -1806,7 +1806,7 @@ class GreenletStrands:
 
 
 class ThreadStrands:
-    """Strands as threads that hand on one baton: some 16 KB each while parked, 5–10 µs to switch."""
+    """The same as threads that hand on one baton: some 16 KB each while parked, 5–10 µs to switch."""
 
     name = "thread"
 
@@ -1815,7 +1815,6 @@ class ThreadStrands:
         self.main.impl.acquire()  # its thread sleeps on this until somebody hands over to it
 
     def new(self, body: Callable[[], Strand]) -> Strand:
-        """Make a strand that will run `body`, which returns the strand to go on with at its end."""
         strand = Strand(threading.Lock())
         strand.impl.acquire()
 
@@ -1835,7 +1834,6 @@ class ThreadStrands:
         return strand
 
     def switch(self, me: Strand, to: Strand) -> None:
-        """Run `to`; return when somebody switches back to `me`."""
         to.impl.release()
         me.impl.acquire()
 
@@ -1892,25 +1890,22 @@ def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) 
     """
     if is_plain(value):
         return [pickle.dumps(value, 5)]
-    frames: Frames = [b""]
+    buffers: Frames = []
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
         if memoryview(buffer).nbytes < BIG_BUFFER:
             return True
-        frames.append(buffer.raw())
+        buffers.append(buffer.raw())
         return False
 
-    stream = io.BytesIO()
     # Not a bound method: it would close a reference cycle, and all that was pickled would live until the next gc.
-    (pickler or _Pickler)(stream, keep_in_band, by_value_names).dump(value)
-    frames[0] = stream.getvalue()
-    return frames
+    return [dumps_whole(value, by_value_names, pickler, keep_in_band), *buffers]
 
 
-def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> bytes:
+def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = None, on_buffer: Any = None) -> bytes:
     """Pickle as `dumps` does, but into one frame."""
     stream = io.BytesIO()
-    (pickler or _Pickler)(stream, None, by_value_names).dump(value)
+    (pickler or _Pickler)(stream, on_buffer, by_value_names).dump(value)
     return stream.getvalue()
 
 
@@ -1952,12 +1947,9 @@ class _Unpickler(pickle.Unpickler):
         return found
 
 
-def load_renamed(pickled: Any, buffers: Iterable[Any]) -> Any:
-    """Unpickle where scoop_lite is not our name."""
-    return _Unpickler(io.BytesIO(pickled), buffers=buffers).load()
-
-
-load: Any = pickle.loads if __name__ == "scoop_lite" else load_renamed
+load: Any = pickle.loads if __name__ == "scoop_lite" else (
+    lambda pickled, buffers: _Unpickler(io.BytesIO(pickled), buffers=buffers).load()
+)
 
 
 def finds_by_name(obj: Any, by_value_names: Names) -> bool:
@@ -2082,12 +2074,10 @@ class _Pickler(pickle.Pickler):
 
     def reduce_module(self, module: types.ModuleType) -> Reduction:
         """Have a module imported over there, by a name that gives it here."""
-        known = [module.__name__] if sys.modules.get(module.__name__) is module else [
-            name for name, other in list(sys.modules.items()) if other is module
-        ]
-        if not known:
-            raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
-        return importlib.import_module, (renamed(known[0], __name__, "scoop_lite"),)
+        for name in (module.__name__, *list(sys.modules)):
+            if sys.modules.get(name) is module:
+                return importlib.import_module, (renamed(name, __name__, "scoop_lite"),)
+        raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
         """Take a bound method apart."""
@@ -2124,14 +2114,13 @@ def _code_facts(code: types.CodeType) -> Tuple[bytes, List[str], Set[str]]:
 
     global_names: Set[str] = set()
     all_names: Set[str] = set()
-    pending = [code]
-    while pending:
-        part = pending.pop()
+    parts = [code]
+    for part in parts:  # it grows meanwhile
         all_names.update(part.co_names)
         # Not all of co_names: with `self.lock`, it would drag along an unrelated global `lock`.
         global_names.update(op.argval for op in dis.get_instructions(part)
                             if "GLOBAL" in op.opname or op.opname == "LOAD_NAME")
-        pending.extend(const for const in part.co_consts if isinstance(const, types.CodeType))
+        parts.extend(const for const in part.co_consts if isinstance(const, types.CodeType))
     return marshal.dumps(code), sorted(global_names - {"__builtins__"}), all_names
 
 
@@ -2148,17 +2137,16 @@ def _submodules(module: types.ModuleType, names: Names) -> Iterator[types.Module
             yield from _submodules(child, names)
 
 
-def _annotations(annotate: Any, owner: Any = None) -> Dict[str, Any]:
+def _annotations(annotate: Any, owner: Any = None) -> Any:
     """Return the annotations of a function or class.
 
     Since Python 3.14 they are what its `annotate` returns, when asked for; names in them may never have been defined.
     """
     try:
-        annotations: Dict[str, Any] = annotate(1) if owner is None else owner.__annotations__
+        return annotate(1) if owner is None else owner.__annotations__
     except Exception:  # a NameError mostly, but they are any code
         library: Any = importlib.import_module("annotationlib")
-        annotations = library.call_annotate_function(annotate, library.Format.FORWARDREF, owner=owner)
-    return annotations
+        return library.call_annotate_function(annotate, library.Format.FORWARDREF, owner=owner)
 
 
 def _make_annotate(annotations: Dict[str, Any]) -> Any:
