@@ -2591,10 +2591,8 @@ class Future:
 
     def when_done(self, waiter: Callable[[Future], None]) -> None:
         """Have somebody of this process called once it is done; see `add_done_callback` for user code."""
-        if self.waiters is None:
-            self.waiters = [waiter]
-        else:
-            self.waiters.append(waiter)
+        self.waiters = self.waiters or []
+        self.waiters.append(waiter)
 
 
 def coming_answer() -> Future:
@@ -2756,7 +2754,7 @@ class MapJob(Job):
 
     def __init__(self, func: Any, iterables: Sequence[Any], scope: Scope, window: Optional[int], chunk: Optional[int]):
         super().__init__(func, COLUMNS, place_of(scope.place, scope.n), 0, scope.depth)
-        self.scope = scope
+        self.scope = scope  # see `scope_of`
         scope.n += 1
         with contextlib.suppress(OverflowError):  # there is a range of more than 2**63 items
             if all(type(xs) in (list, tuple, range, str, bytes) for xs in iterables):
