@@ -5893,11 +5893,10 @@ def finish_serially(found: Runtime) -> None:
         found.finish(not hasattr(sys, "last_type"))
     except BaseException as error:  # raised further, it would be printed, and the status 0
         show_exception(error)
-        atexit._run_exitfuncs()
         if isinstance(error, KeyboardInterrupt) and CAN_FORK:
+            atexit._run_exitfuncs()
             end_by_signal(signal.SIGINT)
-        flush_output()
-        os._exit(1)
+        found.leave(1)
 
 
 futures = types.ModuleType(f"{__name__}.futures", """Create tasks and wait for them, from the script and from tasks.
@@ -6067,8 +6066,8 @@ def start_map(
     found = runtime()
     job = MapJob(func, iterables, found.scope_here(), buffersize, chunksize)
     job.fold, job.in_order = fold, in_order
-    if not job.fixed:
-        job.window = WINDOW if job.columns is not None else max(32, 4 * found.scheduler.live)
+    if job.columns is None and not job.fixed:
+        job.window = max(32, 4 * found.scheduler.live)
     found.scheduler.undrawn += job.length or 0
     found.feed(job)
     runs = runs_of(found, job, deadline_in(timeout))
