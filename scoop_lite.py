@@ -2080,7 +2080,6 @@ class _Pickler(pickle.Pickler):
         raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
-        """Take a bound method apart."""
         # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive, nor
         # that of a class method whose class is but a shell yet.
         owner: Any = method.__self__
@@ -2652,7 +2651,6 @@ class Job:
         return block.hi - block.lo
 
     def deliver_error(self, index: int, error: BaseException) -> None:
-        """Deliver what a task failed with."""
         self.failed = True
         self.deliver(index, 1, [Failure(error)])
 
@@ -2677,7 +2675,6 @@ class Parcel(Job):
         return told
 
     def fail(self, error: BaseException) -> None:
-        """Fail all that is not done."""
         for future in self.futures:
             if not future.done():
                 future.settle(Failure(error))
@@ -5987,7 +5984,6 @@ class MapResults(itertools.chain):  # type: ignore[type-arg]
 
     @classmethod
     def over(cls, runs: Iterator[Iterable[Any]]) -> MapResults:
-        """Chain runs of results."""
         results: Any = cls.from_iterable(runs)
         results.runs = runs
         return results  # type: ignore[no-any-return]
