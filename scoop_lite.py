@@ -1806,7 +1806,7 @@ class GreenletStrands:
 
 
 class ThreadStrands:
-    """Strands as threads that hand on one baton: some 16 KB each while parked, 5–10 µs to switch."""
+    """The same as threads that hand on one baton: some 16 KB each while parked, 5–10 µs to switch."""
 
     name = "thread"
 
@@ -1815,7 +1815,6 @@ class ThreadStrands:
         self.main.impl.acquire()  # its thread sleeps on this until somebody hands over to it
 
     def new(self, body: Callable[[], Strand]) -> Strand:
-        """Make a strand that will run `body`, which returns the strand to go on with at its end."""
         strand = Strand(threading.Lock())
         strand.impl.acquire()
 
@@ -1835,7 +1834,6 @@ class ThreadStrands:
         return strand
 
     def switch(self, me: Strand, to: Strand) -> None:
-        """Run `to`; return when somebody switches back to `me`."""
         to.impl.release()
         me.impl.acquire()
 
@@ -1892,25 +1890,22 @@ def dumps(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) 
     """
     if is_plain(value):
         return [pickle.dumps(value, 5)]
-    frames: Frames = [b""]
+    buffers: Frames = []
 
     def keep_in_band(buffer: pickle.PickleBuffer) -> bool:
         if memoryview(buffer).nbytes < BIG_BUFFER:
             return True
-        frames.append(buffer.raw())
+        buffers.append(buffer.raw())
         return False
 
-    stream = io.BytesIO()
     # Not a bound method: it would close a reference cycle, and all that was pickled would live until the next gc.
-    (pickler or _Pickler)(stream, keep_in_band, by_value_names).dump(value)
-    frames[0] = stream.getvalue()
-    return frames
+    return [dumps_whole(value, by_value_names, pickler, keep_in_band), *buffers]
 
 
-def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = None) -> bytes:
+def dumps_whole(value: Any, by_value_names: Names = frozenset(), pickler: Any = None, on_buffer: Any = None) -> bytes:
     """Pickle as `dumps` does, but into one frame."""
     stream = io.BytesIO()
-    (pickler or _Pickler)(stream, None, by_value_names).dump(value)
+    (pickler or _Pickler)(stream, on_buffer, by_value_names).dump(value)
     return stream.getvalue()
 
 
@@ -1952,12 +1947,9 @@ class _Unpickler(pickle.Unpickler):
         return found
 
 
-def load_renamed(pickled: Any, buffers: Iterable[Any]) -> Any:
-    """Unpickle where scoop_lite is not our name."""
-    return _Unpickler(io.BytesIO(pickled), buffers=buffers).load()
-
-
-load: Any = pickle.loads if __name__ == "scoop_lite" else load_renamed
+load: Any = pickle.loads if __name__ == "scoop_lite" else (
+    lambda pickled, buffers: _Unpickler(io.BytesIO(pickled), buffers=buffers).load()
+)
 
 
 def finds_by_name(obj: Any, by_value_names: Names) -> bool:
@@ -2082,15 +2074,12 @@ class _Pickler(pickle.Pickler):
 
     def reduce_module(self, module: types.ModuleType) -> Reduction:
         """Have a module imported over there, by a name that gives it here."""
-        known = [module.__name__] if sys.modules.get(module.__name__) is module else [
-            name for name, other in list(sys.modules.items()) if other is module
-        ]
-        if not known:
-            raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
-        return importlib.import_module, (renamed(known[0], __name__, "scoop_lite"),)
+        for name in (module.__name__, *list(sys.modules)):
+            if sys.modules.get(name) is module:
+                return importlib.import_module, (renamed(name, __name__, "scoop_lite"),)
+        raise pickle.PicklingError(f"the module {module.__name__!r} is not what an import of that name gives")
 
     def reduce_method(self, method: types.MethodType) -> Reduction:
-        """Take a bound method apart."""
         # pickle's own way is getattr(self, name), which a lambda's or a private method's name does not survive, nor
         # that of a class method whose class is but a shell yet.
         owner: Any = method.__self__
@@ -2124,14 +2113,13 @@ def _code_facts(code: types.CodeType) -> Tuple[bytes, List[str], Set[str]]:
 
     global_names: Set[str] = set()
     all_names: Set[str] = set()
-    pending = [code]
-    while pending:
-        part = pending.pop()
+    parts = [code]
+    for part in parts:  # it grows meanwhile
         all_names.update(part.co_names)
         # Not all of co_names: with `self.lock`, it would drag along an unrelated global `lock`.
         global_names.update(op.argval for op in dis.get_instructions(part)
                             if "GLOBAL" in op.opname or op.opname == "LOAD_NAME")
-        pending.extend(const for const in part.co_consts if isinstance(const, types.CodeType))
+        parts.extend(const for const in part.co_consts if isinstance(const, types.CodeType))
     return marshal.dumps(code), sorted(global_names - {"__builtins__"}), all_names
 
 
@@ -2148,17 +2136,16 @@ def _submodules(module: types.ModuleType, names: Names) -> Iterator[types.Module
             yield from _submodules(child, names)
 
 
-def _annotations(annotate: Any, owner: Any = None) -> Dict[str, Any]:
+def _annotations(annotate: Any, owner: Any = None) -> Any:
     """Return the annotations of a function or class.
 
     Since Python 3.14 they are what its `annotate` returns, when asked for; names in them may never have been defined.
     """
     try:
-        annotations: Dict[str, Any] = annotate(1) if owner is None else owner.__annotations__
+        return annotate(1) if owner is None else owner.__annotations__
     except Exception:  # a NameError mostly, but they are any code
         library: Any = importlib.import_module("annotationlib")
-        annotations = library.call_annotate_function(annotate, library.Format.FORWARDREF, owner=owner)
-    return annotations
+        return library.call_annotate_function(annotate, library.Format.FORWARDREF, owner=owner)
 
 
 def _make_annotate(annotations: Dict[str, Any]) -> Any:
@@ -2603,10 +2590,8 @@ class Future:
 
     def when_done(self, waiter: Callable[[Future], None]) -> None:
         """Have somebody of this process called once it is done; see `add_done_callback` for user code."""
-        if self.waiters is None:
-            self.waiters = [waiter]
-        else:
-            self.waiters.append(waiter)
+        self.waiters = self.waiters or []
+        self.waiters.append(waiter)
 
 
 def coming_answer() -> Future:
@@ -2666,7 +2651,6 @@ class Job:
         return block.hi - block.lo
 
     def deliver_error(self, index: int, error: BaseException) -> None:
-        """Deliver what a task failed with."""
         self.failed = True
         self.deliver(index, 1, [Failure(error)])
 
@@ -2691,7 +2675,6 @@ class Parcel(Job):
         return told
 
     def fail(self, error: BaseException) -> None:
-        """Fail all that is not done."""
         for future in self.futures:
             if not future.done():
                 future.settle(Failure(error))
@@ -2768,7 +2751,7 @@ class MapJob(Job):
 
     def __init__(self, func: Any, iterables: Sequence[Any], scope: Scope, window: Optional[int], chunk: Optional[int]):
         super().__init__(func, COLUMNS, place_of(scope.place, scope.n), 0, scope.depth)
-        self.scope = scope
+        self.scope = scope  # see `scope_of`
         scope.n += 1
         with contextlib.suppress(OverflowError):  # there is a range of more than 2**63 items
             if all(type(xs) in (list, tuple, range, str, bytes) for xs in iterables):
@@ -5907,11 +5890,10 @@ def finish_serially(found: Runtime) -> None:
         found.finish(not hasattr(sys, "last_type"))
     except BaseException as error:  # raised further, it would be printed, and the status 0
         show_exception(error)
-        atexit._run_exitfuncs()
         if isinstance(error, KeyboardInterrupt) and CAN_FORK:
+            atexit._run_exitfuncs()
             end_by_signal(signal.SIGINT)
-        flush_output()
-        os._exit(1)
+        found.leave(1)
 
 
 futures = types.ModuleType(f"{__name__}.futures", """Create tasks and wait for them, from the script and from tasks.
@@ -6002,7 +5984,6 @@ class MapResults(itertools.chain):  # type: ignore[type-arg]
 
     @classmethod
     def over(cls, runs: Iterator[Iterable[Any]]) -> MapResults:
-        """Chain runs of results."""
         results: Any = cls.from_iterable(runs)
         results.runs = runs
         return results  # type: ignore[no-any-return]
@@ -6081,8 +6062,8 @@ def start_map(
     found = runtime()
     job = MapJob(func, iterables, found.scope_here(), buffersize, chunksize)
     job.fold, job.in_order = fold, in_order
-    if not job.fixed:
-        job.window = WINDOW if job.columns is not None else max(32, 4 * found.scheduler.live)
+    if job.columns is None and not job.fixed:
+        job.window = max(32, 4 * found.scheduler.live)
     found.scheduler.undrawn += job.length or 0
     found.feed(job)
     runs = runs_of(found, job, deadline_in(timeout))
