@@ -9373,7 +9373,7 @@ class Links:
 
     def tell_way(self, host: int, way: str) -> None:
         """With -v, say once which way the workers of a host have come."""
-        if self.config.verbose > 0 and self.router is not None and not self.sites[host].told_way:
+        if self.config.verbose > 0 and not self.sites[host].told_way:
             self.sites[host].told_way = True
             self.report(f"{self.broker.host_names[host]}: its workers come {way}")
 
@@ -10310,9 +10310,9 @@ class View:
         """Say how far the run is, the most important first."""
         broker, told = self.broker, self.numbers
         done = sum(numbers["done"] for numbers in told.values())
-        live = {key: told.get(key, {}) for key in ((m.rank, m.incarnation) for m in broker.members.values())}
-        known = done + sum(numbers.get("pending", 0) for numbers in live.values())
-        n_idle = sum(numbers.get("idle", False) and rank in broker.hungry for (rank, _), numbers in live.items())
+        live = [told[m.rank, m.incarnation] for m in broker.members.values() if (m.rank, m.incarnation) in told]
+        known = done + sum(numbers["pending"] for numbers in live)
+        n_idle = sum(numbers["idle"] and numbers["rank"] in broker.hungry for numbers in live)
         self.rates.append((t, done))
         (t0, done0), parts = self.rates[0], [f"{done:,}/{known:,} tasks"]
         rate = (done - done0) / (t - t0) if t > t0 else done / (t - self.start_s)
