@@ -10477,24 +10477,18 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"scoop_lite: {visible(text)}; see --help\n")
 
 
-def positive(text: str, least: int = 1) -> int:
-    """Read a number from 1 on."""
+def positive(text: str, least: int = 1, most: int = MAX_HOSTS) -> int:
+    """Read a number of workers, hosts or threads; more than MAX_HOSTS are a slip: to start them would take hours."""
     value = int(text)
-    if value < least:
-        raise argparse.ArgumentTypeError(f"must be at least {least}, not {value}")
+    if not least <= value <= most:
+        bound = f"at least {least}" if value < least else f"at most {most}"
+        raise argparse.ArgumentTypeError(f"must be {bound}, not {value}")
     return value
-
-
-def workers(text: str) -> int:
-    """Read a number of workers."""
-    if positive(text) > MAX_HOSTS:  # a slip; to start so many would take hours
-        raise argparse.ArgumentTypeError(f"must be at most {MAX_HOSTS}, not {text}")
-    return int(text)
 
 
 def natural(text: str) -> int:
     """Read a number from 0 on."""
-    return positive(text, 0)
+    return positive(text, 0, sys.maxsize)
 
 
 def seconds(text: str) -> float:
@@ -10513,9 +10507,6 @@ def address(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
-MAPPED = bytes(10) + b"\xff\xff"  # precedes an IPv4 address in an IPv6 one that means the same
-
-
 def is_address(text: str) -> bool:
     """Return True for the address of one interface, as numbers: neither a name nor all of them."""
     number, zoned, zone = text.partition("%")
@@ -10524,7 +10515,8 @@ def is_address(text: str) -> bool:
         return False
     with contextlib.suppress(OSError, ValueError):
         packed = socket.inet_pton(family, number)
-        return any(packed[len(MAPPED) :] if packed.startswith(MAPPED) else packed)
+        mapped = bytes(10) + b"\xff\xff"  # precedes an IPv4 address in an IPv6 one that means the same
+        return any(packed[len(mapped) :] if packed.startswith(mapped) else packed)
     return False
 
 
@@ -10550,7 +10542,7 @@ OPTIONS = {
         option("--seed", type=int, default=0, metavar="S", help="root of futures.task_rng() (default: 0)"),
     ],
     "the pool": [
-        option("-n", type=workers, default=0, metavar="N", help="workers, the origin included (default: usable CPUs)"),
+        option("-n", type=positive, default=0, metavar="N", help="workers, the origin included (default: usable CPUs)"),
         option("--backend", type=str.lower, choices=["auto", "own", "zmq", "loopback", "tcp"], default="auto",
                help="links: our own over inherited descriptors (auto, own); ZeroMQ (zmq); or Windows' way, a port of "
                "127.0.0.1 for fresh interpreters that prove a key (loopback)"),
@@ -10743,10 +10735,11 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
         yield o.prolog and not os.access(o.prolog, os.R_OK), f"--prolog {o.prolog}: cannot be read"
         yield o.python and not is_command(o.python), f"--python-interpreter {o.python}: there is no such command"
     yield o.prolog and o.backend == "loopback", "--prolog does not work with --backend loopback"
-    fresh = o.prolog or o.python or not all(is_here(host) for host, _ in hosts)  # agents, which get our source
+    far = not all(is_here(host) for host, _ in hosts)
+    fresh = o.prolog or o.python or far  # agents, which get our source
     yield fresh and __file__.endswith(".pyc"), f"{__file__} is compiled: other hosts and interpreters need the source"
     if not CAN_FORK:
-        far, zmq = not all(is_here(host) for host, _ in hosts), o.backend == "zmq"
+        zmq = o.backend == "zmq"
         for wrong, what in (o.prolog, "--prolog"), (o.nice, "--nice"), (zmq, "--backend zmq"), (far, "another host"):
             yield wrong, f"{what} does not work with {sys.platform}"
 
@@ -10800,20 +10793,17 @@ def split_words(argv: Sequence[str], p: Parser) -> Tuple[List[str], List[str]]:
     """
     words, i = list(argv), 0
     valued = {name for action in p._actions if action.nargs is None for name in action.option_strings}
-
     while i < len(words):
         bundle = re.match("-[ivq]*([cmn])(.*)", words[i], re.DOTALL)  # -qn 4, -im module, -n4
         name, attached = ("-" + bundle[1], bundle[2]) if bundle else (words[i], "")
-        after = up_to_program(words[i + 1 :], p, name) if name in ("--hosts", "--host", "--profile") else []
         if name in ("-", "--", "-m", "-c") or not name.startswith("-"):
             end = i + 1 + (name in ("--", "-m", "-c") and not attached)
             return words[:end], words[end:]
-        if name in ("--hosts", "--host"):
-            if not after:
+        if name in ("--hosts", "--host", "--profile"):
+            values = up_to_program(words[i + 1 :], p, name)
+            if not values and name != "--profile":
                 p.error(f"{name} needs a host before the program")
-            words[i : i + 1 + len(after)] = ["--hosts=" + ",".join(after)]
-        elif name == "--profile":
-            words[i : i + 1 + len(after[:1])] = ["--profile=" + "".join(after[:1] or ".")]
+            words[i : i + 1 + len(values)] = [f"{name}={','.join(values) or '.'}"]
         elif name in valued and not attached:
             i += 1
         i += 1
@@ -10851,11 +10841,10 @@ def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
     else:
         scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
         if scheduler == "Slurm" and not options.quiet:
-            tell_components(os.environ)
+            tell_components()
     own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
     hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
-    hosts = spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
-    return scheduler, hosts
+    return scheduler, spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
 
 
 def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
@@ -10874,9 +10863,10 @@ def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
         shlex.split(template), shlex.split(options.ssh_executable)
     except ValueError as error:
         raise MisuseError(f"--launcher, --ssh-executable: {error}") from error
-    connect_s = max(1, int(options.join_timeout_s) - 2)  # so that ssh's own words come before our limit
-    ssh = options.ssh_executable + template[3:].replace("{connect_s}", str(connect_s))
-    return ssh if name == "ssh" else template
+    if name == "ssh":
+        connect_s = max(1, int(options.join_timeout_s) - 2)  # so that ssh's own words come before our limit
+        template = options.ssh_executable + template[3:].replace("{connect_s}", str(connect_s))
+    return template
 
 
 def show_plan(config: Config, commands: bool) -> None:
@@ -10928,7 +10918,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         sys.exit(0)
     if options.tunnel and not options.quiet:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
-    tell_copies(config, os.environ)
+    tell_copies(config)
     raise_file_limit()
     status = run_launcher(config)
     tell_unread_input(config)
@@ -10967,18 +10957,19 @@ COPIES = (
 )
 
 
-def tell_copies(config: Config, environ: Mapping[str, str]) -> None:
+def tell_copies(config: Config) -> None:
     """Tell the user, once, if we were started as programs of MPI are: each copy of us runs the whole script."""
     for command, rank, size in COPIES if config.serve < 0 and config.verbose >= 0 else ():
-        if environ.get(rank) == "0" and environ.get(size, "").isdigit() and environ[size] not in ("0", "1"):
-            what = f"{command} has started {environ[size]} of us, and each runs the whole script on all its workers"
+        n = os.environ.get(size, "")
+        if os.environ.get(rank) == "0" and n.isdigit() and n not in ("0", "1"):
+            what = f"{command} has started {n} of us, and each runs the whole script on all its workers"
             print(f"scoop_lite: {what}; leave out {command}, unless you mean that", file=sys.stderr)
             return
 
 
-def tell_components(environ: Mapping[str, str]) -> None:
+def tell_components() -> None:
     """Tell the user of a heterogeneous job of Slurm, whose list of nodes is that of its first component."""
-    n = environ.get("SLURM_HET_SIZE", "1")
+    n = os.environ.get("SLURM_HET_SIZE", "1")
     if n.isdigit() and n != "1":
         remedy = "ask for one, or name all hosts by --hosts if ssh reaches them"
         print(f"scoop_lite: of the job's {n} components only the first one's hosts are used; {remedy}", file=sys.stderr)
