@@ -5777,7 +5777,7 @@ class Pump:
             timeout = 0.005 if running else max(0.005, scheduler.keeps_until() - now())
         elif watch and scheduler.results:
             timeout = FLUSH_S  # then they are to go
-        due_s = runtime.teller.due_s() if watch and not self.idling else math.inf
+        due_s = runtime.teller.due_s() if watch and runtime.config.is_followed and not self.idling else math.inf
         if due_s < math.inf:
             timeout = min(math.inf if timeout is None else timeout, max(0.0, due_s - now()))
         self.asleep, self.patient, self.watching = not watch or ordered and not queued, timeout is None, watch

@@ -46,7 +46,7 @@ HAS_WORK_MIN = 2  # tasks that a worker must have to count as one that could giv
 
 
 SIZES = scoop_lite.PIECE, scoop_lite.BIG_BUFFER, scoop_lite.SMALL_FRAME
-SMALL_SIZES = (130, 90, 49), (30, 49, 49)  # nearly all messages go in pieces then; from 49 on, as the broker reads 48
+SMALL_SIZES = (130, 90, 51), (30, 51, 51)  # nearly all messages go in pieces then; from 51 on, as the broker reads 50
 
 
 class Violation(Exception):

@@ -67,7 +67,7 @@ def test_a_death_starts_a_successor_with_the_next_incarnation_and_returns_what_w
     assert {key for key, holders in pool.broker.chunks.items() if 1 in holders} == {(0, 1, 0), (2, 1, 0)}
     found = die(pool, 1)
     lost = {to: scoop_lite.LOST_REF.unpack(frames[1]) for to, kind, frames in found if kind == "LOST"}
-    assert lost == {0: (0, 0, 4, 0), 2: (0, 0, 4, 0)} and pool.broker.n_rerun == 2
+    assert lost == {0: (0, 0, 4, 0), 2: (0, 0, 4, 0)} and pool.broker.n_rerun == 8
     assert (0, "START") in kinds(found) and pool.broker.members[1].incarnation == 2
     assert pool.broker.chunks == {}
 
