@@ -2417,7 +2417,7 @@ if __name__ == "__main__":
         for n, func in (300, in_a_big_buffer), (60, in_a_big_buffer_slowly):
             tasks = [pool.submit(func, i) for i in range(n)]
             for results in pool.map(func, range(n)), [task.result() for task in tasks]:
-                print(sum(set(result) != {i % 256} for i, result in enumerate(results)))
+                print(sum(result != bytes([i % 256]) * len(result) for i, result in enumerate(results)))
 """
 
 
