@@ -1806,7 +1806,7 @@ class GreenletStrands:
 
 
 class ThreadStrands:
-    """The same as threads that hand on one baton: some 16 KB each while parked, 5–10 µs to switch."""
+    """What GreenletStrands does, by threads that hand on one baton: some 16 KB each while parked, 5–10 µs to switch."""
 
     name = "thread"
 
@@ -5627,7 +5627,7 @@ def flush_output() -> None:
             stream.flush()
 
 
-IS_BEHIND = operator.attrgetter("out")
+IS_BEHIND = operator.attrgetter("out")  # of a link: something waits to be written
 EXCLUSIVE = getattr(select, "EPOLLEXCLUSIVE", 0)  # of those who wait for a descriptor, the kernel is to wake one
 
 
@@ -6570,8 +6570,8 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
     def _wait(self, timeout: Optional[float]) -> None:
         """Wait until it is done, or for so long; on an interrupt, cancel the task or have it ended."""
         lock = threading.Lock()
-        lock.acquire()
         try:
+            lock.acquire()
             if self.__dict__.setdefault("_sleeper", lock) is not lock:
                 with contextlib.suppress(FutureTimeout, CancelledError):
                     super().exception(timeout)  # not `concurrent.futures.wait`, for which a cancelled one is not done
@@ -9126,7 +9126,7 @@ class Site:
 
 
 class Clerk:
-    """Does one thing after another in a thread, as each may take long, and calls `wake` after it."""
+    """Does one thing after another in a thread, as a disk or a terminal may take long, and calls `wake` after each."""
 
     def __init__(self, do: Callable[..., None], wake: Callable[[], None]) -> None:
         self.do, self.wake = do, wake
