@@ -487,3 +487,8 @@ def test_error_is_a_misuse_and_travels():
     assert isinstance(error, scoop_lite.MisuseError)
     assert str(error) == "hosts.txt, line 3: '0' is not a number of workers; write 1"
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_counts_that_a_slip_has_made_huge_are_refused():
+    with pytest.raises(scoop_lite.HostsError, match="more than"):
+        scoop_lite.expand_counts(",".join(["1(x99999)"] * 2))
