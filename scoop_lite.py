@@ -127,6 +127,7 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
 _this: Any = sys.modules[__name__]  # see `lead`
+_code: Any = sys._getframe().f_code if _run_as_script and "begun" not in globals() else None  # see `begin_again`
 __file__ = os.path.abspath(__file__)  # Python 3.8 leaves that of a script relative
 if _run_as_script:  # one name, whatever the file is called: so that what it defines can be pickled
     if vars(_this) is not globals():  # cProfile, for one: nobody could import what runs here
@@ -171,6 +172,7 @@ MAX_DEPTH = 1 << 17  # of nested tasks: a worker has a queue of 700 bytes for ea
 INITIALIZER = "scoop_lite.initializer"  # the name of the constant that an Executor gives its workers first
 AGENT = 0xFFFFFFFF  # the rank that addresses an agent itself
 ORIGIN = 0  # the rank of the worker that runs the user's script
+MANY = 64  # workers, from which on to begin again saves more time than it takes
 CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # else threads of one process run side by side
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
@@ -2489,8 +2491,7 @@ class Future:
         self.value = outcome
         self.state = FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED
         self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
-        found = _state["runtime"]
-        if self.state == FAILED and found is not None:
+        if self.state == FAILED and (found := _state["runtime"]) is not None:
             outcome.unseen, found.has_failures = found.unseen, True
         if self.waiters is not None:
             waiters, self.waiters = self.waiters, None
@@ -3039,6 +3040,21 @@ def name_of(func: Any) -> str:
     return " ".join((own_name(func) or type(func).__qualname__).split())
 
 
+AT_OF, FUNC_OF, KWARGS_OF, STATE_OF = map(operator.attrgetter, ("at", "func", "kwargs", "state"))  # of a future
+
+
+def all_are(wanted: Any, found: Iterable[Any]) -> bool:
+    """Return True if each one is this very object."""
+    return all(map(operator.is_, found, itertools.repeat(wanted)))
+
+
+def are_plain_calls(items: List[Any], func: Any) -> bool:
+    """Return True if all are futures that wait for calls of this function without keyword arguments; told in C."""
+    if not (items and all_are(Future, map(type, items)) and all_are(func, map(FUNC_OF, items))):
+        return False
+    return all_are(None, map(KWARGS_OF, items)) and not any(map(STATE_OF, items))  # PENDING is 0
+
+
 class Queue:
     """A worker's tasks, by nesting depth: the deepest run first here, and in runs as long as measurements allow.
 
@@ -3218,30 +3234,35 @@ class Queue:
         """
         head: Future = level[0]
         func, scope, order, key = head.func, head.at, head.order, cost_key(head.func)
-        parcel = Parcel([], func, CALLS, scope.place, order, scope.depth)
-        futures, spots, levels = parcel.futures, [], self.levels[scope.depth :]
+        futures: List[Future] = []
+        levels, mode = self.levels[scope.depth :], CALLS
         n = self.chunk_size(max(len(level), sum(map(len, levels)) // 2), func) if self.retries else 1
         for level in levels:
+            run = [*itertools.islice(iter(level.popleft, None), min(n - len(futures), len(level)))]
+            if are_plain_calls(run, func):
+                futures += run
+                continue
+            level.extendleft(reversed(run))
             others: List[Future] = []
             while level and type(level[0]) is Future and len(futures) < n and len(others) < PASS_OVER * n:
                 item = level.popleft()
                 if item.state != PENDING:
                     level.stale -= 1
-                    continue
-                if item.func is not func or item.kwargs is not None:
-                    if cost_key(item.func) != key:
-                        others.append(item)
-                        continue
-                    parcel.mode = MIXED
-                spots.append((item.at, item.order))
-                futures.append(item)
-                item.state, item.at = SENT, parcel
+                elif item.func is func and item.kwargs is None:
+                    futures.append(item)
+                elif cost_key(item.func) == key:
+                    futures.append(item)
+                    mode = MIXED
+                else:
+                    others.append(item)
             level.extendleft(reversed(others))
-        mixed = parcel.mode == MIXED
-        calls = [(f.func, f.args, f.kwargs) for f in futures] if mixed else [f.args for f in futures]
-        if all(at is scope for at, _ in spots) and spots[-1][1] == order + len(spots) - 1:
-            return Block(parcel, [calls], 0, 0, len(futures))
-        return Block(parcel, [calls, [(place_of(at.place, i), at.depth) for at, i in spots]], 0, 0, len(futures))
+        parcel = Parcel(futures, func, mode, scope.place, order, scope.depth)
+        columns = [[(f.func, f.args, f.kwargs) for f in futures] if mode == MIXED else [f.args for f in futures]]
+        if futures[-1].order - order >= len(futures) or not all_are(scope, map(AT_OF, futures)):
+            columns.append([(place_of(f.at.place, f.order), f.at.depth) for f in futures])
+        for future in futures:
+            future.state, future.at = SENT, parcel
+        return Block(parcel, columns, 0, 0, len(futures))
 
     def claim(self, future: Future) -> bool:
         """Take one certain future out of its queue, to run it at once; False if somebody else has it."""
@@ -8967,6 +8988,31 @@ f=m.SourcelessFileLoader if p.endswith(".pyc") else m.SourceFileLoader
 exec((f(n,p) if os.path.isfile(p) else z.zipimporter(d)).get_code(n))"""
 
 
+def begin_again(n: int) -> None:
+    """Before many workers, go on in a fresh interpreter: this one keeps our syntax tree for as long as it runs us.
+
+    It is 24 MB. To copy their page tables would take half of the time in which many workers are forked.
+    """
+    if _code is None or n < MANY:
+        return
+    with contextlib.suppress(OSError, AttributeError, MisuseError):  # not on Linux, or no way to do so: it is well here
+        python, *words = own_python()
+        with open(os.memfd_create("scoop_lite", 0), "wb") as file:
+            marshal.dump(_code, file)
+            file.seek(0)
+            os.execv(python, [python, *words, "-c", AGAIN, str(file.fileno()), __file__, *sys.argv[1:]])
+
+
+#: Goes on with this file where `begin_again` has left it.
+AGAIN = """# scoop_lite, which needs less memory when it is begun again; see begin_again in:
+import marshal,sys
+begun=int(sys.argv.pop(1))
+__file__=sys.argv[0]=sys.argv.pop(1)
+if sys.path[0]=="": sys.path[0]=__file__
+with open(begun,"rb") as f: f=marshal.load(f)
+exec(f)"""
+
+
 def own_source() -> bytes:
     """Return what this file holds, which may lie in a zip file."""
     if not os.path.isfile(__file__):
@@ -10908,6 +10954,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         if words:  # such as `-n 4 $SCRIPT` in a batch job: no success
             p.error("there is no program: give a script, -m module or -c code after the options")
         p.parse_args(["--help"])
+    begin_again(options.n or usable_cpus())
     try:
         config = configure(options)
     except MisuseError as error:
@@ -10919,7 +10966,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     if options.tunnel and not options.quiet:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
     tell_copies(config)
-    raise_file_limit()
     status = run_launcher(config)
     tell_unread_input(config)
     if status < 0:
@@ -10933,6 +10979,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 def run_launcher(config: Config) -> int:
     """Run a whole job; return its exit status."""
+    raise_file_limit()
     try:
         return Launcher(config).run()
     except OSError as error:

@@ -177,6 +177,32 @@ def test_the_main_program_works_with_a_read_only_checkout(launch_once, tmp_path)
     assert (outcome.returncode, outcome.stderr) == (0, "")
 
 
+ANONYMOUS = """
+    import os, sys, scoop_lite
+    if __name__ == "__main__":
+        status = open("/proc/self/status").read()
+        print(os.path.abspath(scoop_lite.__file__), os.getcwd(), sys.flags.no_site, sys.argv[1:], sys.path, sep="\\n")
+        print(status.partition("RssAnon:")[2].split()[0], file=sys.stderr)
+        sys.exit(7)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nothing begins again")
+def test_many_workers_are_forked_from_a_process_without_the_syntax_tree_of_our_file(launch_once, tmp_path):
+    """What each fork has to copy; the run is the same in all else, also with relative paths and options of Python."""
+    (tmp_path / "at").mkdir()
+    launch_once.write(ANONYMOUS, "at/program.py")
+    said, held = set(), []
+    for n in ("2", "64"):
+        words = [os.path.relpath(launch_once.file, tmp_path), "-n", n, "--path", "at", "program.py", "-n", "64", "a b"]
+        outcome = launch_once.run(words, python=[sys.executable, "-S"], cwd=tmp_path).finish()
+        assert outcome.returncode == 7, outcome
+        said.add(outcome.stdout)
+        held.append(int(outcome.stderr))
+    assert len(said) == 1, said
+    assert held[1] < held[0] / 2
+
+
 def test_starting_takes_no_time(launch_once):
     """The best of five, with a wide margin for a busy machine."""
     script = launch_once.write("print('x')")
