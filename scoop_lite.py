@@ -60,6 +60,7 @@ import builtins
 import collections
 import concurrent.futures
 import contextlib
+import contextvars
 import copyreg
 import enum
 import errno
@@ -2446,7 +2447,7 @@ class Scope:
 
     __slots__ = ("place", "depth", "level", "n", "rng")
 
-    def __init__(self, place: int, depth: int, level: Deque[Any]) -> None:
+    def __init__(self, place: int, depth: int, level: Any) -> None:
         self.place, self.depth, self.level, self.n = place, depth, level, 0
         self.rng: Any = None  # random.Random
 
@@ -4483,6 +4484,7 @@ class Porch(Mailbox):
         for function in self.at_leave:
             function()
         atexit._run_exitfuncs()
+        flush_files()
         flush_output()
         if self.pipe is not None:
             self.pipe.finish()
@@ -4492,6 +4494,7 @@ class Porch(Mailbox):
 class Baton(Porch):
     """Which strand runs, what, and how long: one at a time, but for a task that an interrupt leaves in its thread."""
 
+    context = contextvars.Context()  # a copy of it is what a strand begins with
     n_parked = 0  # strands that wait
     progress = -1, 0.0  # tasks run, carved and returned; and since when that has not changed, as far as it counts
     looked_s = 0.0  # when that was looked at, or a wait ended
@@ -4513,6 +4516,13 @@ class Baton(Porch):
         self.epoch = 0  # number of switches: a measurement across one is void
         # Functions, by `cost_key`, whose results `seal` copies or pickles one by one, as an Executor's are each task's.
         self.changing: Set[Any] = set()
+
+    def note_context(self) -> None:
+        """Have strands that begin see the context variables, as of `decimal`, that are set here now.
+
+        In the origin, it is what the script has set when it waits; else what importing it and the initializer have set.
+        """
+        self.context = contextvars.copy_context()
 
     def is_due(self) -> bool:
         """Return True when a timed wait is to end now."""
@@ -4617,6 +4627,27 @@ class Baton(Porch):
         if strand.saved is not None:
             self.scope, self.slice, self.task, self.inline = strand.saved
             strand.saved = None
+
+
+def fold(found: Runner, job: Job, first: int, values: List[Any]) -> Any:
+    """Reduce a slice's values to nodes (see `absorb`); the first failure stands for all.
+
+    The operator may create tasks, as a task with a place of its own does.
+    """
+    nodes: List[Tuple[int, int, Any]] = []
+    saved, at = (found.scope, found.slice, found.task), Scope(job.place, job.depth, ())
+    found.scope, found.slice, found.task = None, None, Future(job.fold, (), None, at, -1 - first)
+    try:
+        for index, value in enumerate(values, first):
+            if type(value) is Failure:
+                return value
+            absorb(job.fold, nodes, index, 1, value)
+    except BaseException as error:
+        job.failed = True
+        return found.failure(error)
+    finally:
+        found.scope, found.slice, found.task = saved
+    return nodes
 
 
 class Runner(Baton):
@@ -4841,7 +4872,7 @@ class Runner(Baton):
             seconds *= n / (n + piece.n_handed)
         if not n:
             return
-        outcomes = [self.fold(job, job.order + block.lo, out)] if job.fold is not None else out
+        outcomes = [fold(self, job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
             if self.config.serve >= 0 and not PLAIN.issuperset(map(type, out)) and not all(map(is_plain, out)):
                 self.changing = {*self.changing, cost_key(job.func)} if len(self.changing) < 4096 else set()
@@ -4857,18 +4888,18 @@ class Runner(Baton):
             finally:
                 job.deliver(block.lo, n, outcomes)
 
-    def fold(self, job: Job, first: int, values: List[Any]) -> Any:
-        """Reduce a slice's values to nodes (see `absorb`); the first failure stands for all."""
-        nodes: List[Tuple[int, int, Any]] = []
-        for index, value in enumerate(values, first):
-            if type(value) is Failure:
-                return value
-            try:
-                absorb(job.fold, nodes, index, 1, value)
-            except BaseException as error:
-                job.failed = True
-                return self.failure(error)
-        return nodes
+    def hand_in(self, piece: Slice) -> None:
+        """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
+        job = piece.block.job
+        with self.lock:
+            first, running = piece.block.lo, piece in self.scheduler.slices
+            n = len(piece.out) if running and job.fold is None else 0
+            done = piece.out[:n]
+            del piece.out[:n]  # from here to the end of the next line, `index` is wrong
+            piece.block.lo += n
+            piece.n_handed += n
+        if done:
+            job.deliver(first, n, done)
 
 
 class Parking(Runner):
@@ -4961,26 +4992,17 @@ class Parking(Runner):
             self.missed, self.interrupting = False, self.slice is not None or self.task is not None
             raise KeyboardInterrupt
 
-    def hand_in(self, piece: Slice) -> None:
-        """Deliver what a running slice has done so far: its scheduler's thread; for a visit's slice, the pump too."""
-        job = piece.block.job
-        with self.lock:
-            first, running = piece.block.lo, piece in self.scheduler.slices
-            n = len(piece.out) if running and job.fold is None else 0
-            done = piece.out[:n]
-            del piece.out[:n]  # from here to the end of the next line, `index` is wrong
-            piece.block.lo += n
-            piece.n_handed += n
-        if done:
-            job.deliver(first, n, done)
-
     def next_strand(self) -> Strand:
         """Return the strand to go on with: one that became ready, or a scheduler without work."""
         if self.ready:
             strand = self.ready.popleft()
             strand.ready = False
             return strand
-        return self.spares.pop() if self.spares else self.strands.new(self.schedule)
+        if self.spares:
+            return self.spares.pop()
+        if self.scheduler.runs_script and self.current is self.strands.main and not (self.slice or self.task):
+            self.note_context()
+        return self.strands.new(functools.partial(self.context.copy().run, self.schedule))
 
     def switch(self, to: Strand) -> None:
         """Run another strand; return when this one is switched to again."""
@@ -5443,6 +5465,7 @@ class Runtime(Calls):
         try:
             func, args = find()
             func(*args)
+            self.note_context()
         except BaseException as error:
             if self.rank == ORIGIN:
                 raise
@@ -5646,6 +5669,23 @@ def flush_output() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
+
+
+def flush_files() -> None:
+    """Write what files that user code has left open still hold: `os._exit`, by which we end, does not do that.
+
+    What was there when this process was forked is frozen (see `gc.freeze`), and so none of them.
+    """
+    kind = io.IOBase.__base__
+    files = [obj for obj in gc.get_objects() if kind in type(obj).__mro__]
+    for last in (False, False, True):  # text, compressed, buffered: what one lets go, the next one holds
+        for file in files:
+            try:
+                if not file.closed:
+                    file.flush()
+            except Exception as error:
+                if last:
+                    print(f"scoop_lite: {file!r} cannot be written: {error}", file=sys.stderr)
 
 
 IS_BEHIND = operator.attrgetter("out")  # of a link: something waits to be written
@@ -6552,9 +6592,19 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
             super().set_exception(exception)
 
     def _invoke_callbacks(self) -> None:
-        """Wake who sleeps, too, now that it is done; before callbacks, which may take long or raise anything."""
+        """Wake who sleeps, too, now that it is done; before callbacks, which may take long or raise anything.
+
+        What they raise is logged, as by the base class. In the client's thread, that is also what would end it.
+        """
         self._rouse()
-        super()._invoke_callbacks()  # type: ignore[misc]
+        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+            try:
+                callback(self)
+            except BaseException as error:
+                client = getattr(self, "client", lambda: None)()
+                if not (isinstance(error, Exception) or client and client.thread.ident == threading.get_ident()):
+                    raise
+                logging.getLogger("concurrent.futures").exception("exception calling callback for %r", self)
 
     def _rouse(self) -> None:
         sleeper = self.__dict__.pop("_sleeper", None)  # once, as two threads may come here
@@ -7593,6 +7643,7 @@ def import_script(main: types.ModuleType) -> bool:
         raise ImportError(f"{where} cannot import {config.program}: {type(error).__name__}: {error}") from error
     finally:
         _state.update(runtime=found, importing=None)
+    found.note_context()
     return True
 
 
@@ -7887,10 +7938,12 @@ def be_origin(found: Runtime, config: Config) -> Any:
     link: Any = found.link
     pipe: Any = found.pipe
     found.catch_signals()
+    atexit.register(flush_files)  # the last exit function to be called
     code = run_script(config, found)
     found.teller.tell(final=True)
     found.settle(2.0)
     found.detach()
+    found.scheduler.packed, found.last_func = (None, b""), None  # of the script, which then ends as without us
     if link is not pipe:
         link.drain()
     pipe.send(message("BYE", ORIGIN, found.incarnation, facts(code=str(code))))  # by the way that DIED will come
@@ -8001,6 +8054,7 @@ def end_child(error: Optional[BaseException]) -> None:
         print(code, file=sys.stderr)
         code = 1
     atexit._run_exitfuncs()
+    flush_files()
     flush_output()
     os._exit((code or 0) & 0xFF)
 

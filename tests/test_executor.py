@@ -2136,6 +2136,25 @@ def test_short_tasks_do_not_wait_behind_a_long_one_of_the_same_function(tmp_path
     assert status == 0 and int(out) <= 1, (out, err)
 
 
+def test_what_a_callback_raises_ends_no_pool(caplog):
+    """In the client's thread, it would: as where it looks at the result of a task that was interrupted, or exits."""
+    with Executor(2) as pool:
+        other = pool.submit(time.sleep, 0.5)
+        for error in (SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, KeyError):
+            task = pool.submit(fail_with, error)
+            task.add_done_callback(lambda task: task.result())
+            assert type(task.exception(20)) is error
+        assert other.result(20) is None and pool.submit(abs, -3).result(20) == 3
+    assert [record.exc_info[0] for record in caplog.records if "callback" in record.message] == [
+        SystemExit, KeyboardInterrupt, asyncio.CancelledError, GeneratorExit, KeyError
+    ]  # fmt: skip
+
+
+def fail_with(error):
+    time.sleep(0.05)
+    raise error("as it was asked to")
+
+
 def run_script(directory, source, limit_s=60):
     (directory / "program.py").write_text(source)
     env = {**os.environ, "PYTHONPATH": str(CHECKOUT)}

@@ -11,6 +11,7 @@ import re
 import sys
 import textwrap
 import time
+import zlib
 from collections import Counter
 
 import pytest
@@ -3042,3 +3043,113 @@ def test_exit_functions_may_use_futures(launch):
             print(sum(futures.map(double, range(50))))
     """)
     assert (outcome.returncode, outcome.stdout) == (0, "2450\n72 4\n"), outcome
+
+
+def test_what_files_left_open_hold_is_written_at_the_end(launch, tmp_path):
+    """As the interpreter does it for a script; here also in workers, and whatever has run before."""
+    script = launch.write("""
+        import gzip, os, time
+        from scoop_lite import futures
+
+        files = []
+
+        def note(i):
+            time.sleep(0.005)
+            if not files:
+                files.append(open("%d.txt" % os.getpid(), "w"))
+                files.append(gzip.open("%d.gz" % os.getpid(), "wt"))
+            for file in files:
+                file.write("%d\\n" % i)
+            return os.getpid()
+
+        if __name__ == "__main__":
+            script = open("script", "w")
+            for pid in futures.map(note, range(60)):
+                script.write("%d\\n" % pid)
+    """)
+    outcome = launch(script, n=3)
+    assert (outcome.returncode, outcome.stderr) == (0, "")
+    pids = Counter((tmp_path / "script").read_text().split())
+    assert sum(pids.values()) == 60 and len(pids) == 3
+    noted = {path.stem: path.read_text().split() for path in tmp_path.glob("*.txt")}
+    assert {pid: len(lines) for pid, lines in noted.items()} == pids
+    assert sorted(map(int, itertools.chain(*noted.values()))) == list(range(60))
+    for pid in pids:
+        packed = (tmp_path / (pid + ".gz")).read_bytes()
+        assert zlib.decompressobj(31).decompress(packed).decode().split() == noted[pid]
+
+
+def test_a_file_that_cannot_be_written_at_the_end_is_told(launch):
+    outcome = launch("""
+        import io
+        from scoop_lite import futures
+
+        class Bad(io.TextIOBase):
+            def flush(self):
+                raise OSError("the disk is full")
+
+        def leave_open(rank):
+            globals()["bad"] = Bad()
+
+        if __name__ == "__main__":
+            futures.run_on_all(leave_open, 0)
+    """)
+    assert outcome.returncode == 0
+    assert "Bad object at" in outcome.stderr and "cannot be written: the disk is full" in outcome.stderr, outcome
+
+
+def test_tasks_see_the_context_variables_that_the_script_has_set(launch):
+    """Those of `decimal` are the usual ones. Wherever a task runs, also while the script or other tasks wait there."""
+    outcome = launch("""
+        import contextvars, decimal, time
+        from collections import Counter
+        from scoop_lite import futures
+
+        number = contextvars.ContextVar("number", default=1)
+        number.set(2)
+        decimal.setcontext(decimal.Context(prec=50))
+
+        def third(i):
+            time.sleep(0.003)
+            return number.get(), len(str(decimal.Decimal(1) / 3))
+
+        def nested(i):
+            found = [third(0), *futures.map(third, range(3))]
+            return Counter([*found, *(task.result() for task in [futures.submit(third, i) for i in range(3)])])
+
+        if __name__ == "__main__":
+            print(dict(Counter(futures.map(third, range(60)))))
+            print(dict(sum(futures.map(nested, range(12)), Counter())))
+    """, n=2)  # fmt: skip
+    assert outcome.stdout == "{(2, 52): 60}\n{(2, 52): 84}\n", outcome
+
+
+def test_an_operator_of_map_reduce_may_use_futures(facts):
+    got = facts("""
+        import operator
+
+        def same(x):
+            return x
+
+        def by_submit(a, b):
+            return futures.submit(operator.add, a, b).result()
+
+        def by_map(a, b):
+            return sum(futures.map(same, [a, b]))
+
+        def by_reduction(a, b):
+            return futures.mapReduce(same, operator.add, [a, b])
+
+        def with_a_number(a, b):
+            assert 0 <= futures.task_rng().random() < 1
+            return a + b
+
+        def fails(a, b):
+            futures.submit(time.sleep, 0).result()
+            raise KeyError(a)
+
+        def main():
+            tried = by_submit, by_map, by_reduction, with_a_number, fails
+            return [str(outcome(futures.mapReduce, same, op, range(300))) for op in tried]
+    """)
+    assert got[:4] == ["44850"] * 4 and got[4].startswith("KeyError"), got
