@@ -6597,7 +6597,7 @@ class PoolFuture(concurrent.futures.Future):  # type: ignore[type-arg]
         What they raise is logged, as by the base class. In the client's thread, that is also what would end it.
         """
         self._rouse()
-        for callback in self._done_callbacks:  # type: ignore[attr-defined]
+        for callback in self._done_callbacks:
             try:
                 callback(self)
             except BaseException as error:
