@@ -7209,8 +7209,22 @@ def join_client(client: Client) -> None:
         raise
 
 
+MAKING = threading.RLock()  # held while a pool is made: nobody forks meanwhile, as his child would hold its links open
+
+
+def set_up_pools() -> None:
+    """Before the first pool: see to the ends and the forks of this process."""
+    if "clients" in _state:
+        return
+    at_exit(end_pools)  # before daemon threads are frozen
+    _state["clients"], _state["exiting"] = set(), False
+    if CAN_FORK:
+        os.register_at_fork(before=MAKING.acquire, after_in_parent=MAKING.release, after_in_child=forget_pools)
+
+
 def forget_pools() -> None:
     """In a forked child: let go of the parent's pools, whose threads are not here; an Executor makes a new one."""
+    MAKING.release()
     for client in list(_state["clients"]):
         for link in client.links.values():
             link.close()
@@ -7276,12 +7290,9 @@ class Executor(concurrent.futures.Executor):
                 "an Executor was used while a worker imports the program: put what starts the work under "
                 "`if __name__ == '__main__':`, as every worker imports the program to find its functions"
             )
-        if "clients" not in _state:
-            at_exit(end_pools)  # before daemon threads are frozen
-            _state["clients"], _state["exiting"] = set(), False
-            if CAN_FORK:
-                os.register_at_fork(after_in_child=forget_pools)
-        self._client = Client(self, self._options, self._n, self._max_tasks)
+        with MAKING:
+            set_up_pools()
+            self._client = Client(self, self._options, self._n, self._max_tasks)
         if self._initializer is not None:
             self._client.call(self._client.start_initializer, self._initializer, self._initargs)
         return self._client
@@ -9051,10 +9062,11 @@ def begin_again(n: int) -> None:
         return
     with contextlib.suppress(OSError, AttributeError, MisuseError):  # not on Linux, or no way to do so: it is well here
         python, *words = own_python()
-        with open(os.memfd_create("scoop_lite", 0), "wb") as file:
+        with open(os.memfd_create("scoop_lite"), "wb") as file:
             marshal.dump(_code, file)
             file.seek(0)
-            os.execv(python, [python, *words, "-c", AGAIN, str(file.fileno()), __file__, *sys.argv[1:]])
+            fd = fcntl.fcntl(file, fcntl.F_DUPFD, 3)  # inherited, and no standard stream, of which one may be closed
+            os.execv(python, [python, *words, "-c", AGAIN, str(fd), __file__, *sys.argv[1:]])
 
 
 #: Goes on with this file where `begin_again` has left it.

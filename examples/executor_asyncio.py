@@ -24,15 +24,15 @@ async def tick():
     print("tick")
 
 
-async def main():
+async def main(pool):
     loop = asyncio.get_running_loop()
     limits = [1_000_000, 2_000_000]
-    with scoop_lite.Executor(max_workers=2) as pool:
-        primes = [loop.run_in_executor(pool, largest_prime_below, limit) for limit in limits]
-        await tick()
-        for limit, prime in zip(limits, await asyncio.gather(*primes)):
-            print(f"the largest prime below {limit} is {prime}")
+    primes = [loop.run_in_executor(pool, largest_prime_below, limit) for limit in limits]
+    await tick()
+    for limit, prime in zip(limits, await asyncio.gather(*primes)):
+        print(f"the largest prime below {limit} is {prime}")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    with scoop_lite.Executor(max_workers=2) as pool:  # around the loop: so an interrupt ends the tasks, too
+        asyncio.run(main(pool))

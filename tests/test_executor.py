@@ -2150,6 +2150,41 @@ def test_what_a_callback_raises_ends_no_pool(caplog):
     ]  # fmt: skip
 
 
+FORK = """
+import os, signal, socket, threading, time
+import scoop_lite
+
+def fork():
+    begun.wait()
+    children.append(os.fork() or time.sleep(60) or os._exit(0))
+
+def socketpair(*args):
+    pair = made(*args)
+    begun.set()
+    time.sleep(0.5)
+    return pair
+
+if __name__ == "__main__":
+    begun, children, made = threading.Event(), [], socket.socketpair
+    socket.socketpair = socketpair
+    forker = threading.Thread(target=fork)
+    forker.start()
+    pool = scoop_lite.Executor(1)
+    print(pool.submit(abs, -7).result())
+    forker.join()
+    print(pool.submit(abs, -8).result())
+    pool.shutdown()
+    print(os.waitpid(children[0], os.WNOHANG), "it still lives")
+    os.kill(children[0], signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nobody can fork here")
+def test_a_child_that_is_forked_while_a_pool_is_made_holds_up_nothing(tmp_path):
+    """As a server forks its workers: with the pool's links open in one, the pool would not end before it does."""
+    assert run_script(tmp_path, FORK) == (0, "7\n8\n(0, 0) it still lives\n", "")
+
+
 def fail_with(error):
     time.sleep(0.05)
     raise error("as it was asked to")
