@@ -2492,7 +2492,8 @@ class Future:
         self.value = outcome
         self.state = FAILED if type(outcome) is Failure else CANCELLED if outcome is GONE else FINISHED
         self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
-        if self.state == FAILED and (found := _state["runtime"]) is not None:
+        found = _state["runtime"]
+        if self.state == FAILED and found is not None:
             outcome.unseen, found.has_failures = found.unseen, True
         if self.waiters is not None:
             waiters, self.waiters = self.waiters, None
@@ -3041,21 +3042,6 @@ def name_of(func: Any) -> str:
     return " ".join((own_name(func) or type(func).__qualname__).split())
 
 
-AT_OF, FUNC_OF, KWARGS_OF, STATE_OF = map(operator.attrgetter, ("at", "func", "kwargs", "state"))  # of a future
-
-
-def all_are(wanted: Any, found: Iterable[Any]) -> bool:
-    """Return True if each one is this very object."""
-    return all(map(operator.is_, found, itertools.repeat(wanted)))
-
-
-def are_plain_calls(items: List[Any], func: Any) -> bool:
-    """Return True if all are futures that wait for calls of this function without keyword arguments; told in C."""
-    if not (items and all_are(Future, map(type, items)) and all_are(func, map(FUNC_OF, items))):
-        return False
-    return all_are(None, map(KWARGS_OF, items)) and not any(map(STATE_OF, items))  # PENDING is 0
-
-
 class Queue:
     """A worker's tasks, by nesting depth: the deepest run first here, and in runs as long as measurements allow.
 
@@ -3235,35 +3221,30 @@ class Queue:
         """
         head: Future = level[0]
         func, scope, order, key = head.func, head.at, head.order, cost_key(head.func)
-        futures: List[Future] = []
-        levels, mode = self.levels[scope.depth :], CALLS
+        parcel = Parcel([], func, CALLS, scope.place, order, scope.depth)
+        futures, spots, levels = parcel.futures, [], self.levels[scope.depth :]
         n = self.chunk_size(max(len(level), sum(map(len, levels)) // 2), func) if self.retries else 1
         for level in levels:
-            run = [*itertools.islice(iter(level.popleft, None), min(n - len(futures), len(level)))]
-            if are_plain_calls(run, func):
-                futures += run
-                continue
-            level.extendleft(reversed(run))
             others: List[Future] = []
             while level and type(level[0]) is Future and len(futures) < n and len(others) < PASS_OVER * n:
                 item = level.popleft()
                 if item.state != PENDING:
                     level.stale -= 1
-                elif item.func is func and item.kwargs is None:
-                    futures.append(item)
-                elif cost_key(item.func) == key:
-                    futures.append(item)
-                    mode = MIXED
-                else:
-                    others.append(item)
+                    continue
+                if item.func is not func or item.kwargs is not None:
+                    if cost_key(item.func) != key:
+                        others.append(item)
+                        continue
+                    parcel.mode = MIXED
+                spots.append((item.at, item.order))
+                futures.append(item)
+                item.state, item.at = SENT, parcel
             level.extendleft(reversed(others))
-        parcel = Parcel(futures, func, mode, scope.place, order, scope.depth)
-        columns = [[(f.func, f.args, f.kwargs) for f in futures] if mode == MIXED else [f.args for f in futures]]
-        if futures[-1].order - order >= len(futures) or not all_are(scope, map(AT_OF, futures)):
-            columns.append([(place_of(f.at.place, f.order), f.at.depth) for f in futures])
-        for future in futures:
-            future.state, future.at = SENT, parcel
-        return Block(parcel, columns, 0, 0, len(futures))
+        mixed = parcel.mode == MIXED
+        calls = [(f.func, f.args, f.kwargs) for f in futures] if mixed else [f.args for f in futures]
+        if all(at is scope for at, _ in spots) and spots[-1][1] == order + len(spots) - 1:
+            return Block(parcel, [calls], 0, 0, len(futures))
+        return Block(parcel, [calls, [(place_of(at.place, i), at.depth) for at, i in spots]], 0, 0, len(futures))
 
     def claim(self, future: Future) -> bool:
         """Take one certain future out of its queue, to run it at once; False if somebody else has it."""
