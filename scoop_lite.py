@@ -9407,9 +9407,9 @@ class Links:
         self.left_s = math.inf  # when the origin's link had ended, as it does with its process, behind its BYE
         self.kill_s = math.inf  # when to end everything
 
-    def report(self, text: str) -> None:
-        """Say one sentence to the user, on standard error, unless -q."""
-        if self.config.verbose >= 0:
+    def report(self, text: str, fatal: bool = False) -> None:
+        """Say one sentence to the user, on standard error; with -q, only why the run is no success."""
+        if self.config.verbose >= 0 or fatal or self.broker.status:
             self.writer.put(2, f"scoop_lite: {visible(text)}\n".encode("utf-8", "backslashreplace"))
 
     def show(self, site: Site, text: bytes) -> None:
@@ -9676,7 +9676,7 @@ class Reception(Links):
             why += site.last_words()
             self.report(f"host {self.broker.host_names[site.number]} is lost: {why}")
         elif self.broker.status is None and self.signalled is None:
-            self.report(site.explain("it answered, then " * (site.cpus > 0) + why))  # before we kill its command
+            self.report(site.explain("it answered, then " * (site.cpus > 0) + why), fatal=True)  # before `kill` below
         if site in self.joining or site.number in self.agents:  # else its command could not be started
             if self.broker.status is None or site in self.joining or site.link.silent:
                 site.kill()  # else it ends by itself, and `end` waits for that

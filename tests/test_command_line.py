@@ -1503,6 +1503,17 @@ def test_verbose_and_quiet(launch_once):
     assert said["-vv"] > said["-v"] and said["-v-v"] > said["-v"]
 
 
+@pytest.mark.parametrize("words, said", [
+    (["-n", "2", "-c", "import os; os._exit(0)"], "the origin (pid "),
+    (["-n", "2", "-c", "import os; os.kill(os.getpid(), 9)"], "the origin (pid "),
+    (["--hosts", "localhost:1", "a:1", "--launcher", "false {host}", "-c", "pass"], "host a did not join: "),
+])  # fmt: skip
+def test_quiet_hides_no_reason_for_which_a_run_fails(launch_once, words, said):
+    outcome = launch_once(["-q", *words])
+    assert outcome.returncode not in (0, None) and outcome.stdout == ""
+    assert outcome.stderr.startswith(f"scoop_lite: {said}") and outcome.stderr.count("\n") == 1, outcome
+
+
 def test_a_needless_option_of_scoop_is_accepted_with_a_sentence(launch_once):
     outcome = launch_once(SQUARES, options=["--tunnel"])
     assert (outcome.returncode, outcome.stdout) == (0, SQUARED)
