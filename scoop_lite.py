@@ -8915,8 +8915,9 @@ def spread(hosts: Sequence[Host], n: Optional[int]) -> List[Host]:
 # down: 256 bytes 00…FF, then three times 8 digits and so many bytes: path and source of this file, header (JSON). The
 #       source is compressed where both ends can. up: a dot for each part of this that arrives. Then both ways: ZMTP.
 
-#: What a user's environment may tell `srun` to do with input and output, by which it would be no link.
-SRUN_SETTINGS = "SLURM_LABELIO", "SLURM_STDINMODE", "SLURM_STDOUTMODE", "SLURM_STDERRMODE"
+#: What a user's environment may tell `srun`, by which it would be no link, or its step have not all of a host's CPUs.
+SRUN_SETTINGS = ("SLURM_LABELIO", "SLURM_STDINMODE", "SLURM_STDOUTMODE", "SLURM_STDERRMODE", "SLURM_SRUN_MULTI",
+                 "SRUN_CPUS_PER_TASK", "SLURM_EXACT", "SLURM_EXCLUSIVE", "SLURM_THREADS_PER_CORE")  # fmt: skip
 #: Name: command that reaches a host. All but srun hand one word to a shell over there, as ssh does.
 #: We open no port: so neither shall ssh, whatever the user's configuration has it forward, nor leave a master behind.
 #: What `sbatch --export` says is for the job's script: a step of srun without PATH would find no program.
@@ -9109,6 +9110,16 @@ def starter_command(host: str, config: Config) -> List[str]:
     return [*words, "exec " + shlex.join(agent_command(config))]
 
 
+def start_deaf(command: List[str], **how: Any) -> Any:
+    """Start a command that ignores NOTICES, by which most would end. So do we meanwhile: no script has begun yet."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in NOTICES}
+    try:
+        return subprocess.Popen(command, **how)
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
 class Site:
     """A host of the plan as the launcher sees it: what starts its agent, and what is known once that speaks."""
 
@@ -9141,7 +9152,7 @@ class Site:
             self.life, _stays_open = os.pipe()
             fd = theirs.fileno()
             self.command = agent_command(self.config, (fd, fd))
-            self.process = subprocess.Popen(self.command, pass_fds=(fd, self.life))
+            self.process = start_deaf(self.command, pass_fds=(fd, self.life))
             self.link = StreamLink(ours, passes_descriptors=True)
             theirs.close()
             os.close(self.life)
@@ -9149,7 +9160,7 @@ class Site:
             self.command = starter_command(self.name, self.config)
             how: Any = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
             how["env"] = {name: value for name, value in os.environ.items() if name not in SRUN_SETTINGS}
-            self.process = subprocess.Popen(self.command, 0, start_new_session=True, **how)
+            self.process = start_deaf(self.command, bufsize=0, start_new_session=True, **how)
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
             packed_source()  # now, while it connects

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import time
 
 import pytest
@@ -239,6 +240,17 @@ def test_a_killed_agent_or_starter_costs_its_host_and_nothing_else(run, grip, wh
     job.give("calm")
     check_done_elsewhere(job)
     assert "beta" in job.output("err"), "the loss of a host is said"
+
+
+def test_what_a_scheduler_announces_to_every_process_here_costs_no_host(run):
+    job = hang_there(run, grip="idle")
+    for number in (signal.SIGUSR1, signal.SIGUSR2):
+        for host in ("alpha", "beta"):
+            processes.send(job.starter(host), number)
+    job.give("calm")
+    assert job.finish().status == 0, str(job)
+    assert "lost" not in job.output("err"), str(job)
+    job.clean()
 
 
 @pytest.mark.parametrize("whom", ["agent", "starter"])

@@ -148,6 +148,15 @@ def test_in_a_job_of_slurm_srun_reaches_hosts_if_it_is_there_and_no_ssh_is_named
     assert len(commands) == 2 and all(command.startswith(begin) for command in commands)
 
 
+def test_what_a_job_sets_for_steps_of_its_own_is_no_matter_of_ours(place):
+    place.write("bin/srun", "#!/bin/sh\nenv >record; exit 1\n").chmod(0o755)
+    mine = dict.fromkeys(("SRUN_CPUS_PER_TASK", "SLURM_EXACT", "SLURM_EXCLUSIVE", "SLURM_THREADS_PER_CORE"), "2")
+    place.environment.update(SLURM_JOB_NODELIST="node1", SLURM_NTASKS="1", SLURM_TASKS_PER_NODE="1", **mine)
+    assert place.run("where.py").returncode == 1
+    given = dict(line.split("=", 1) for line in place.record.read_text().splitlines() if "=" in line)
+    assert "SLURM_JOB_NODELIST" in given and not mine.keys() & given.keys()
+
+
 def test_in_a_heterogeneous_job_of_slurm_the_user_hears_whose_hosts_are_used(place):
     place.environment.update(SLURM_JOB_NODELIST="node1", SLURM_NTASKS="1", SLURM_TASKS_PER_NODE="1", SLURM_HET_SIZE="2")
     told = "of the job's 2 components only the first one's hosts are used; ask for one, or name all"
