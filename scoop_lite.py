@@ -8993,6 +8993,8 @@ CAUSES = (
     ("(?i)python.*(not found|no such file)", "there is no such Python; see --python-interpreter"),
     ("frame", "something else than the agent wrote into the link; see what start-up files print"),
     (r"ended with status 0\b", "does a start-up file over there, such as .bashrc, end the shell or start another "
+    ("Event not found", "csh cannot read a path with ! in it; see --python-interpreter"),
+    (r"Invalid generic resource \(gres\)", "the job should ask for GPUs by --gpus-per-node or --gres"),
      "program?"),
 )
 

@@ -305,6 +305,9 @@ def test_two_signals_within_a_tenth_of_a_second_are_one(monkeypatch):
     ("me@far: Permission denied (publickey,password).", "it wants a key without a question"),
     ("sh: 1: exec: python3: not found", "there is no such Python"),
     ("bash: /opt/python3: No such file or directory", "there is no such Python"),
+    ("dir/bin/python: Event not found.", "csh cannot read a path with ! in it"),
+    ("srun: error: Unable to create step for job 7: Invalid generic resource (gres) specification",
+     "the job should ask for GPUs by --gpus-per-node"),
 ])  # fmt: skip
 def test_what_a_starter_says_is_explained_with_its_likely_cause(monkeypatch, said, cause):
     site = scoop_lite.Launcher(Config(hosts=(("far", 1),))).sites[0]
