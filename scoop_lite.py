@@ -6897,6 +6897,8 @@ class Client(Neighbourhood):
         config = Config(
             n=n or usable_cpus(), strands="thread", max_tasks=max_tasks, capacity=0, initializes=initializes
         )
+        if "--quiet" not in options:
+            tell_copies("runs the whole program, with an Executor's workers of its own")
         words = [*compiled_command(), *(("-n", str(n)) if n else ()), *options, "--serve"]
         sock = self.start_launcher(words, program)
         super().__init__(config)
@@ -11025,7 +11027,6 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
         sys.exit(0)
     if options.tunnel and not options.quiet:
         print("scoop_lite: --tunnel is not needed: everything goes through ssh's own pipes", file=sys.stderr)
-    tell_copies(config)
     status = run_launcher(config)
     tell_unread_input(config)
     if status < 0:
@@ -11063,13 +11064,16 @@ COPIES = (
     ("mpiexec", "PMI_RANK", "PMI_SIZE"),
 )
 
+    if config.serve < 0 and config.verbose >= 0:
+        tell_copies("runs the whole script on all its workers")
 
-def tell_copies(config: Config) -> None:
-    """Tell the user, once, if we were started as programs of MPI are: each copy of us runs the whole script."""
-    for command, rank, size in COPIES if config.serve < 0 and config.verbose >= 0 else ():
+@functools.lru_cache(maxsize=None)  # once, however many pools a program makes
+def tell_copies(fault: str) -> None:
+    """Tell the user, once, if we were started as programs of MPI are, of which each does all the work."""
+    for command, rank, size in COPIES:
         n = os.environ.get(size, "")
         if os.environ.get(rank) == "0" and n.isdigit() and n not in ("0", "1"):
-            what = f"{command} has started {n} of us, and each runs the whole script on all its workers"
+            what = f"{command} has started {n} of us, and each {fault}"
             print(f"scoop_lite: {what}; leave out {command}, unless you mean that", file=sys.stderr)
             return
 

@@ -965,6 +965,11 @@ def test_who_starts_a_launcher_as_programs_of_mpi_are_hears_of_it_once(launch_on
     for env in ({rank: "3", size: "8"}, {rank: "0", size: "1"}, {rank: "0"}):
         assert launch_once(["-c", "pass"], env=env).stderr == ""
     assert launch_once(["-q", "-c", "pass"], env={rank: "0", size: "8"}).stderr == ""
+    pools = "import scoop_lite\nfor _ in 1, 2:\n    with scoop_lite.Executor(1{}) as p:\n        p.run_on_all(abs, 1)"
+    for options, n in (("", 1), (", quiet=True", 0)):
+        env = {rank: "0", size: "8", "PYTHONPATH": str(launch_once.file.parent)}
+        told = launch_once.run(["-c", pools.format(options)], env=env).finish()
+        assert told.returncode == 0 and told.stderr.count(f"scoop_lite: {command} has started 8 of us") == n, told
 
 
 def test_another_kind_of_python_is_refused_in_a_sentence(tmp_path):
