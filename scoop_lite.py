@@ -7522,6 +7522,7 @@ class Config:
     profile: str = ""
     hash_seed: str = ""  # of all interpreters that we start, so that texts have the same `hash` everywhere
     threads: int = 0
+    cpu_share: int = 0  # CPUs that a scheduler has granted for each worker; 0: it does not say
     capacity: int = 1  # tasks it runs at once: 0 in an Executor's client
     near: bool = False  # this worker is on the launcher's host
     hosts: Tuple[Tuple[str, Optional[int]], ...] = ()  # the plan; none: this host alone
@@ -8333,7 +8334,8 @@ class Agent(Relay):
     def on_start(self, frames: Frames) -> None:
         """Start workers, each with its share of the CPUs for libraries that make threads."""
         order = read_facts(frames[1], workers=list, size=int, invitations=dict)
-        threads = self.config.threads or max(1, usable_cpus() // len(order["workers"]))
+        share = min(usable_cpus() // len(order["workers"]), self.config.cpu_share or MAX_HOSTS)
+        threads = self.config.threads or max(1, share)
         self.config = self.config.replace(n=order["size"], threads=threads)
         self.start_workers(order)
 
@@ -8991,12 +8993,12 @@ CAUSES = (
     ("Connection refused", "is sshd running there, at this port?"),
     ("(?i)could not resolve|not known|name resolution", "its name is unknown here"),
     ("(?i)host key", "its host key is unknown or has changed; ssh to it once by hand"),
+    ("Event not found", "csh cannot read a path with ! in it; see --python-interpreter"),
+    (r"Invalid generic resource \(gres\)", "the job should ask for GPUs by --gpus-per-node or --gres"),
     ("Permission denied|authentication fail", "it wants a key without a question; see ssh-copy-id and ssh-agent"),
     ("(?i)python.*(not found|no such file)", "there is no such Python; see --python-interpreter"),
     ("frame", "something else than the agent wrote into the link; see what start-up files print"),
     (r"ended with status 0\b", "does a start-up file over there, such as .bashrc, end the shell or start another "
-    ("Event not found", "csh cannot read a path with ! in it; see --python-interpreter"),
-    (r"Invalid generic resource \(gres\)", "the job should ask for GPUs by --gpus-per-node or --gres"),
      "program?"),
 )
 
@@ -10948,11 +10950,34 @@ def plan_hosts(options: argparse.Namespace) -> Tuple[str, List[Host]]:
         hosts = parse_hostfile(read_host_file(options.hostfile), options.hostfile)
     else:
         scheduler, hosts = hosts_from_environment(os.environ) or ("", [])
-        if scheduler == "Slurm" and not options.quiet:
-            tell_components()
-    own = {socket.gethostname(), socket.gethostname().partition(".")[0], socket.getfqdn()} if scheduler else set()
-    hosts = [Host("localhost", n) if is_here(name) or name in own else Host(name, n) for name, n in hosts]
-    return scheduler, spread(merge_hosts(hosts, "--hosts"), options.n or None) if hosts else []
+        if not options.quiet:
+            tell_unused(scheduler, hosts, options.n)
+    own = {first_label(name) for name in (socket.gethostname(), socket.getfqdn())} if scheduler else set()
+    hosts = [Host("localhost", n) if is_here(name) or first_label(name) in own else Host(name, n) for name, n in hosts]
+    slots = merge_hosts(hosts, "--hosts") if hosts else []
+    plan = spread(slots, options.n or None)
+    options.cpu_share = granted_share(scheduler, dict(slots), plan)
+    return scheduler, plan
+
+
+def first_label(name: str) -> str:
+    """Return what a scheduler's name of a host and the host's own have in common: domain and case may differ."""
+    label = name.lower().partition(".")[0]
+    return name if label.isdigit() else label  # of an address, all counts
+
+
+def granted_share(scheduler: str, slots: Mapping[str, int], plan: Sequence[Host]) -> int:
+    """Return the CPUs for each worker of those granted, by schedulers that may confine no process to them; else 0.
+
+    PBS sets OMP_NUM_THREADS to the CPUs of a chunk, NCPUS, however many slots (mpiprocs) these have: this says nothing.
+    """
+    environ, least = os.environ, 1
+    if scheduler == "PBS" and environ.get("NCPUS", "").isdecimal():
+        least = int(environ["NCPUS"])
+        if environ.get("OMP_NUM_THREADS") == environ["NCPUS"]:
+            del environ["OMP_NUM_THREADS"]
+    confines = scheduler not in ("Grid Engine", "LSF", "PBS")
+    return 0 if confines else max(1, min(max(slots[name], least) // n for name, n in plan))
 
 
 def choose_launcher(options: argparse.Namespace, scheduler: str) -> str:
@@ -11040,6 +11065,8 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
 
 def run_launcher(config: Config) -> int:
     """Run a whole job; return its exit status."""
+    if config.serve < 0 and config.verbose >= 0:
+        tell_copies("runs the whole script on all its workers")
     raise_file_limit()
     try:
         return Launcher(config).run()
@@ -11064,8 +11091,6 @@ COPIES = (
     ("mpiexec", "PMI_RANK", "PMI_SIZE"),
 )
 
-    if config.serve < 0 and config.verbose >= 0:
-        tell_copies("runs the whole script on all its workers")
 
 @functools.lru_cache(maxsize=None)  # once, however many pools a program makes
 def tell_copies(fault: str) -> None:
@@ -11078,12 +11103,21 @@ def tell_copies(fault: str) -> None:
             return
 
 
-def tell_components() -> None:
-    """Tell the user of a heterogeneous job of Slurm, whose list of nodes is that of its first component."""
-    n = os.environ.get("SLURM_HET_SIZE", "1")
-    if n.isdigit() and n != "1":
-        remedy = "ask for one, or name all hosts by --hosts if ssh reaches them"
-        print(f"scoop_lite: of the job's {n} components only the first one's hosts are used; {remedy}", file=sys.stderr)
+def tell_unused(scheduler: str, hosts: Sequence[Host], n: int) -> None:
+    """Tell the user what of a batch job is not used: other components' hosts; CPUs, if -n asks for none; all of it."""
+    environ, told = os.environ, ""
+    components, cpus = environ.get("SLURM_HET_SIZE", "1"), environ.get("SLURM_JOB_CPUS_PER_NODE", "1")
+    unread = [name for name in ("COBALT_NODEFILE", "FLUX_URI", "_CONDOR_SLOT") if environ.get(name)]
+    if scheduler == "Slurm" and components.isdigit() and components != "1":
+        told = (f"of the job's {components} components only the first one's hosts are used; ask for one, or name all "
+                "hosts by --hosts if ssh reaches them")
+    elif scheduler == "Slurm" and not n and sum(host.n for host in hosts) == 1 and cpus.isdecimal() and cpus != "1":
+        told = f"1 worker on {cpus} CPUs, as 1 task was asked for; -n {cpus} starts one per CPU"
+    elif unread and not scheduler and not n:
+        told = (f"{unread[0]} is of a scheduler that is not asked for its hosts: workers start here, one per CPU; "
+                "see --hosts, --hostfile and -n")
+    if told:
+        print(f"scoop_lite: {told}", file=sys.stderr)
 
 
 def tell_unread_input(config: Config) -> None:

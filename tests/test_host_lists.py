@@ -422,6 +422,13 @@ def test_bad_job(environ, message, host_files):
     assert text.startswith(message) and text.endswith("'s list by --hosts or --hostfile")
 
 
+@pytest.mark.parametrize("name, label", [
+    ("node1", "node1"), ("Node1.Some.Cluster", "node1"), ("10.0.0.1", "10.0.0.1"), ("10.0.0.2", "10.0.0.2"),
+])  # fmt: skip
+def test_names_of_one_host_may_differ_in_domain_and_case(name, label):
+    assert scoop_lite.first_label(name) == label
+
+
 def test_job_whose_file_is_gone(tmp_path):
     path = str(tmp_path / "gone")
     text = refused(scoop_lite.hosts_from_environment, {"PBS_NODEFILE": path})

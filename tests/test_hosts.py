@@ -165,6 +165,60 @@ def test_in_a_heterogeneous_job_of_slurm_the_user_hears_whose_hosts_are_used(pla
         assert told not in place.run("--dry-run", *words, "where.py").err
 
 
+def slurm_job(tasks, cpus):
+    return {"SLURM_JOB_NODELIST": "node1", "SLURM_NTASKS": tasks, "SLURM_TASKS_PER_NODE": tasks,
+            "SLURM_JOB_CPUS_PER_NODE": cpus}  # fmt: skip
+
+
+@pytest.mark.parametrize("environment, told", [
+    (slurm_job("1", "16"), "1 worker on 16 CPUs, as 1 task was asked for; -n 16 starts one per CPU"),
+    (slurm_job("1", "1"), ""),
+    (slurm_job("4", "16"), ""),  # it may well mean that each worker has four
+    ({"FLUX_URI": "local:///run/flux/local"}, "FLUX_URI is of a scheduler that is not asked for its hosts: workers"),
+])  # fmt: skip
+def test_who_does_not_get_all_that_a_job_seems_to_grant_hears_of_it(place, environment, told):
+    place.environment.update(environment)
+    err = place.run("--dry-run", "where.py").err
+    assert told in err and err.count("\n") == 1 + bool(told), err
+    for words in (["-q"], ["-n", "2"], ["--hosts", "node1:1"]):
+        assert place.run("--dry-run", *words, "where.py").err.count("\n") == 1
+
+
+def test_a_scheduler_may_write_this_hosts_name_in_another_way(place):
+    name = os.uname().nodename.partition(".")[0]
+    place.write("nodes", f"{name.upper()}\n{name}.some.cluster\nnode1.some.cluster\n")
+    place.environment["PBS_NODEFILE"] = "nodes"
+    done = place.run("--dry-run", "where.py")
+    assert "localhost: 2 workers" in done.err and "node1.some.cluster: 1 worker" in done.err, done.err
+    done = place.run("--dry-run", "--hosts", f"{name}.some.cluster:1", "where.py")
+    assert f"{name}.some.cluster: 1 worker" in done.err  # whoever writes it himself may mean another
+
+
+HERE = os.uname().nodename
+ONE_SLOT, FOUR = {"PE_HOSTFILE": "one"}, {"PE_HOSTFILE": "four"}
+CHUNK = {"PBS_NODEFILE": "names", "NCPUS": "16", "OMP_NUM_THREADS": "16"}  # select=1:ncpus=16:mpiprocs=2
+
+
+@pytest.mark.parametrize("environment, words, threads", [
+    (ONE_SLOT, [], 1), (ONE_SLOT, ["--threads-per-worker", "5"], 5), ({**ONE_SLOT, "OMP_NUM_THREADS": "6"}, [], 6),
+    (FOUR, [], 1), (FOUR, ["-n", "2"], 2), ({"LSB_MCPU_HOSTS": f"{HERE} 6"}, ["-n", "2"], 3), (CHUNK, [], 8),
+    ({**CHUNK, "NCPUS": "2"}, [], 16), ({**CHUNK, "NCPUS": "2", "OMP_NUM_THREADS": "2"}, [], 1),
+    ({"PBS_NODEFILE": "names"}, [], 1), ({}, ["-n", "2"], 8),
+])  # fmt: skip
+def test_workers_have_no_more_threads_than_the_slots_that_were_granted(place, environment, words, threads):
+    """On a machine of sixteen CPUs, as far as this program knows."""
+    place.write("names", f"{HERE}\n" * 2)
+    place.write("one", f"{HERE} 1 all.q@{HERE} UNDEFINED\n")
+    place.write("four", f"{HERE} 4 all.q@{HERE} UNDEFINED\n")
+    source = Path(place.file).read_text()
+    source = source.replace("    return max(1, min([n, *map", "    return 16\n    max(1, min([n, *map")
+    place.file = str(place.write("scoop_lite.py", source))
+    for name in scoop_lite.THREAD_VARIABLES:
+        place.environment.pop(name, None)
+    place.environment.update(environment)
+    assert place.right(*words, "-c", "import os; print(os.environ['OMP_NUM_THREADS'])") == f"{threads}\n"
+
+
 def test_verbose_shows_the_plan_and_marks_what_workers_print(place):
     place.write("shout.py", 'import sys, time\nfrom scoop_lite import futures\ndef f(i):\n    time.sleep(0.05)\n'
                             '    print("out", flush=True)\n    print("err", file=sys.stderr, flush=True)\n'
