@@ -1970,6 +1970,8 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
             return False
         if "scoop_lite_config" in getattr(found, "__dict__", ()):  # a worker's script that has not been imported:
             return False  # the pump, which may ask, must not do so
+        if sys.modules.get("__mp_main__", found) is not sys.modules.get("__main__", found):
+            return False  # a tool that runs the script, such as coverage, has put a module of its own there
     for part in parts:
         found = getattr(found, part, None)
     return found is obj
@@ -7669,7 +7671,10 @@ def run_program(config: Config, module: types.ModuleType) -> None:
             _, spec, code = tool._get_module_details(config.program) if named else tool._get_main_module_details()
         except ImportError as error:
             sys.exit(f"{sys.executable}: {error}")
-        if named and module.__name__ == "__main__":
+        if module.__name__ != "__main__":
+            if spec.name.rpartition(".")[2] == "__main__" and "__name__" not in code.co_names:
+                return  # it has no guard, and would do all that it does again: what it defines comes by value
+        elif named:
             sys.argv[0] = spec.origin
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:

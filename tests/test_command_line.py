@@ -215,6 +215,46 @@ def test_functions_of_a_module_reach_the_workers(launch, tmp_path):
     assert outcome.facts == [[3 * i for i in range(50)], 15, ["a", "-n"]]
 
 
+#: As coverage's is: without a guard, and with a module of its own as `__main__` for as long as the script runs.
+RUNNER = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+RUN_BY = {
+    "script": ["runner.py", "program.py"], "package": ["-m", "runner", "program.py"], "directory": ["runner"],
+    "package of its own": ["-m", "own"], "cProfile": ["-m", "cProfile", "-o", "profile", "program.py"],
+    "trace": ["-m", "trace", "--count", "-C", "counts", "program.py"], "runpy": ["-m", "runpy", "program"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", RUN_BY)
+def test_a_program_that_a_tool_runs_is_run_once(launch, tmp_path, how):
+    """No worker runs the tool, and so the script's guarded block, in order to find the script's functions."""
+    source = program("""
+        class Point:
+            def __init__(self, x):
+                self.x = x
+
+        def double(point):
+            time.sleep(0.001)
+            return Point(2 * point.x)
+
+        def main():
+            record("run")
+            points = [*futures.map(double, map(Point, range(50))), away(double, Point(7)).result()]
+            return [{type(point) is Point for point in points} == {True}, sum(point.x for point in points)]
+    """)
+    launch.write(source)
+    launch.write(RUNNER, "runner.py")
+    for package, main in (("runner", RUNNER), ("own", source.replace('if __name__ == "__main__":', "if True:"))):
+        (tmp_path / package).mkdir()
+        launch.write(main, f"{package}/__main__.py")
+    outcome = launch(RUN_BY[how], n=3, args=["program.py"] if how == "directory" else [])
+    assert outcome.returncode == 0 and "[true, 2464]" in outcome.stdout, outcome
+    assert launch.ledger == {"run": 1}
+
+
 TIMES_FIVE = """
     FIVE = 5
 
