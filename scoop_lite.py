@@ -5977,6 +5977,8 @@ def lead() -> None:
         names = getattr(other, "__dict__", {})
         if "_run_as_script" in names and names.get("__version__") == __version__:
             names.update(globals())
+    if CAN_FORK and "faulthandler" in sys.modules:  # its thread would be missing in what we fork, whose end waits for it
+        sys.modules["faulthandler"].cancel_dump_traceback_later()
     _state["leads"] = True
     sys.modules.update({"scoop_lite": _this, "scoop_lite.futures": futures, "scoop_lite.shared": shared})
 
@@ -9331,6 +9333,18 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     link.send(message("JOIN", AGENT, 0, there))
     agent = Agent(link, config, local=order["here"])
     agent.old_handlers = dict.fromkeys(NOTICES, signal.SIG_DFL)  # which were ignored until now
+    be_agent(agent)
+
+
+def be_agent(agent: Agent) -> None:
+    """Serve as the one agent of this process, and end it.
+
+    Workers do not inherit the finalizers of who started us: their end would delete the temporary directories that he
+    uses, and stop his managers. Exit functions they do inherit, as coverage.py's writes what they ran.
+    """
+    for module, registry in ("weakref", "finalize._registry"), ("multiprocessing.util", "_finalizer_registry"):
+        if module in sys.modules:
+            operator.attrgetter(registry)(sys.modules[module]).clear()
     agent.run()
     os._exit(0)
 
@@ -9742,8 +9756,7 @@ class Launcher(Reception):
                 agent = Agent(StreamLink(theirs), config, local=True)
                 agent.old_handlers = self.old_handlers
                 agent.prepared = prepare(config)  # now, while we get ready to say what is to be started
-                agent.run()
-                os._exit(0)
+                be_agent(agent)
             theirs.close()
             os.close(life_out)
         site.cpus = usable_cpus()

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,63 @@ def test_with_warnings_as_errors_and_in_development_mode(launch_once):
         outcome = launch_once(BARE, python=[sys.executable, *flags])
         assert (outcome.returncode, outcome.stderr) == (0, ""), flags
         assert outcome.stdout.startswith("True 2 55\n")
+
+
+#: What may have been done before our first line, as by a `sitecustomize`; then how agents come to be.
+AGENTS = {"forked": [], "fresh": ["--python-interpreter", sys.executable]}
+
+
+@pytest.mark.parametrize("how", AGENTS)
+def test_a_watchdog_of_faulthandler_does_not_hold_up_the_end(launch_once, how):
+    """Its thread would be missing in a forked process, whose end waits for it."""
+    launch_once.write("import faulthandler\nfaulthandler.dump_traceback_later(1000)\n", "sitecustomize.py")
+    env = {"PYTHONPATH": str(launch_once.directory)}
+    outcome = launch_once("print(5)", env=env, options=AGENTS[how])
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "5\n", "")
+
+
+REGISTERS = """
+    import multiprocessing.util, os, tempfile, weakref
+
+    def note(*words):
+        with open(os.environ["LEDGER"], "a") as file:
+            print(*words, file=file)
+
+    def register(whose):
+        multiprocessing.util.Finalize(None, note, (whose, os.getpid(), "multiprocessing"), exitpriority=1)
+        weakref.finalize(note, note, whose, os.getpid(), "weakref")
+        return tempfile.TemporaryDirectory()
+"""
+
+
+@pytest.mark.parametrize("how", AGENTS)
+def test_finalizers_of_who_starts_us_are_not_the_workers(launch_once, how):
+    """A temporary directory stays as long as its owner; what workers register themselves runs at their end."""
+    launch_once.write(REGISTERS, "registers.py")
+    launch_once.write("""
+        import os, registers
+        kept = registers.register("site")
+        os.environ.setdefault("SITE_DIRECTORY", kept.name)
+    """, "sitecustomize.py")  # fmt: skip
+    outcome = launch_once("""
+        import os, time
+        import registers
+        from scoop_lite import futures
+
+        def work(_):
+            time.sleep(0.01)
+            if not hasattr(registers, "kept"):
+                registers.kept = registers.register("worker")
+            return os.path.exists(os.environ["SITE_DIRECTORY"])
+
+        if __name__ == "__main__":
+            print(all(futures.map(work, range(60))))
+    """, n=3, env={"PYTHONPATH": str(launch_once.directory)}, options=[*AGENTS[how], "--max-tasks-per-child", "5"])
+    assert (outcome.returncode, outcome.stdout) == (0, "True\n"), outcome
+    ends = Counter(tuple(line.split()[::2]) for line in launch_once.ledger.elements())
+    assert ends["site", "weakref"] == ends["site", "multiprocessing"] == 1, ends
+    assert ends["worker", "weakref"] == ends["worker", "multiprocessing"] > 3, ends
+    assert set(launch_once.ledger.values()) == {1}
 
 
 def pythons():
