@@ -5977,7 +5977,7 @@ def lead() -> None:
         names = getattr(other, "__dict__", {})
         if "_run_as_script" in names and names.get("__version__") == __version__:
             names.update(globals())
-    if CAN_FORK and "faulthandler" in sys.modules:  # its thread would be missing in what we fork, whose end waits for it
+    if CAN_FORK and "faulthandler" in sys.modules:  # else what we fork waits at its end for a thread that it lacks
         sys.modules["faulthandler"].cancel_dump_traceback_later()
     _state["leads"] = True
     sys.modules.update({"scoop_lite": _this, "scoop_lite.futures": futures, "scoop_lite.shared": shared})
@@ -7890,36 +7890,30 @@ def new_runtime(config: Config) -> Runtime:
 
 def work(
     found: Optional[Runtime], config: Config, rank: int, incarnation: int, invitation: Optional[List[str]],
-    sock: socket.socket, straight: Optional[socket.socket] = None,
+    pipes: Sequence[Tuple[int, int]], sock: socket.socket, straight: Optional[socket.socket] = None,
 ) -> Any:  # fmt: skip
     """Be a worker: the role of every process that an agent starts.
 
-    `sock` leads to the broker, maybe by its agent, and `straight` to an Executor's client; `invitation` is for ZmqLink.
+    `sock` leads to the broker, maybe by its agent, and `straight` to an Executor's client; `invitation` is for ZmqLink,
+    `pipes` for what it prints.
     """
     pipe = StreamLink(sock)
     try:
+        if pipes:
+            redirect_output(pipes)
         found = found or new_runtime(config)
         lower_priority(config)
-    except MisuseError as error:  # what else may happen here, such as a lack of memory, need not happen to others
-        pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {error}")))
+        link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
+        found.connect(config, rank, incarnation, link, straight_link(straight) if straight else None)
+        found.pipe = pipe
+        begin(found, config)
+    except Exception as error:
+        if is_lack(error):  # which others need not have
+            raise
+        text = str(error) if isinstance(error, MisuseError) else traceback_text(error)
+        pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {text}")))
         pipe.finish()
         os._exit(1)
-    alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
-    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
-        if stream is not None and not alone:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if CAN_FORK:
-        os.register_at_fork(after_in_child=disown)
-    link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
-    _state["runtime"] = found
-    found.connect(config, rank, incarnation, link, straight_link(straight) if straight else None)
-    found.pipe = pipe
-    if config.kind in NAMELESS:
-        found.scheduler.by_value = ALL_NAMES
-    set_up_imports(config, found)
-    if config.profile:
-        start_profile(config, found)
-    gc.freeze()
     if link is pipe:
         link.send(hello(rank, incarnation))
     if rank == ORIGIN:
@@ -7930,6 +7924,23 @@ def work(
     signal.signal(DOOM, found.heed_doom)
     found.schedule()
     return 0
+
+
+def begin(found: Runtime, config: Config) -> None:
+    """Make this process what a worker is to user code."""
+    alone = found.rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
+    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
+        if hasattr(stream, "reconfigure") and not alone:  # the user's own may be anything, or None
+            stream.reconfigure(line_buffering=True)
+    if CAN_FORK:
+        os.register_at_fork(after_in_child=disown)
+    _state["runtime"] = found
+    if config.kind in NAMELESS:
+        found.scheduler.by_value = ALL_NAMES
+    set_up_imports(config, found)
+    if config.profile:
+        start_profile(config, found)
+    gc.freeze()
 
 
 def be_origin(found: Runtime, config: Config) -> Any:
@@ -7981,6 +7992,12 @@ INTERRUPTIBLE = {None} | {  # None: exit functions
                      run_program, prompt, *vars(futures).values(), *vars(shared).values())
     if isinstance(function, types.FunctionType)
 }  # fmt: skip
+
+
+def is_lack(error: Exception) -> bool:
+    """Return True if memory, descriptors or processes have run out, of which there may be enough a moment later."""
+    lacks = errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in lacks
 
 
 def straight_link(sock: socket.socket) -> StreamLink:
@@ -8385,10 +8402,8 @@ class Agent(Relay):
                 ours.close()
             self.forget(rank)
             tie_life(life_out)
-            if pipes:
-                redirect_output(pipes)
             invitation = order["invitations"].get(str(rank))
-            end_worker(work(self.prepared, self.config, rank, incarnation, invitation, *(end for _, end in links)))
+            end_worker(work(self.prepared, self.config, rank, incarnation, invitation, pipes, *(e for _, e in links)))
         self.signals = set() if rank == ORIGIN else self.signals  # of what came during the fork, it knows nothing
         child = Child(rank, incarnation, pid, life_in, None)
         child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
@@ -8574,7 +8589,7 @@ def serve_worker(number: int) -> None:
     adopt_environment(order["environment"])
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     share_cpus(config)
-    end_worker(work(None, config, door["rank"], door["incarnation"], None, knock(**door)))
+    end_worker(work(None, config, door["rank"], door["incarnation"], None, (), knock(**door)))
 
 
 def obey(life: Any) -> None:
@@ -11048,7 +11063,7 @@ def run_launcher(config: Config) -> int:
     try:
         return Launcher(config).run()
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        if not is_lack(error):
             raise
         sys.exit(f"scoop_lite: the run cannot go on: {error.strerror}; see `ulimit -a`")
 

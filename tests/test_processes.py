@@ -151,6 +151,42 @@ def test_a_watchdog_of_faulthandler_does_not_hold_up_the_end(launch_once, how):
     assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "5\n", "")
 
 
+def test_a_standard_output_without_reconfigure_will_do(launch_once):
+    launch_once.write("""
+        import codecs, sys
+        sys.stdout = codecs.getwriter("utf-8")(sys.stdout.buffer)
+    """, "sitecustomize.py")  # fmt: skip
+    outcome = launch_once("""
+        from scoop_lite import futures
+
+        if __name__ == "__main__":
+            print(sum(futures.map(abs, range(1000))), len(futures.run_on_all(print, "ü")))
+    """, n=3, env={"PYTHONPATH": str(launch_once.directory)})  # fmt: skip
+    assert (outcome.returncode, outcome.stderr) == (0, ""), outcome
+    assert sorted(outcome.stdout.splitlines()) == ["499500 3", "ü", "ü", "ü"]
+
+
+#: Done by a `sitecustomize`: what then happens in workers before they have said a word.
+BEFORE_HELLO = {
+    "to all": "sys.stdout = type('', (), {'reconfigure': lambda *a, **k: 1 / 0, 'flush': lambda self: None})()",
+    "to all but the origin": "os.devnull = '/nowhere/null'",
+}
+
+
+@pytest.mark.parametrize("what", BEFORE_HELLO)
+def test_what_no_worker_can_begin_with_is_told_once(launch, what):
+    launch.write(f"import os, sys\n{BEFORE_HELLO[what]}\n", "sitecustomize.py")
+    outcome = launch("""
+        from scoop_lite import futures
+        if __name__ == "__main__":
+            futures.run_on_all(abs, 1)
+    """, n=3, env={"PYTHONPATH": f"{launch.directory}{os.pathsep}{launch.file.parent}"})
+    told = re.findall(r"^scoop_lite: worker \d on .*: it cannot begin:", outcome.stderr, re.M)
+    assert outcome.returncode == 1 and len(told) == 1, outcome
+    assert ("ZeroDivisionError" if what == "to all" else "/nowhere/null") in outcome.stderr
+    assert "starting another" not in outcome.stderr and outcome.stderr.count("Traceback") <= 4, outcome
+
+
 REGISTERS = """
     import multiprocessing.util, os, tempfile, weakref
 
