@@ -176,6 +176,10 @@ ORIGIN = 0  # the rank of the worker that runs the user's script
 MANY = 64  # workers, from which on to begin again saves more time than it takes
 CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # else threads of one process run side by side
+#: What to say if this Python cannot run workers.
+WRONG_PYTHON = "" if sys.implementation.name == "cpython" else (
+    f"this Python is {sys.implementation.name}: workers need CPython, whose garbage collector and code they know"
+)
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
 TWICE_S = 0.1  # after a signal, the next one is the same: less lets `timeout` cut short what the first one begins
 AGAIN_S = 10.0  # so long after one, an interrupt is a first again: more kills scripts that go on, less spares hung ones
@@ -9029,6 +9033,8 @@ def own_python() -> List[str]:
 
 def interpreter() -> str:
     """Return the Python that runs this program; of a program that embeds Python, the one which that belongs to."""
+    if WRONG_PYTHON:
+        raise MisuseError(WRONG_PYTHON)
     if AS_PYTHON in os.environ:
         raise MisuseError(f"an Executor started this program again, as its workers' interpreter: sys.executable is "
                           f"{sys.executable!r}. Fix: set sys.executable to a Python interpreter")
@@ -10838,8 +10844,7 @@ def configure(options: argparse.Namespace) -> Config:
 def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any, str]]:
     """Yield what cannot work with these options, hosts and packages, or on this platform: (is it so, a sentence)."""
     n, first = max(1, len(hosts)), hosts[0].name if hosts else "localhost"
-    kind = sys.implementation.name
-    yield kind != "cpython", f"this Python is {kind}: workers need CPython, whose garbage collector and code they know"
+    yield WRONG_PYTHON, WRONG_PYTHON
     yield o.hosts and o.hostfile, "give --hosts or --hostfile, not both"
     yield o.tunnel and o.backend == "zmq", "--tunnel: --backend zmq does not go through ssh; leave out one of the two"
     yield o.rsh and o.launcher not in ("auto", "rsh"), "give --rsh or --launcher, not both"
