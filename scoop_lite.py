@@ -127,7 +127,9 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
 
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
-_this: Any = sys.modules[__name__]  # see `lead`
+_this: Any = sys.modules.get(__name__)  # needs Python 3.8 or newer; see `lead`
+if _this is None:
+    raise ImportError(f"{__name__} is not in sys.modules: put a module there before you have its loader execute it")
 _code: Any = sys._getframe().f_code if _run_as_script and "begun" not in globals() else None  # see `begin_again`
 __file__ = os.path.abspath(__file__)  # Python 3.8 leaves that of a script relative
 if _run_as_script:  # one name, whatever the file is called: so that what it defines can be pickled
@@ -2159,7 +2161,7 @@ def _annotations(annotate: Any, owner: Any = None) -> Any:
 
 def _make_annotate(annotations: Dict[str, Any]) -> Any:
     """Make an ``__annotate__`` that knows the annotations and nothing else of them."""
-    def __annotate__(format: int, /, annotations: Dict[str, Any] = annotations) -> Dict[str, Any]:
+    def __annotate__(format: int, /, annotations: Dict[str, Any] = annotations) -> Dict[str, Any]:  # needs Python 3.8
         if format > 1:
             raise NotImplementedError
         return annotations
@@ -9040,8 +9042,10 @@ def interpreter() -> str:
                           f"{sys.executable!r}. Fix: set sys.executable to a Python interpreter")
     version = "python%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", "")
     beside = os.path.join(sys.exec_prefix, *(("python.exe",) if os.name == "nt" else ("bin", version)))
-    for path in () if getattr(sys, "frozen", False) else (sys.executable or "", beside):
-        if "py" in os.path.basename(path).lower() and os.access(path, os.X_OK):
+    frozen = getattr(sys, "frozen", False)
+    own = getattr(sys, "_base_executable", sys.executable) if frozen else None  # that is the program itself
+    for path in [sys.executable or ""] if frozen else [sys.executable or "", beside]:
+        if path != own and "py" in os.path.basename(path).lower() and os.access(path, os.X_OK):
             return path
     raise MisuseError(f"this program is frozen, or embeds Python, and so has no interpreter to start workers with: "
                       f"neither sys.executable, {sys.executable!r}, nor {beside}. Fix: set sys.executable to one")
@@ -9049,6 +9053,8 @@ def interpreter() -> str:
 
 def compiled_command() -> List[str]:
     """Return the words that run this file by the .pyc file that importing it has left: to compile it takes 0.1 s."""
+    if not os.path.isfile(__file__):
+        own_source()  # which says if it is not in a zip file either
     return [*own_python(), "-c", COMPILED, __file__]
 
 
@@ -9089,11 +9095,14 @@ exec(f)"""
 
 
 def own_source() -> bytes:
-    """Return what this file holds, which may lie in a zip file."""
+    """Return what this file holds, which may lie in a zip file; a frozen program may lack it."""
     if not os.path.isfile(__file__):
         import zipimport
 
-        return zipimport.zipimporter(os.path.dirname(__file__)).get_data(__file__)
+        try:
+            return zipimport.zipimporter(os.path.dirname(__file__)).get_data(__file__)
+        except zipimport.ZipImportError:
+            raise MisuseError(f"{__file__} is not there, and other interpreters need it (not frozen)") from None
     with open(__file__, "rb") as file:
         return file.read()
 
@@ -10834,7 +10843,7 @@ def configure(options: argparse.Namespace) -> Config:
     if options.serve < 0:
         return config
     os.environ.pop(AS_PYTHON, None)
-    words = sys.stdin.read()
+    words = sys.stdin.buffer.read()  # whatever PYTHONIOENCODING says
     if not words:  # an interrupt came before our Executor could say anything
         sys.exit(1)
     told = json.loads(words)
@@ -10869,6 +10878,8 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
     far = not all(is_here(host) for host, _ in hosts)
     fresh = o.prolog or o.python or far  # agents, which get our source
     yield fresh and __file__.endswith(".pyc"), f"{__file__} is compiled: other hosts and interpreters need the source"
+    if fresh:
+        own_source()  # or it says that this is not there
     if not CAN_FORK:
         zmq = o.backend == "zmq"
         for wrong, what in (o.prolog, "--prolog"), (o.nice, "--nice"), (zmq, "--backend zmq"), (far, "another host"):
@@ -11074,11 +11085,14 @@ def run_launcher(config: Config) -> int:
 
 
 def sum_line() -> str:
-    """Return this file's SHA-256 and path, as `sha256sum --check` reads them."""
+    """Return this file's SHA-256 and path, as `sha256sum --check` reads them; or why there is none."""
     path, mark = os.path.abspath(__file__), ""
     if "\n" in path:
         path, mark = path.replace("\\", "\\\\").replace("\n", "\\n"), "\\"
-    return f"{mark}{sha256(own_source())}  {path}"
+    try:
+        return f"{mark}{sha256(own_source())}  {path}"
+    except MisuseError as error:
+        return str(error)
 
 
 #: What a command that starts a program several times tells each of them: which it is, and of how many.

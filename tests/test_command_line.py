@@ -1418,6 +1418,14 @@ def test_version_and_hash_are_those_of_the_file(launch_once):
         subprocess.run(["sha256sum", "--check", "--strict", "--status"], input=said, check=True)
 
 
+def test_a_frozen_launcher_says_that_it_lacks_the_source(launch_once):
+    code = "import sys, scoop_lite; scoop_lite.__file__ = '/nowhere/scoop_lite.py'; scoop_lite.main(sys.argv[1:])"
+    for words, status in ((["--version"], 0), (["--python-interpreter", sys.executable, "-c", "pass"], 2)):
+        outcome = launch_once.serial(["-c", code, *words])
+        assert outcome.returncode == status and "Traceback" not in outcome.stderr, outcome
+        assert "/nowhere/scoop_lite.py is not there" in outcome.stdout + outcome.stderr
+
+
 def self_check(launch_once, *words, **how):
     """Verdicts, texts and status of `--self-check`."""
     outcome = launch_once(["--self-check", *words], n=None, **how)

@@ -258,6 +258,17 @@ def test_other_versions_of_python(launch_once):
             assert outcome.stdout.startswith("True 2 55\n"), version
 
 
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
+def test_a_python_that_is_too_old_shows_which_is_needed(launch_once, version):
+    """It prints the line that it cannot read: that has a comment which says so."""
+    found = sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    found += filter(None, [shutil.which(f"python{version}")])
+    if not found:
+        pytest.skip(f"this machine has no Python {version}")
+    outcome = launch_once("pass", python=found[:1])
+    assert outcome.returncode == 1 and "# needs Python 3.8" in outcome.stderr.splitlines()[-3], outcome
+
+
 def test_the_main_program_works_with_a_read_only_checkout(launch_once, tmp_path):
     """Vendored by copying, on a file system that takes no compiled file."""
     place = tmp_path / "vendored"
