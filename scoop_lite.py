@@ -127,7 +127,9 @@ if __name__ != "__main__":  # a program reads no annotations, and to import this
 
 __version__ = "0.1.0"
 _run_as_script = __name__ == "__main__"
-_this: Any = sys.modules[__name__]  # see `lead`
+_this: Any = sys.modules.get(__name__)  # needs Python 3.8 or newer; see `lead`
+if _this is None:
+    raise ImportError(f"{__name__} is not in sys.modules: put a module there before you have its loader execute it")
 _code: Any = sys._getframe().f_code if _run_as_script and "begun" not in globals() else None  # see `begin_again`
 __file__ = os.path.abspath(__file__)  # Python 3.8 leaves that of a script relative
 if _run_as_script:  # one name, whatever the file is called: so that what it defines can be pickled
@@ -176,6 +178,10 @@ ORIGIN = 0  # the rank of the worker that runs the user's script
 MANY = 64  # workers, from which on to begin again saves more time than it takes
 CAN_FORK = hasattr(os, "fork")  # else (Windows) local links are those of `Door`
 HAS_GIL = getattr(sys, "_is_gil_enabled", lambda: True)()  # else threads of one process run side by side
+#: What to say if this Python cannot run workers.
+WRONG_PYTHON = "" if sys.implementation.name == "cpython" else (
+    f"this Python is {sys.implementation.name}: workers need CPython, whose garbage collector and code they know"
+)
 NEW_GROUP = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)  # Windows: Ctrl-C is not for this process
 TWICE_S = 0.1  # after a signal, the next one is the same: less lets `timeout` cut short what the first one begins
 AGAIN_S = 10.0  # so long after one, an interrupt is a first again: more kills scripts that go on, less spares hung ones
@@ -1970,6 +1976,8 @@ def finds_by_name(obj: Any, by_value_names: Names) -> bool:
             return False
         if "scoop_lite_config" in getattr(found, "__dict__", ()):  # a worker's script that has not been imported:
             return False  # the pump, which may ask, must not do so
+        if sys.modules.get("__mp_main__", found) is not sys.modules.get("__main__", found):
+            return False  # a tool that runs the script, such as coverage, has put a module of its own there
     for part in parts:
         found = getattr(found, part, None)
     return found is obj
@@ -2153,7 +2161,7 @@ def _annotations(annotate: Any, owner: Any = None) -> Any:
 
 def _make_annotate(annotations: Dict[str, Any]) -> Any:
     """Make an ``__annotate__`` that knows the annotations and nothing else of them."""
-    def __annotate__(format: int, /, annotations: Dict[str, Any] = annotations) -> Dict[str, Any]:
+    def __annotate__(format: int, /, annotations: Dict[str, Any] = annotations) -> Dict[str, Any]:  # needs Python 3.8
         if format > 1:
             raise NotImplementedError
         return annotations
@@ -5975,6 +5983,8 @@ def lead() -> None:
         names = getattr(other, "__dict__", {})
         if "_run_as_script" in names and names.get("__version__") == __version__:
             names.update(globals())
+    if CAN_FORK and "faulthandler" in sys.modules:  # else what we fork waits at its end for a thread that it lacks
+        sys.modules["faulthandler"].cancel_dump_traceback_later()
     _state["leads"] = True
     sys.modules.update({"scoop_lite": _this, "scoop_lite.futures": futures, "scoop_lite.shared": shared})
 
@@ -7672,7 +7682,10 @@ def run_program(config: Config, module: types.ModuleType) -> None:
             _, spec, code = tool._get_module_details(config.program) if named else tool._get_main_module_details()
         except ImportError as error:
             sys.exit(f"{sys.executable}: {error}")
-        if named and module.__name__ == "__main__":
+        if module.__name__ != "__main__":
+            if spec.name.rpartition(".")[2] == "__main__" and "__name__" not in code.co_names:
+                return  # it has no guard, and would do all that it does again: what it defines comes by value
+        elif named:
             sys.argv[0] = spec.origin
         namespace.update(__file__=spec.origin, __spec__=spec, __loader__=spec.loader, __package__=spec.parent)
     else:
@@ -7886,36 +7899,30 @@ def new_runtime(config: Config) -> Runtime:
 
 def work(
     found: Optional[Runtime], config: Config, rank: int, incarnation: int, invitation: Optional[List[str]],
-    sock: socket.socket, straight: Optional[socket.socket] = None,
+    pipes: Sequence[Tuple[int, int]], sock: socket.socket, straight: Optional[socket.socket] = None,
 ) -> Any:  # fmt: skip
     """Be a worker: the role of every process that an agent starts.
 
-    `sock` leads to the broker, maybe by its agent, and `straight` to an Executor's client; `invitation` is for ZmqLink.
+    `sock` leads to the broker, maybe by its agent, and `straight` to an Executor's client; `invitation` is for ZmqLink,
+    `pipes` for what it prints.
     """
     pipe = StreamLink(sock)
     try:
+        if pipes:
+            redirect_output(pipes)
         found = found or new_runtime(config)
         lower_priority(config)
-    except MisuseError as error:  # what else may happen here, such as a lack of memory, need not happen to others
-        pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {error}")))
+        link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
+        found.connect(config, rank, incarnation, link, straight_link(straight) if straight else None)
+        found.pipe = pipe
+        begin(found, config)
+    except Exception as error:
+        if is_lack(error):  # which others need not have
+            raise
+        text = str(error) if isinstance(error, MisuseError) else traceback_text(error)
+        pipe.send(message("BROKEN", rank, incarnation, facts(why=f"it cannot begin: {text}")))
         pipe.finish()
         os._exit(1)
-    alone = rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
-    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
-        if stream is not None and not alone:
-            stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    if CAN_FORK:
-        os.register_at_fork(after_in_child=disown)
-    link = (join_zmq(invitation, rank, incarnation) if invitation else None) or pipe
-    _state["runtime"] = found
-    found.connect(config, rank, incarnation, link, straight_link(straight) if straight else None)
-    found.pipe = pipe
-    if config.kind in NAMELESS:
-        found.scheduler.by_value = ALL_NAMES
-    set_up_imports(config, found)
-    if config.profile:
-        start_profile(config, found)
-    gc.freeze()
     if link is pipe:
         link.send(hello(rank, incarnation))
     if rank == ORIGIN:
@@ -7926,6 +7933,23 @@ def work(
     signal.signal(DOOM, found.heed_doom)
     found.schedule()
     return 0
+
+
+def begin(found: Runtime, config: Config) -> None:
+    """Make this process what a worker is to user code."""
+    alone = found.rank == ORIGIN and config.n == 1 and not config.hosts  # then its output is buffered as Python's own
+    for stream in (sys.stdout, sys.stderr):  # others write to the same file: a full buffer would end in mid-line
+        if hasattr(stream, "reconfigure") and not alone:  # the user's own may be anything, or None
+            stream.reconfigure(line_buffering=True)
+    if CAN_FORK:
+        os.register_at_fork(after_in_child=disown)
+    _state["runtime"] = found
+    if config.kind in NAMELESS:
+        found.scheduler.by_value = ALL_NAMES
+    set_up_imports(config, found)
+    if config.profile:
+        start_profile(config, found)
+    gc.freeze()
 
 
 def be_origin(found: Runtime, config: Config) -> Any:
@@ -7977,6 +8001,12 @@ INTERRUPTIBLE = {None} | {  # None: exit functions
                      run_program, prompt, *vars(futures).values(), *vars(shared).values())
     if isinstance(function, types.FunctionType)
 }  # fmt: skip
+
+
+def is_lack(error: Exception) -> bool:
+    """Return True if memory, descriptors or processes have run out, of which there may be enough a moment later."""
+    lacks = errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM
+    return isinstance(error, MemoryError) or getattr(error, "errno", None) in lacks
 
 
 def straight_link(sock: socket.socket) -> StreamLink:
@@ -8382,10 +8412,8 @@ class Agent(Relay):
                 ours.close()
             self.forget(rank)
             tie_life(life_out)
-            if pipes:
-                redirect_output(pipes)
             invitation = order["invitations"].get(str(rank))
-            end_worker(work(self.prepared, self.config, rank, incarnation, invitation, *(end for _, end in links)))
+            end_worker(work(self.prepared, self.config, rank, incarnation, invitation, pipes, *(e for _, e in links)))
         self.signals = set() if rank == ORIGIN else self.signals  # of what came during the fork, it knows nothing
         child = Child(rank, incarnation, pid, life_in, None)
         child.outputs = {r: (stream, bytearray()) for stream, (r, _) in enumerate(pipes, 1)}
@@ -8571,7 +8599,7 @@ def serve_worker(number: int) -> None:
     adopt_environment(order["environment"])
     threading.Thread(target=obey, args=(life,), name="scoop_lite lifeline", daemon=True).start()
     share_cpus(config)
-    end_worker(work(None, config, door["rank"], door["incarnation"], None, knock(**door)))
+    end_worker(work(None, config, door["rank"], door["incarnation"], None, (), knock(**door)))
 
 
 def obey(life: Any) -> None:
@@ -9014,13 +9042,17 @@ def own_python() -> List[str]:
 
 def interpreter() -> str:
     """Return the Python that runs this program; of a program that embeds Python, the one which that belongs to."""
+    if WRONG_PYTHON:
+        raise MisuseError(WRONG_PYTHON)
     if AS_PYTHON in os.environ:
         raise MisuseError(f"an Executor started this program again, as its workers' interpreter: sys.executable is "
                           f"{sys.executable!r}. Fix: set sys.executable to a Python interpreter")
     version = "python%d.%d" % sys.version_info[:2] + getattr(sys, "abiflags", "")
     beside = os.path.join(sys.exec_prefix, *(("python.exe",) if os.name == "nt" else ("bin", version)))
-    for path in () if getattr(sys, "frozen", False) else (sys.executable or "", beside):
-        if "py" in os.path.basename(path).lower() and os.access(path, os.X_OK):
+    frozen = getattr(sys, "frozen", False)
+    own = getattr(sys, "_base_executable", sys.executable) if frozen else None  # that is the program itself
+    for path in [sys.executable or ""] if frozen else [sys.executable or "", beside]:
+        if path != own and "py" in os.path.basename(path).lower() and os.access(path, os.X_OK):
             return path
     raise MisuseError(f"this program is frozen, or embeds Python, and so has no interpreter to start workers with: "
                       f"neither sys.executable, {sys.executable!r}, nor {beside}. Fix: set sys.executable to one")
@@ -9028,6 +9060,8 @@ def interpreter() -> str:
 
 def compiled_command() -> List[str]:
     """Return the words that run this file by the .pyc file that importing it has left: to compile it takes 0.1 s."""
+    if not os.path.isfile(__file__):
+        own_source()  # which says if it is not in a zip file either
     return [*own_python(), "-c", COMPILED, __file__]
 
 
@@ -9068,11 +9102,14 @@ exec(f)"""
 
 
 def own_source() -> bytes:
-    """Return what this file holds, which may lie in a zip file."""
+    """Return what this file holds, which may lie in a zip file; a frozen program may lack it."""
     if not os.path.isfile(__file__):
         import zipimport
 
-        return zipimport.zipimporter(os.path.dirname(__file__)).get_data(__file__)
+        try:
+            return zipimport.zipimporter(os.path.dirname(__file__)).get_data(__file__)
+        except zipimport.ZipImportError:
+            raise MisuseError(f"{__file__} is not there, and other interpreters need it (not frozen)") from None
     with open(__file__, "rb") as file:
         return file.read()
 
@@ -9343,6 +9380,18 @@ def serve_agent(reader: int, writer: int, header: bytes) -> None:
     link.send(message("JOIN", AGENT, 0, there))
     agent = Agent(link, config, local=order["here"])
     agent.old_handlers = dict.fromkeys(NOTICES, signal.SIG_DFL)  # which were ignored until now
+    be_agent(agent)
+
+
+def be_agent(agent: Agent) -> None:
+    """Serve as the one agent of this process, and end it.
+
+    Workers do not inherit the finalizers of who started us: their end would delete the temporary directories that he
+    uses, and stop his managers. Exit functions they do inherit, as coverage.py's writes what they ran.
+    """
+    for module, registry in ("weakref", "finalize._registry"), ("multiprocessing.util", "_finalizer_registry"):
+        if module in sys.modules:
+            operator.attrgetter(registry)(sys.modules[module]).clear()
     agent.run()
     os._exit(0)
 
@@ -9754,8 +9803,7 @@ class Launcher(Reception):
                 agent = Agent(StreamLink(theirs), config, local=True)
                 agent.old_handlers = self.old_handlers
                 agent.prepared = prepare(config)  # now, while we get ready to say what is to be started
-                agent.run()
-                os._exit(0)
+                be_agent(agent)
             theirs.close()
             os.close(life_out)
         site.cpus = usable_cpus()
@@ -10812,7 +10860,7 @@ def configure(options: argparse.Namespace) -> Config:
     if options.serve < 0:
         return config
     os.environ.pop(AS_PYTHON, None)
-    words = sys.stdin.read()
+    words = sys.stdin.buffer.read()  # whatever PYTHONIOENCODING says
     if not words:  # an interrupt came before our Executor could say anything
         sys.exit(1)
     told = json.loads(words)
@@ -10822,8 +10870,7 @@ def configure(options: argparse.Namespace) -> Config:
 def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any, str]]:
     """Yield what cannot work with these options, hosts and packages, or on this platform: (is it so, a sentence)."""
     n, first = max(1, len(hosts)), hosts[0].name if hosts else "localhost"
-    kind = sys.implementation.name
-    yield kind != "cpython", f"this Python is {kind}: workers need CPython, whose garbage collector and code they know"
+    yield WRONG_PYTHON, WRONG_PYTHON
     yield o.hosts and o.hostfile, "give --hosts or --hostfile, not both"
     yield o.tunnel and o.backend == "zmq", "--tunnel: --backend zmq does not go through ssh; leave out one of the two"
     yield o.rsh and o.launcher not in ("auto", "rsh"), "give --rsh or --launcher, not both"
@@ -10848,6 +10895,8 @@ def mistakes(o: argparse.Namespace, hosts: Sequence[Host]) -> Iterator[Tuple[Any
     far = not all(is_here(host) for host, _ in hosts)
     fresh = o.prolog or o.python or far  # agents, which get our source
     yield fresh and __file__.endswith(".pyc"), f"{__file__} is compiled: other hosts and interpreters need the source"
+    if fresh:
+        own_source()  # or it says that this is not there
     if not CAN_FORK:
         zmq = o.backend == "zmq"
         for wrong, what in (o.prolog, "--prolog"), (o.nice, "--nice"), (zmq, "--backend zmq"), (far, "another host"):
@@ -11071,17 +11120,20 @@ def run_launcher(config: Config) -> int:
     try:
         return Launcher(config).run()
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        if not is_lack(error):
             raise
         sys.exit(f"scoop_lite: the run cannot go on: {error.strerror}; see `ulimit -a`")
 
 
 def sum_line() -> str:
-    """Return this file's SHA-256 and path, as `sha256sum --check` reads them."""
+    """Return this file's SHA-256 and path, as `sha256sum --check` reads them; or why there is none."""
     path, mark = os.path.abspath(__file__), ""
     if "\n" in path:
         path, mark = path.replace("\\", "\\\\").replace("\n", "\\n"), "\\"
-    return f"{mark}{sha256(own_source())}  {path}"
+    try:
+        return f"{mark}{sha256(own_source())}  {path}"
+    except MisuseError as error:
+        return str(error)
 
 
 #: What a command that starts a program several times tells each of them: which it is, and of how many.

@@ -215,6 +215,46 @@ def test_functions_of_a_module_reach_the_workers(launch, tmp_path):
     assert outcome.facts == [[3 * i for i in range(50)], 15, ["a", "-n"]]
 
 
+#: As coverage's is: without a guard, and with a module of its own as `__main__` for as long as the script runs.
+RUNNER = """
+import runpy, sys
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+RUN_BY = {
+    "script": ["runner.py", "program.py"], "package": ["-m", "runner", "program.py"], "directory": ["runner"],
+    "package of its own": ["-m", "own"], "cProfile": ["-m", "cProfile", "-o", "profile", "program.py"],
+    "trace": ["-m", "trace", "--count", "-C", "counts", "program.py"], "runpy": ["-m", "runpy", "program"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", RUN_BY)
+def test_a_program_that_a_tool_runs_is_run_once(launch, tmp_path, how):
+    """No worker runs the tool, and so the script's guarded block, in order to find the script's functions."""
+    source = program("""
+        class Point:
+            def __init__(self, x):
+                self.x = x
+
+        def double(point):
+            time.sleep(0.001)
+            return Point(2 * point.x)
+
+        def main():
+            record("run")
+            points = [*futures.map(double, map(Point, range(50))), away(double, Point(7)).result()]
+            return [{type(point) is Point for point in points} == {True}, sum(point.x for point in points)]
+    """)
+    launch.write(source)
+    launch.write(RUNNER, "runner.py")
+    for package, main in (("runner", RUNNER), ("own", source.replace('if __name__ == "__main__":', "if True:"))):
+        (tmp_path / package).mkdir()
+        launch.write(main, f"{package}/__main__.py")
+    outcome = launch(RUN_BY[how], n=3, args=["program.py"] if how == "directory" else [])
+    assert outcome.returncode == 0 and "[true, 2464]" in outcome.stdout, outcome
+    assert launch.ledger == {"run": 1}
+
+
 TIMES_FIVE = """
     FIVE = 5
 
@@ -979,10 +1019,10 @@ def test_another_kind_of_python_is_refused_in_a_sentence(tmp_path):
     found = shutil.which("pypy3")
     launch = ["scoop_lite.py", "-n", "2", "-c", "pass"]
     pool = ["-c", "import scoop_lite\nscoop_lite.Executor(2).submit(abs, 1).result()"]
-    for words in [[sys.executable, *launch], [sys.executable, *pool]] + ([[found, *launch]] if found else []):
+    for words in [[python, *words] for python in (sys.executable, found) if python for words in (launch, pool)]:
         env = dict(os.environ, PYTHONPATH=str(tmp_path))
         done = subprocess.run(words, cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, timeout=30)
-        assert done.returncode != 0 and "other: workers need CPython" in done.stderr, done.stderr
+        assert done.returncode != 0 and "other: workers need CPython" in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_no_script_gives_the_help_page(launch_once):
@@ -1381,6 +1421,14 @@ def test_version_and_hash_are_those_of_the_file(launch_once):
     said = launch_once.run([odd / "scoop_lite.py", "--version"]).finish().stdout_bytes.split(b"\n", 1)[1]
     if shutil.which("sha256sum"):
         subprocess.run(["sha256sum", "--check", "--strict", "--status"], input=said, check=True)
+
+
+def test_a_frozen_launcher_says_that_it_lacks_the_source(launch_once):
+    code = "import sys, scoop_lite; scoop_lite.__file__ = '/nowhere/scoop_lite.py'; scoop_lite.main(sys.argv[1:])"
+    for words, status in ((["--version"], 0), (["--python-interpreter", sys.executable, "-c", "pass"], 2)):
+        outcome = launch_once.serial(["-c", code, *words])
+        assert outcome.returncode == status and "Traceback" not in outcome.stderr, outcome
+        assert "/nowhere/scoop_lite.py is not there" in outcome.stdout + outcome.stderr
 
 
 def self_check(launch_once, *words, **how):

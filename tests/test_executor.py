@@ -874,7 +874,8 @@ SHORT_OF_MEMORY = """
     """
 
 
-@pytest.mark.parametrize("program", ["sys.frozen = True", "sys.executable, sys.exec_prefix = '', '/nowhere'"])
+@pytest.mark.parametrize("program", ["sys.frozen, sys._base_executable = True, sys.executable",
+                                     "sys.executable, sys.exec_prefix = '', '/nowhere'"])  # fmt: skip
 def test_a_frozen_program_does_not_start_itself_over_and_over(program):
     status, out, err = run("""
         import sys, scoop_lite
@@ -885,6 +886,30 @@ def test_a_frozen_program_does_not_start_itself_over_and_over(program):
             print(error)
     """ % program, launch=False)
     assert (status, err) == (0, "") and "frozen" in out, (out, err)
+
+
+def test_a_frozen_program_uses_the_interpreter_that_it_names_if_our_file_is_there():
+    status, out, err = run("""
+        import sys, scoop_lite
+        sys.frozen, sys._base_executable = True, "/opt/copy/program"
+        with scoop_lite.Executor(2) as pool:
+            print(pool.submit(abs, -5).result())
+        scoop_lite.__file__ = "/nowhere/scoop_lite.py"
+        try:
+            scoop_lite.Executor(2)
+        except scoop_lite.MisuseError as error:
+            print(error)
+    """, launch=False)
+    assert (status, err) == (0, "") and out.startswith("5\n/nowhere/scoop_lite.py is not there"), (out, err)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp037", "ascii"])
+def test_an_encoding_of_the_streams_is_not_that_of_what_an_executor_tells_its_launcher(tmp_path, encoding):
+    (tmp_path / "ü").mkdir()
+    env = dict(os.environ, PYTHONPATH=os.path.dirname(scoop_lite.__file__), PYTHONIOENCODING=encoding)
+    code = "import scoop_lite\nif scoop_lite.Executor(2).submit(abs, -5).result() != 5: raise SystemExit(9)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path / "ü", env=env, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("executable", ["", "/bin/sh", "/nowhere/python3"], ids=["unknown", "other", "missing"])

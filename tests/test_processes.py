@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,99 @@ def test_with_warnings_as_errors_and_in_development_mode(launch_once):
         assert outcome.stdout.startswith("True 2 55\n")
 
 
+#: What may have been done before our first line, as by a `sitecustomize`; then how agents come to be.
+AGENTS = {"forked": [], "fresh": ["--python-interpreter", sys.executable]}
+
+
+@pytest.mark.parametrize("how", AGENTS)
+def test_a_watchdog_of_faulthandler_does_not_hold_up_the_end(launch_once, how):
+    """Its thread would be missing in a forked process, whose end waits for it."""
+    launch_once.write("import faulthandler\nfaulthandler.dump_traceback_later(1000)\n", "sitecustomize.py")
+    env = {"PYTHONPATH": str(launch_once.directory)}
+    outcome = launch_once("print(5)", env=env, options=AGENTS[how])
+    assert (outcome.returncode, outcome.stdout, outcome.stderr) == (0, "5\n", "")
+
+
+def test_a_standard_output_without_reconfigure_will_do(launch_once):
+    launch_once.write("""
+        import codecs, sys
+        sys.stdout = codecs.getwriter("utf-8")(sys.stdout.buffer)
+    """, "sitecustomize.py")  # fmt: skip
+    outcome = launch_once("""
+        from scoop_lite import futures
+
+        if __name__ == "__main__":
+            print(sum(futures.map(abs, range(1000))), len(futures.run_on_all(print, "ü")))
+    """, n=3, env={"PYTHONPATH": str(launch_once.directory)})  # fmt: skip
+    assert (outcome.returncode, outcome.stderr) == (0, ""), outcome
+    assert sorted(outcome.stdout.splitlines()) == ["499500 3", "ü", "ü", "ü"]
+
+
+#: Done by a `sitecustomize`: what then happens in workers before they have said a word.
+BEFORE_HELLO = {
+    "to all": "sys.stdout = type('', (), {'reconfigure': lambda *a, **k: 1 / 0, 'flush': lambda self: None})()",
+    "to all but the origin": "os.devnull = '/nowhere/null'",
+}
+
+
+@pytest.mark.parametrize("what", BEFORE_HELLO)
+def test_what_no_worker_can_begin_with_is_told_once(launch, what):
+    launch.write(f"import os, sys\n{BEFORE_HELLO[what]}\n", "sitecustomize.py")
+    outcome = launch("""
+        from scoop_lite import futures
+        if __name__ == "__main__":
+            futures.run_on_all(abs, 1)
+    """, n=3, env={"PYTHONPATH": f"{launch.directory}{os.pathsep}{launch.file.parent}"})
+    told = re.findall(r"^scoop_lite: worker \d on .*: it cannot begin:", outcome.stderr, re.M)
+    assert outcome.returncode == 1 and len(told) == 1, outcome
+    assert ("ZeroDivisionError" if what == "to all" else "/nowhere/null") in outcome.stderr
+    assert "starting another" not in outcome.stderr and outcome.stderr.count("Traceback") <= 4, outcome
+
+
+REGISTERS = """
+    import multiprocessing.util, os, tempfile, weakref
+
+    def note(*words):
+        with open(os.environ["LEDGER"], "a") as file:
+            print(*words, file=file)
+
+    def register(whose):
+        multiprocessing.util.Finalize(None, note, (whose, os.getpid(), "multiprocessing"), exitpriority=1)
+        weakref.finalize(note, note, whose, os.getpid(), "weakref")
+        return tempfile.TemporaryDirectory()
+"""
+
+
+@pytest.mark.parametrize("how", AGENTS)
+def test_finalizers_of_who_starts_us_are_not_the_workers(launch_once, how):
+    """A temporary directory stays as long as its owner; what workers register themselves runs at their end."""
+    launch_once.write(REGISTERS, "registers.py")
+    launch_once.write("""
+        import os, registers
+        kept = registers.register("site")
+        os.environ.setdefault("SITE_DIRECTORY", kept.name)
+    """, "sitecustomize.py")  # fmt: skip
+    outcome = launch_once("""
+        import os, time
+        import registers
+        from scoop_lite import futures
+
+        def work(_):
+            time.sleep(0.01)
+            if not hasattr(registers, "kept"):
+                registers.kept = registers.register("worker")
+            return os.path.exists(os.environ["SITE_DIRECTORY"])
+
+        if __name__ == "__main__":
+            print(all(futures.map(work, range(60))))
+    """, n=3, env={"PYTHONPATH": str(launch_once.directory)}, options=[*AGENTS[how], "--max-tasks-per-child", "5"])
+    assert (outcome.returncode, outcome.stdout) == (0, "True\n"), outcome
+    ends = Counter(tuple(line.split()[::2]) for line in launch_once.ledger.elements())
+    assert ends["site", "weakref"] == ends["site", "multiprocessing"] == 1, ends
+    assert ends["worker", "weakref"] == ends["worker", "multiprocessing"] > 3, ends
+    assert set(launch_once.ledger.values()) == {1}
+
+
 def pythons():
     """The Pythons from 3.8 on that this machine has, other than the one that runs the tests, one per version."""
     names = [shutil.which(f"python3.{minor}") for minor in range(8, 16)]
@@ -162,6 +256,17 @@ def test_other_versions_of_python(launch_once):
             outcome = launch_once(BARE, python=[python, *flags])
             assert (outcome.returncode, outcome.stderr) == (0, ""), version
             assert outcome.stdout.startswith("True 2 55\n"), version
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.7"])
+def test_a_python_that_is_too_old_shows_which_is_needed(launch_once, version):
+    """It prints the line that it cannot read: that has a comment which says so."""
+    found = sorted(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")))
+    found += filter(None, [shutil.which(f"python{version}")])
+    if not found:
+        pytest.skip(f"this machine has no Python {version}")
+    outcome = launch_once("pass", python=found[:1])
+    assert outcome.returncode == 1 and "# needs Python 3.8" in outcome.stderr.splitlines()[-3], outcome
 
 
 def test_the_main_program_works_with_a_read_only_checkout(launch_once, tmp_path):

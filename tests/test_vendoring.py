@@ -113,6 +113,23 @@ def test_a_librarys_copy_is_the_one_that_runs_its_pool(place, options, before):
     assert run(place, path=str(place), source=source) == (0, LOOKED, "")
 
 
+def test_a_copy_that_is_loaded_without_a_place_in_sys_modules_says_so(place):
+    source = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("mine", "lib/vendor/copy.py")
+module = importlib.util.module_from_spec(spec)
+try:
+    spec.loader.exec_module(module)
+except ImportError as error:
+    print(error)
+sys.modules["mine"] = module
+spec.loader.exec_module(module)
+print(module.futures.__name__)
+"""
+    said = "mine is not in sys.modules: put a module there before you have its loader execute it"
+    assert run(place, source=source) == (0, f"{said}\nmine.futures\n", "")
+
+
 def test_libraries_with_a_copy_each_get_their_own_errors_and_code(place):
     """Also of another version; and a pool of one runs tasks of the other."""
     for name, version in ("lib2", None), ("lib3", "0.0.1"):
