@@ -4802,6 +4802,8 @@ class Runner(Baton):
                 self.interrupting = False
                 raise error  # the script's own strand runs this task
             self.interrupt_script(error)
+        elif isinstance(error, SystemExit) and self.rank == ORIGIN:  # the script is to see that this is a task's
+            with_cause(error, RemoteTraceback(traceback_text(error)))
         name_host(error, self.config)
         return Failure(error)
 
