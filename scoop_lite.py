@@ -2502,7 +2502,9 @@ class Future:
         self.func = self.args = self.kwargs = self.at = None  # type: ignore[assignment]
         found = _state["runtime"]
         if self.state == FAILED and found is not None:
-            outcome.unseen, found.has_failures = found.unseen, True
+            found.has_failures = True
+            if outcome.error is not found.strands.main.error:  # else it is on its way to the script
+                outcome.unseen = found.unseen
         if self.waiters is not None:
             waiters, self.waiters = self.waiters, None
             tell([(waiter, self) for waiter in waiters])
@@ -4242,7 +4244,8 @@ class Mailbox:
 
     def wake(self) -> None:
         """End `wait_link`; may be called by any thread and by signal handlers."""
-        self.bell.ring()
+        if self.links:  # without the launcher, nobody waits for messages
+            self.bell.ring()
 
     def glance(self, force: bool = False, runs: bool = False) -> None:
         """Look at the link in passing, at most each millisecond unless forced; fill orders.
@@ -4487,6 +4490,7 @@ class Baton(Porch):
     n_parked = 0  # strands that wait
     progress = -1, 0.0  # tasks run, carved and returned; and since when that has not changed, as far as it counts
     looked_s = 0.0  # when that was looked at, or a wait ended
+    interrupting = False  # a KeyboardInterrupt is on its way to the script
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -4560,6 +4564,38 @@ class Baton(Porch):
         own_s = now() - self.looked_s
         self.progress = self.progress[0], self.progress[1] + max(0.0, own_s - patience_s / 2)
         return patience_s
+
+    def interrupt_script(self, error: Optional[BaseException] = None) -> None:
+        """Raise KeyboardInterrupt, or another error, where the script waits."""
+        self.interrupting = False
+        main, error = self.strands.main, error or KeyboardInterrupt()
+        if self.current is main and main.saved is None:
+            raise error
+        main.error = error
+        if not main.ready:
+            main.ready = True
+            self.ready.appendleft(main)
+
+    def rouse_script(self, error: BaseException) -> None:
+        """In the script's thread, whose sleep a signal's handler has ended by an exception: return when that may go on.
+
+        That is when the strand that runs hands over; at once, where it runs a task.
+        """
+        main = self.strands.main
+        if self.strands.name != "thread":
+            raise error
+        try:
+            if self.current is main:  # it has just got the baton, or is about to; or `leave_behind` took it
+                main.impl.acquire(timeout=0.01)
+                main.error = error
+                return
+            self.interrupt_script(error)
+            self.wake()
+            while not main.impl.acquire(timeout=0.01):
+                if (self.slice is not None or self.task is not None) and self.leave_behind():
+                    return
+        except BaseException as another:  # of the next signal
+            self.rouse_script(another)
 
     def leave_behind(self) -> bool:
         """Have the script go on at once while a task runs on in its thread, which nobody can interrupt; see `rejoin`.
@@ -4644,7 +4680,6 @@ class Runner(Baton):
 
     n_here = 0  # tasks run where they were waited for
     has_failures = False  # a future that was made here has failed
-    interrupting = False  # a KeyboardInterrupt is on its way to the script
     missed = False  # one could not be raised when its signal came
     retrying = False  # so the signal will come again
 
@@ -4753,9 +4788,10 @@ class Runner(Baton):
             self.scope, self.slice, self.task = saved
             try:
                 outcome = self.failure(error)
-            except KeyboardInterrupt:  # it goes on to the script, which waits here, and may look again at this future
-                future.settle(Failure(error))
-                future.value.look()
+            except BaseException:  # it goes on to the script, which waits here, and may look again at this future
+                if not isinstance(error, Stopped):
+                    future.settle(Failure(error))
+                    future.value.look()
                 raise
         self.scope, self.slice, self.task = saved
         self.scheduler.n_done += 1
@@ -4766,27 +4802,18 @@ class Runner(Baton):
         outcome = None  # a traceback keeps this frame: the cycle would keep an exception from being missed
 
     def failure(self, error: BaseException) -> Failure:
-        """Turn what a task raised into its outcome; our own Stopped, and an interrupt of the user's, go on."""
+        """Turn what a task raised into its outcome; our own Stopped, and what a signal to the script raised, go on."""
         if isinstance(error, Stopped):
             raise error
-        if isinstance(error, KeyboardInterrupt) and self.interrupting:
+        if isinstance(error, KeyboardInterrupt) and self.interrupting or self.rank == ORIGIN and is_of_handler(error):
             if self.current is self.strands.main:
                 self.interrupting = False
                 raise error  # the script's own strand runs this task
-            self.interrupt_script()
+            self.interrupt_script(error)
+        elif isinstance(error, SystemExit) and self.rank == ORIGIN:  # the script is to see that this is a task's
+            with_cause(error, RemoteTraceback(traceback_text(error)))
         name_host(error, self.config)
         return Failure(error)
-
-    def interrupt_script(self, error: Optional[BaseException] = None) -> None:
-        """Raise KeyboardInterrupt, or another error, where the script waits."""
-        self.interrupting = False
-        main, error = self.strands.main, error or KeyboardInterrupt()
-        if self.current is main and main.saved is None:
-            raise error
-        main.error = error
-        if not main.ready:
-            main.ready = True
-            self.ready.appendleft(main)
 
     def run_block(self, block: Block) -> None:
         """Run a block of tasks in one C loop, as far as nobody takes some away or one of them waits.
@@ -5001,12 +5028,14 @@ class Parking(Runner):
         me.saved = self.scope, self.slice, self.task, self.inline
         self.epoch += 1
         self.current, self.scope, self.slice, self.task, self.inline = to, None, None, None, 0
-        if self.recorder is None:
+        recorder = self.recorder
+        stack: Any = recorder and recorder.park()
+        try:
             self.strands.switch(me, to)
-        else:
-            stack = self.recorder.park()
-            self.strands.switch(me, to)
-            self.recorder.resume(stack)
+        except BaseException as error:
+            self.rouse_script(error)
+        if recorder is not None:
+            recorder.resume(stack)
         self.current = me
         self.restore(me)
 
@@ -5024,7 +5053,7 @@ class Parking(Runner):
             else:
                 try:
                     self.step()
-                except Exception as error:
+                except BaseException as error:  # not only Exception: a handler of the script's own may call sys.exit
                     if self.current is self.strands.main:
                         raise
                     self.fail(error)
@@ -5630,6 +5659,27 @@ def innermost(frame: Any) -> Any:
     while frame is not None and frame.f_globals is not globals():
         frame = frame.f_back
     return frame
+
+
+def is_of_handler(error: BaseException) -> bool:
+    """Return True for what a handler of a signal to the script has raised in a task; a timer's may be the task's own.
+
+    Only Python calls a function with a signal's number and the very frame that it interrupts.
+    """
+    tb = error.__traceback__
+    while tb is not None and tb.tb_next is not None:
+        interrupted, tb = tb.tb_frame, tb.tb_next
+        code, values = tb.tb_frame.f_code, tb.tb_frame.f_locals
+        if code in (Runner.run_future.__code__, Runner.run_slice.__code__):
+            break  # what is below is of another task, for which this one has waited
+        given = [values.get(name) for name in code.co_varnames[: code.co_argcount]]
+        if code.co_flags & 4:  # it has *args
+            rest = values.get(code.co_varnames[code.co_argcount + code.co_kwonlyargcount])
+            given += rest if type(rest) is tuple else ()
+        for number, frame in zip(given, given[1:]):
+            if frame is interrupted and isinstance(number, int) and number in (*END_SIGNALS, *NOTICES):
+                return True
+    return False
 
 
 def signal_self(number: int) -> None:
@@ -7829,25 +7879,29 @@ def run_script(config: Config, found: Runtime) -> Any:
             show_exception(error)  # and look around, as with `python -i`
         if config.interactive:
             prompt(module)
-    except SystemExit as error:
-        code = error.code
-        if not code and isinstance(error.__cause__, RemoteTraceback):
-            code = "scoop_lite: a task called sys.exit(0); as nobody caught that, this is no success"
     except BaseException as error:
-        code = 128 + found.signal if isinstance(error, KeyboardInterrupt) else 1
-        name_host(error, config)
-        show_exception(error)
+        code = status_of(error, found)
     if os.getpid() != found.pid:
         sys.exit(code)  # a child that the script has forked; what follows is the origin's
     try:
         found.finish(code is None or code == 0)
-    except KeyboardInterrupt as error:
-        code = 128 + found.signal
-        show_exception(error)
+    except BaseException as error:
+        code = status_of(error, found)
         found.finish(False)
     for function in found.at_leave:
         function()
     return code
+
+
+def status_of(error: BaseException, found: Runtime) -> Any:
+    """Return what to pass to `sys.exit` after an exception that nobody has caught, which is shown."""
+    if isinstance(error, SystemExit):
+        if not error.code and isinstance(error.__cause__, RemoteTraceback):
+            return "scoop_lite: a task called sys.exit(0); as nobody caught that, this is no success"
+        return error.code
+    name_host(error, found.config)
+    show_exception(error)
+    return 128 + found.signal if isinstance(error, KeyboardInterrupt) else 1
 
 
 def name_host(error: BaseException, config: Config) -> None:

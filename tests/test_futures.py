@@ -1458,6 +1458,17 @@ def test_exceptions_that_are_not_errors(facts, n):
     assert got[7] == 1
 
 
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("wait, code", [("futures.submit(leave, 0).result()", 1), ("away(leave, 0).result()", 1),
+                                        ("list(futures.map(leave, [None] * 9))", 1), ("sys.exit(0)", 0),
+                                        ("outcome(futures.submit(leave, 0).result), sys.exit(0)", 0)])  # fmt: skip
+def test_a_script_that_a_task_has_ended_by_sys_exit_is_no_success(launch, n, wait, code):
+    """Wherever it ran. What the script itself passes to `sys.exit` is its status, also after a task's was caught."""
+    ended = launch(program(f"leave = sys.exit\n\ndef main():\n    {wait}"), n=n)
+    said = "scoop_lite: a task called sys.exit(0); as nobody caught that, this is no success\n" if code else ""
+    assert (ended.returncode, ended.stdout, ended.stderr) == (code, "", said), ended
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # What can be called, and with what
 # ---------------------------------------------------------------------------------------------------------------------

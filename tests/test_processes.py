@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from conftest import program
+from conftest import facts_with, program
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -389,3 +390,95 @@ def test_workers_that_retire_cost_no_task_for_all_and_no_life(facts):
         n=4, options=["--max-tasks-per-child", "1"],
     )  # fmt: skip
     assert got[0] > 50 and got[1] == [[0, 1, 2, 3]] * 25
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Signals that the script handles itself
+# ---------------------------------------------------------------------------------------------------------------------
+
+#: A handler that leaves the script's wait, in each form in which handlers come.
+LEAVES = """
+class Enough(BaseException):
+    pass
+
+def stop(number, frame):
+    signal.signal(number, signal.SIG_IGN)
+    raise Enough
+
+class Stops:
+    def __call__(self, *told):
+        signal.signal(told[0], signal.SIG_IGN)
+        raise Enough
+
+    def stop(self, number, frame):
+        stop(number, frame)
+
+HANDLERS = stop, lambda *told: stop(*told), Stops(), Stops().stop, functools.partial(Stops.stop, None)
+
+def signals(_=None):
+    time.sleep(0.02)
+    os.kill(os.getpid(), signal.SIGUSR1)
+    time.sleep(0.3)
+
+def parent(_=None):
+    return futures.submit(signals).result()
+
+def idle():
+    threading.Timer(0.1, signals).start()
+    shared.getConst("never", timeout=20) or scoop_lite.IS_RUNNING or time.sleep(20)
+
+def wait(*tasks):
+    futures.wait(tasks)
+
+def main():
+    got = []
+    for handler, task in zip(HANDLERS, itertools.cycle((signals, parent))):
+        for call in (lambda: wait(futures.submit(task)), lambda: futures.submit(task).result(), idle,
+                     lambda: list(futures.map(task, range(3)))):
+            signal.signal(signal.SIGUSR1, handler)
+            try:
+                call()
+                got.append("not left")
+            except Enough:
+                got.append(sum(futures.map(abs, range(10))))
+    return got
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no such signals")
+def test_what_a_handler_of_the_scripts_own_raises_comes_out_of_its_wait(launch_once, launch):
+    """Be it that a task runs here then, or nothing; and the script may go on."""
+    assert facts_with(launch, LEAVES, n=1) == [45] * 20
+    if "thread" in launch.options:
+        launch_once.write("raise ImportError", "greenlet.py")
+    serial = launch_once.serial(program(LEAVES))
+    assert serial.facts == [45] * 20, serial
+
+
+SAVES = """
+def slow(i):
+    time.sleep(0.2)
+    print("ran", flush=True)
+
+def save(number, frame):
+    print("saved", flush=True)
+    sys.exit(int(sys.argv[1]))
+
+def main():
+    signal.signal(signal.SIGTERM, save)
+    tasks = [futures.submit(slow, i) for i in range(6)]
+    if sys.argv[2] == "wait":
+        futures.wait(tasks)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows has no such signals")
+@pytest.mark.parametrize("wait", ["wait", "end"])
+@pytest.mark.parametrize("code", [0, 3])
+@pytest.mark.parametrize("n", [1, 3])
+def test_a_script_may_save_what_it_has_and_leave_when_it_is_asked_to_end(launch, n, code, wait):
+    run = launch.start(program(SAVES), n=n, args=[str(code), wait])
+    run.wait_for("ran")
+    run.signal(signal.SIGTERM)
+    outcome = run.finish()
+    assert (outcome.returncode, outcome.stderr) == (code, "") and outcome.stdout.count("saved") == 1, outcome
