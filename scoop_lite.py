@@ -3033,7 +3033,7 @@ def cost_key(func: Any) -> Any:
         elif type(func) is functools.partial:
             func = func.func
         else:
-            return own_name(func) or type(func)
+            return own_name(func) or own_name(type(func))
 
 
 def own_name(func: Any) -> str:
@@ -3069,7 +3069,7 @@ class Queue:
         self.retired = False  # it has said so
         self.levels: List[Level] = [Level()]
         self.top = 0  # no level above holds anything, as far as the scheduler's thread knows; the pump never writes it
-        self.home: Deque[Any] = collections.deque()  # futures and blocks that cannot travel
+        self.home: Deque[Any] = collections.deque()  # blocks that cannot travel
         self.away: Deque[Block] = collections.deque()  # blocks that must not run here: suspected of killing workers
         self.late_s = 0.0  # when what runs here will have taken longer than a chunk should; 0 while nothing can
         self.costs: Dict[Any, float] = {}
@@ -3116,8 +3116,10 @@ class Queue:
         """Take what to run next, if its tasks are shorter than `limit_s`: a Future (now RUNNING), a Block, or None."""
         self.late_s = self.clock() + CHUNK_S
         with self.lock:
-            if self.home:  # nobody else can run it, so no time limit keeps it waiting
-                return self.home.popleft()
+            while self.home:  # nobody else can run it, so no time limit keeps it waiting
+                block: Block = self.home.popleft()
+                if not block.job.abandoned:
+                    return block
             while True:
                 level = self.deepest()
                 if level is None:
@@ -3399,6 +3401,7 @@ class Carver(Taker):
     """Fills the broker's orders from the queue."""
 
     n_straight = n_rerun = 0  # batches that went past the broker, and tasks of these that came back by a death
+    carving = False  # tasks of our own, taken away, are neither here nor sent yet
     packing = 0  # the thread that pickles what was carved: it has `shipping`, so code that it calls there cannot wait
 
     def __init__(self, retries: int, *about: Any) -> None:
@@ -3418,10 +3421,12 @@ class Carver(Taker):
                 with self.lock:
                     item = self.take_away() if self.ordered > self.filled else None
                     self.filled += item is not None
+                    self.carving = item is not None and item.job.owner is None
                 if item is None:
                     return
                 self.ship(item)
             finally:
+                self.carving = False
                 self.shipping.release()
 
     def keeps_last(self) -> bool:
@@ -3754,15 +3759,14 @@ class Scheduler(Carver):
 
         `own`: this worker's own only, and not what `wait_for_all` asks of each worker, which waits for the answer.
         """
-        if self.home or self.away or any(not (own and is_rest(sent.block.job.func)) for sent in [*self.sent.values()]):
+        sent = [sent.block.job.func for sent in [*self.sent.values()]]
+        if self.carving or self.home or self.away or not all(own and is_rest(func) for func in sent):
             return True
         with self.lock:
             for item in itertools.chain.from_iterable(self.levels):
-                if type(item) is Future:
-                    found = item.state == PENDING
-                else:
-                    found = not (item.job.abandoned or own and item.job.owner)
-                if found:
+                if type(item) is not Future and not (item.job.abandoned or own and item.job.owner):
+                    return True
+                if type(item) is Future and item.state == PENDING:
                     return True
         return False
 
@@ -3911,17 +3915,24 @@ class Sealed(tuple):  # type: ignore[type-arg]
     """What a task returned, as `pack_outcome` has packed it at once."""
 
 
-def seal(visit: Visit, by_value: Names, result: Any) -> Any:
-    """Copy or pickle a result, unless it can't change: the next task of its slice may fill the same object."""
-    kind = type(result)
-    if is_plain(result):
-        return result
-    if kind is list and PLAIN.issuperset(map(type, result)):
-        return result[:]
-    if kind is dict and PLAIN.issuperset(map(type, result.values())):
-        return result.copy()
-    visit.sealed = True
-    return Sealed(pack_outcome(result, by_value))
+def sealer(visit: Visit, by_value: Names) -> Callable[[Any], Any]:
+    """Return what copies or pickles a result of an Executor's task, unless it can't change.
+
+    The next task of its slice may fill the same object.
+    """
+
+    def seal(result: Any, plain: FrozenSet[type] = PLAIN) -> Any:
+        kind = type(result)
+        if kind in plain or is_plain(result):
+            return result
+        if kind is list and plain.issuperset(map(type, result)):
+            return result[:]
+        if kind is dict and plain.issuperset(map(type, result.values())):
+            return result.copy()
+        visit.sealed = True
+        return Sealed(pack_outcome(result, by_value))
+
+    return seal
 
 
 def pack_outcomes(outcomes: List[Any], by_value: Any = frozenset(), sealed: bool = False) -> Tuple[int, Frames]:
@@ -4507,8 +4518,6 @@ class Baton(Porch):
         self.task: Optional[Future] = None  # the running future's task
         self.inline = 0  # tasks stacked on this strand
         self.epoch = 0  # number of switches: a measurement across one is void
-        # Functions, by `cost_key`, whose results `seal` copies or pickles one by one, as an Executor's are each task's.
-        self.changing: Set[Any] = set()
 
     def note_context(self) -> None:
         """Have strands that begin see the context variables, as of `decimal`, that are set here now.
@@ -4828,8 +4837,8 @@ class Runner(Baton):
             calls: Iterator[Any] = map(job.func, piece.it, *rows[1:])
         else:
             calls = itertools.starmap(job.func if job.mode == CALLS else call_with, piece.it)
-        if job.owner is not None and self.changing and block.hi - block.lo > 1 and cost_key(job.func) in self.changing:
-            calls = map(functools.partial(seal, job, self.scheduler.by_value), calls)
+        if self.config.serve >= 0 and job.owner is not None and job.fold is None and block.hi - block.lo > 1:
+            calls = map(sealer(job, self.scheduler.by_value), calls)
         saved, epoch = (self.scope, self.slice, self.task), self.epoch
         self.scope, self.slice, self.task = None, piece, None
         with self.lock:
@@ -4874,7 +4883,7 @@ class Runner(Baton):
             block.job.failed = True
             failure: Any = self.failure(unseen_stop(block, block.lo + len(out)) if error is None else error)
             if self.config.serve >= 0 and type(block.job) is Visit and block.job.fold is None:
-                failure = seal(block.job, self.scheduler.by_value, failure)  # its arguments may be filled again, too
+                failure = sealer(block.job, self.scheduler.by_value)(failure)  # its arguments may be filled again, too
             if not ended:  # else the interrupt came when all was done
                 out.append(failure)
             del error, failure  # whose traceback refers to this frame
@@ -4890,8 +4899,6 @@ class Runner(Baton):
             return
         outcomes = [fold(self, job, job.order + block.lo, out)] if job.fold is not None else out
         if type(job) is Visit:
-            if self.config.serve >= 0 and not PLAIN.issuperset(map(type, out)) and not all(map(is_plain, out)):
-                self.changing = {*self.changing, cost_key(job.func)} if len(self.changing) < 4096 else set()
             job.deliver(block.lo, n, outcomes, seconds)
             if block.alone:
                 self.careful = True
@@ -4961,7 +4968,7 @@ class Parking(Runner):
             self.glance(force=timeout is not None, runs=True)
             deadline = patience_s = math.inf
             if timeout is not None:
-                patience_s = self.patience(max(0.0, timeout))
+                patience_s = self.patience(timeout := max(0.0, timeout))  # 0 also of nan
                 stuck = timeout <= 0 and self.is_stuck(patience_s)  # then something is to be run
                 deadline = now() + (0.001 if stuck else timeout)
             if not condition():
@@ -5511,7 +5518,7 @@ class Runtime(Calls):
             own: of what waits in the queue, tasks of others do not count; nor does a script that waits for this answer.
         """
         resting = sum(waiter.strand is not self.current for _, waiter in self.resting) + (own and self.rank == ORIGIN)
-        return bool(self.n_parked > resting or self.left) or self.scheduler.is_busy(own)
+        return bool(self.n_parked > resting or self.left or self.later) or self.scheduler.is_busy(own)
 
     def finish(self, success: bool) -> None:
         """End the origin's work: wait for what was submitted if the script succeeded, else end it."""
@@ -5863,13 +5870,14 @@ class Pump:
         """Decide whether to watch the link, and how long to wait at most: who submits kicks us; time does not."""
         runtime, scheduler = self.runtime, self.runtime.scheduler
         self.asleep = self.patient = self.dozing = True  # from here on `kick` rings; only then look
-        running = not self.idling and any(piece.block.hi - piece.block.lo > 1 for piece in scheduler.slices[:])
-        unseen = any(piece.is_long(now()) for piece in scheduler.slices[:])  # the scheduler will not look soon
+        slices = scheduler.slices[:]
+        running = not self.idling and any(p.block.hi - p.block.lo + p.n_handed > 1 for p in slices)
+        unseen = any(piece.is_long(now()) for piece in slices)  # the scheduler will not look soon
         if running and not (self.long_task or unseen or self.runtime.outbox.waiting):
             self.asleep = self.patient = False
             return False, DOZE_S
         self.dozing = False
-        watch = self.wanted() if not self.idling else self.reads()
+        watch = self.wanted() or unseen if not self.idling else self.reads()  # what came for a late one is others'
         queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
         busy = running or queued and not self.idling
         timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should
@@ -6167,7 +6175,11 @@ def start_map(
     if job.columns is None and not job.fixed:
         job.window = max(32, 4 * found.scheduler.live)
     found.scheduler.undrawn += job.length or 0
-    found.feed(job)
+    try:
+        found.feed(job)
+    except BaseException:
+        found.abandon(job, giving_up())
+        raise
     runs = runs_of(found, job, deadline_in(timeout))
     next(runs)  # who drops it before he takes a result ends the map, too
     return MapResults.over(runs)
@@ -6373,10 +6385,10 @@ def shutdown(wait: bool = True, *, cancel_futures: bool = False) -> None:
     """
     found = runtime()
     if cancel_futures:
-        for level in found.scheduler.levels[:]:
-            for item in snapshot(level):
-                if type(item) is Future:
-                    found.cancel(item)
+        for queue in (*found.scheduler.levels, found.scheduler.home, found.scheduler.away):
+            for item in snapshot(queue):
+                for future in [item] if type(item) is Future else getattr(item.job, "futures", ())[item.lo : item.hi]:
+                    found.cancel(future)
     if wait:
         found.wait_until(lambda: not found.scheduler.is_busy(own=True), watched=found.resting)
 
@@ -7177,7 +7189,7 @@ class Client(Neighbourhood):
     def end(self) -> None:
         """Fail what is not done, close the link, wait for the pool's processes."""
         self.closing = self.ended = True
-        if self.broken is not None or self.later:  # a thread may have asked for something just now
+        if self.broken is not None or self.later or self.intake:  # a thread may have asked for something just now
             self.fail_all()
         self.teller.tell(final=True)
         self.emit(message("BYE", ORIGIN, 1, facts(code="0")))

@@ -2175,6 +2175,60 @@ def test_what_a_callback_raises_ends_no_pool(caplog):
     ]  # fmt: skip
 
 
+CROSSING = """
+import threading
+import scoop_lite
+
+if __name__ == "__main__":
+    pool = scoop_lite.Executor(1)
+    print(pool.submit(abs, -1).result())
+    begun, gap, submitted = threading.Event(), threading.Event(), threading.Event()
+    enqueue, end = scoop_lite.Client.enqueue, scoop_lite.Client.end
+
+    def enqueue_late(client, item):
+        begun.set()
+        gap.wait(20)
+        enqueue(client, item)
+        submitted.set()
+
+    def end_behind_it(client):
+        gap.set()
+        submitted.wait(20)
+        end(client)
+
+    def submit():
+        try:
+            print(pool.submit(abs, -2).result(20))
+        except Exception as error:
+            print(error)
+
+    scoop_lite.Client.enqueue, scoop_lite.Client.end = enqueue_late, end_behind_it
+    threading.Thread(target=submit).start()
+    begun.wait()
+"""
+
+
+def test_what_crosses_the_end_of_a_pool_is_told(tmp_path):
+    assert run_script(tmp_path, CROSSING) == (0, "1\nthe pool is closed\n", "")
+
+
+class Strict(type):
+    def __eq__(cls, other):
+        return cls is other
+
+
+class Adder(metaclass=Strict):
+    def __call__(self, x):
+        return x + 1
+
+
+def test_a_function_whose_class_has_no_hash_breaks_no_pool():
+    """`pickle` cannot send it, as elsewhere."""
+    with Executor(1) as pool:
+        assert isinstance(pool.submit(Adder(), 1).exception(20), TypeError)
+        assert pool.submit(abs, -3).result(20) == 3
+
+
 FORK = """
 import os, signal, socket, threading, time
 import scoop_lite
@@ -2475,6 +2529,9 @@ def in_a_dict(i):
     DICT["value"] = i
     return DICT
 
+def rarely_in_a_dict(i):
+    return i > 300 and in_a_dict(i)
+
 def in_a_nest(i):
     NEST[0][0] = i
     return NEST
@@ -2493,6 +2550,8 @@ if __name__ == "__main__":
             tasks = [pool.submit(func, i) for i in range(2000)]
             for results in pool.map(func, range(2000)), [task.result() for task in tasks]:
                 print(sum(result not in ([i], {"value": i}, [[i]]) for i, result in enumerate(results)))
+        results = list(pool.map(rarely_in_a_dict, range(2000)))  # whose first results cannot change
+        print(sum(result != (i > 300 and {"value": i}) for i, result in enumerate(results)))
         for n, func in (300, in_a_big_buffer), (60, in_a_big_buffer_slowly):
             tasks = [pool.submit(func, i) for i in range(n)]
             for results in pool.map(func, range(n)), [task.result() for task in tasks]:
@@ -2503,4 +2562,4 @@ if __name__ == "__main__":
 def test_results_are_each_tasks_own_though_tasks_fill_the_same_object_again(tmp_path):
     """Else what one task returned would be, in whole or in part, what a later one has put in its place."""
     status, out, err = run_script(tmp_path, REUSED)
-    assert (status, out.split(), err) == (0, ["0"] * 10, ""), (out, err)
+    assert (status, out.split(), err) == (0, ["0"] * 11, ""), (out, err)

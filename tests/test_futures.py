@@ -3164,3 +3164,93 @@ def test_an_operator_of_map_reduce_may_use_futures(facts):
             return [str(outcome(futures.mapReduce, same, op, range(300))) for op in tried]
     """)
     assert got[:4] == ["44850"] * 4 and got[4].startswith("KeyError"), got
+
+
+SLOW_TO_PICKLE = """
+    class Slow:
+        def __reduce__(self):
+            time.sleep(1.0)
+            return int, (7,)
+
+    def note(x):
+        record("ran")
+
+    def leave(other):
+        futures.submit(note, Slow())
+        end = time.monotonic() + 0.4  # while it is being pickled
+        while time.monotonic() < end:
+            time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("where", ["in the script", "in a task"])
+def test_a_task_that_is_being_pickled_is_not_forgotten_at_the_end(launch, where):
+    call = "leave(0)" if where == "in the script" else "futures.run_on_all(leave, 0)"
+    outcome = launch(program(SLOW_TO_PICKLE + """
+    def main():
+        time.sleep(0.3)  # others are hungry by now
+        %s
+    """ % call), n=2)  # fmt: skip
+    assert outcome.returncode == 0, outcome
+    assert launch.ledger == {"ran": 1 if where == "in the script" else 2}, outcome
+
+
+def test_what_cannot_travel_is_dropped_with_its_map_and_cancelled_by_shutdown(facts):
+    got = facts("""
+        import threading
+        ran = []
+
+        def work(lock):
+            ran.append(1)
+            time.sleep(0.05)
+
+        def main():
+            results = futures.map(work, [threading.Lock() for _ in range(40)])
+            next(results)
+            results.close()
+            mapped = len(ran)
+            futures.shutdown()
+            dropped = len(ran)
+            tasks = [futures.submit(work, threading.Lock()) for _ in range(40)]
+            tasks[0].result()
+            futures.shutdown(cancel_futures=True)
+            return [mapped, dropped, all(task.done() for task in tasks), sum(task.cancelled() for task in tasks) > 20]
+    """)
+    mapped, dropped, *rest = got
+    assert dropped - mapped <= 1 and rest == [True, True], got
+
+
+def test_an_interrupt_while_a_map_draws_its_first_input_ends_its_tasks(launch):
+    outcome = launch(program("""
+        def work(x):
+            time.sleep(0.2)
+            record("ran")
+
+        def slowly():
+            for i in range(16):
+                yield i
+                time.sleep(0.002)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(20)
+
+        def main():
+            try:
+                list(futures.map(work, slowly()))
+            except KeyboardInterrupt:
+                record("interrupted")
+            futures.shutdown()
+    """), n=2)  # fmt: skip
+    assert outcome.returncode == 0, outcome
+    assert launch.ledger["interrupted"] == 1 and launch.ledger["ran"] <= 2, launch.ledger
+
+
+def test_a_timeout_that_is_no_number_is_over_at_once(facts):
+    got = facts("""
+        def main():
+            slow = futures.submit(time.sleep, 1.5)
+            futures.wait([slow], timeout=0.3)  # it is under way by now
+            start = time.monotonic()
+            answers = [outcome(slow.result, timeout=float("nan")).split(":")[0], time.monotonic() - start < 0.9]
+            return [*answers, slow.result()]
+    """)
+    assert got == ["TimeoutError", True, None]
