@@ -8264,6 +8264,8 @@ class Relay:
         self.selector = selectors.DefaultSelector()
         self.printed = self.written = 0  # bytes of workers' output sent, and said to have reached the user
         self.paused: Dict[int, Child] = {}  # pipes that are not read while the user's terminal is behind
+        self.children: Dict[Tuple[int, int], Child] = {}
+        self.ending: Dict[Child, float] = {}  # workers without a link, and when they are ended
 
     def read_worker(self, child: Child) -> None:
         """Relay a worker's messages to the broker, untouched; one that speaks for another is ended."""
@@ -8277,9 +8279,17 @@ class Relay:
         wrong = child.link.take(pass_on)
         if wrong:
             print(f"scoop_lite: worker {child.rank} broke the protocol: {wrong}", file=sys.stderr, flush=True)
-            child.kill()
-        if child.link.closed:
+            child.link.codec.messages.clear()
+        if wrong or child.link.closed:
             child.link.unwatch(self.selector)
+            self.ending.setdefault(child, now() + (0.0 if wrong else STOP_GRACE_S))
+
+    def end_workers(self) -> None:
+        """End workers that live on without a link."""
+        for child in [child for child, end_s in self.ending.items() if now() >= end_s]:
+            del self.ending[child]
+            if (child.rank, child.incarnation) in self.children:  # else it has ended, and its number may be another's
+                child.kill()
 
     def read_output(self, child: Child, fd: int, dead: bool = False) -> bool:
         """Pass on whole lines that a worker printed, and the rest at its end; False when there is no more."""
@@ -8326,7 +8336,6 @@ class Agent(Relay):
         super().__init__(link)
         self.config, self.local = config.replace(near=local), local
         self.direct = local and config.backend == "own"  # workers' links are handed to the broker, not relayed
-        self.children: Dict[Tuple[int, int], Child] = {}  # by rank and incarnation
         self.oom_kills = count_oom_kills()
         self.signals: Set[int] = set()  # that came to us, and so to all: from a terminal, or from a scheduler
         self.old_handlers: Dict[int, Any] = {}  # signal handlers that our workers shall have
@@ -8381,6 +8390,7 @@ class Agent(Relay):
             for key, _ in self.selector.select(self.timeout()):
                 key.data()
             self.reap()
+            self.end_workers()
             if not self.local:  # then only a heartbeat tells that the other end is gone
                 self.link.beat(now(), self.config.heartbeat_s, self.config.dead_after_s)
             if self.link.closed or now() >= self.stop_s:
@@ -8399,7 +8409,8 @@ class Agent(Relay):
 
     def timeout(self) -> float:
         """Return how long a round may wait for something to happen."""
-        return max(0.0, min(self.stop_s - now(), IDLE_S if self.local else self.config.heartbeat_s))
+        due_s = min(self.stop_s, *self.ending.values()) if self.ending else self.stop_s
+        return max(0.0, min(due_s - now(), IDLE_S if self.local else self.config.heartbeat_s))
 
     def flush(self) -> None:
         """Write what this round has queued, and wait for writability where it does not go at once.
@@ -9251,10 +9262,7 @@ class Site:
 
     def start(self) -> None:
         """Start the command (OSError: there is none), maybe again."""
-        if self.n_tries:
-            self.link.close()
-            self.process.stderr.close()
-            self.noise = self.words = b""
+        before = (self.link, self.process.stderr) if self.n_tries else ()  # of which `last_words` tells if we fail
         self.n_tries += 1
         if self.here:
             ours, theirs = socket.socketpair()
@@ -9273,6 +9281,9 @@ class Site:
             os.set_blocking(self.process.stderr.fileno(), False)
             self.link = StreamLink(self.process.stdout, self.process.stdin)
             packed_source()  # now, while it connects
+        for end in before:
+            end.close()
+        self.noise = self.words = b""
 
     def needs(self, unpacks: bool) -> bytes:
         """Return what its agent has to be sent, which has said whether it has zlib."""
@@ -9403,7 +9414,8 @@ def read_library(config: Config, request: Dict[str, Any]) -> Frames:
     root, number = os.path.abspath(config.root), request["number"]
     for path in request["paths"]:
         whole = os.path.abspath(os.path.join(config.directory, path))
-        if not (whole + os.sep).startswith(root.rstrip(os.sep) + os.sep) and path != config.program:
+        inside = (whole + os.sep).startswith(root.rstrip(os.sep) + os.sep)
+        if not inside and path not in (config.program, config.script):
             continue
         with contextlib.suppress(*unreadable):  # then it is not there: a zip file may be written anew at this moment
             place: Any = pathlib.Path(whole)

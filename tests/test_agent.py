@@ -233,6 +233,8 @@ def test_a_worker_that_speaks_for_another_is_ended(held, header, capfd):
     worker.send(scoop_lite.message("LOG", *header, b"forged"))
     worker.send(scoop_lite.message("LOG", 1, 1, b"behind it"))
     held.agent.read_worker(child)
+    held.agent.read_worker(child)  # as at its end: what was behind it is not read either
+    held.agent.end_workers()
     ended.append(child.process.wait(10))
     assert [(kind, bytes(frames[0])) for kind, frames in held.told()] == [("LOG", b"true")]
     assert ended != [0] and child.link.closed

@@ -570,3 +570,54 @@ def test_over_ssh_the_own_engine_opens_no_port_on_any_host(run_own, cluster):
     job.give("calm")
     assert job.finish().status == 0
     job.clean()
+
+
+BROKEN_LINK = """
+    import os, socket, sys, time
+    from scoop_lite import futures
+
+    def break_link(how):
+        link = sys.modules["scoop_lite"].runtime().link
+        if how == "garbage":
+            os.write(link.fileno(), b"?" * 300)
+        elif how == "shut":
+            link.sock.shutdown(socket.SHUT_WR)
+        elif how == "two":
+            for _ in range(3):
+                link.send([bytes(9), b"in another's name"])
+        else:
+            os.close(link.fileno())
+
+    def work(i, how):
+        if i >= 5 and os.environ.get("SCOOP_TEST_HOST") and not os.path.exists("broken"):
+            open("broken", "w").close()
+            break_link(how)
+        time.sleep(0.05)
+        return i
+
+    if __name__ == "__main__":
+        tasks = [futures.submit(work, i, sys.argv[1]) for i in range(40)]
+        print([task.result() for task in tasks] == [*range(40)])
+"""
+
+
+@pytest.mark.parametrize("how", ["garbage", "shut", "closed", "two"])
+def test_a_worker_there_that_lives_on_without_its_link_is_ended_and_costs_nobody_else(launch_once, tmp_path, how):
+    """As its agent sees it, which relays what it says."""
+    starter = launch_once.write('#!/bin/sh\nshift\nSCOOP_TEST_HOST=1 exec sh -c "$*"\n', "starter")
+    starter.chmod(0o755)
+    options = ["--launcher", f"{starter} {{host}}", "--hosts", "localhost:1", "other:2"]
+    outcome = launch_once(BROKEN_LINK, n=None, options=options, args=[how], timeout=60)
+    assert (outcome.returncode, outcome.stdout) == (0, "True\n"), outcome
+    assert re.search(r"worker [12] on other .* starting another", outcome.stderr), outcome
+    assert "Traceback" not in outcome.stderr and "is lost" not in outcome.stderr, outcome
+
+
+def test_a_busy_host_whose_command_is_gone_at_the_second_try_is_named(launch_once):
+    """Its first try's words are still to be told; others go on, if they may."""
+    starter = launch_once.write('#!/bin/sh\nrm "$0"\necho kex_exchange_identification >&2\nexit 255\n', "starter")
+    starter.chmod(0o755)
+    options = ["--launcher", f"{starter} {{host}}", "--hosts", "localhost:1", "other:1", "--min-hosts", "1"]
+    outcome = launch_once("print('goes on')", n=None, options=options, timeout=60)
+    assert (outcome.returncode, outcome.stdout) == (0, "goes on\n"), outcome
+    assert "host other did not join" in outcome.stderr and "Traceback" not in outcome.stderr, outcome

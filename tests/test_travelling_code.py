@@ -169,3 +169,14 @@ def test_the_launcher_gives_the_program_and_what_is_below_its_directory_only(tmp
     assert far.fetch(["program.py"], {})[1] == b"program.py"
     found = far.fetch([str(tmp_path / "outside.py"), str(tmp_path / "app" / "inside.py")], {})
     assert found[1] == b"app/inside.py"
+
+
+def test_a_script_given_by_a_path_through_a_link_travels(tmp_path):
+    """Workers ask for it by the directory that the user is in and the path that he gave; its root is the real one."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "program.py").write_text("VALUE = 1")
+    (tmp_path / "link").symlink_to("real")
+    config = Config(directory=str(tmp_path), root=str(tmp_path / "real"), program="link/program.py")
+    for path in (config.program, config.script):
+        assert scoop_lite.read_library(config, {"number": 1, "paths": [path], "have": {}})[1] == b"VALUE = 1"
+    assert scoop_lite.read_library(config, {"number": 1, "paths": ["/etc/passwd"], "have": {}})[1] == b""
