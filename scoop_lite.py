@@ -5731,7 +5731,8 @@ def flush_files() -> None:
                     file.flush()
             except Exception as error:
                 if last:
-                    print(f"scoop_lite: {file!r} cannot be written: {error}", file=sys.stderr)
+                    show = repr if type(file).__module__ in ("_io", "gzip", "bz2", "lzma") else object.__repr__
+                    print(f"scoop_lite: {show(file)} cannot be written: {error}", file=sys.stderr)  # another may fail
 
 
 IS_BEHIND = operator.attrgetter("out")  # of a link: something waits to be written
@@ -9490,6 +9491,14 @@ class Writer(Clerk):
         self.broken: Set[int] = set()  # descriptors that nothing is written to any more
         self.lost = ""  # why something could not be kept, if so
 
+    def open(self, path: str) -> int:
+        """Open a file to be written anew; return its descriptor, -1 for none."""
+        try:
+            return open_to_write(path) if path else -1
+        except OSError as error:  # when options were read, it could be opened
+            self.lost = f"{path}: {error.strerror}"
+            return -1
+
     def put(self, stream: int, data: bytes) -> None:
         """Queue bytes for a descriptor, unless it is that of a file which nobody wants (-1); never blocks."""
         if stream >= 0:
@@ -10466,7 +10475,7 @@ class View:
                "Python": "%d.%d.%d" % sys.version_info[:3]}  # fmt: skip
         if c.verbose > 0:
             self.launcher.report(f"version {__version__}, " + ", ".join(f"{key} {value}" for key, value in run.items()))
-        self.log, self.trace = (open_to_write(path) if path else -1 for path in (c.log, c.trace))
+        self.log, self.trace = map(self.files.open, (c.log, c.trace))
         command = " ".join(["scoop_lite.py", c.main_name, *c.args])[:200]
         self.files.put(self.trace, b"[\n")
         about = {"command": command, "version": __version__, "started": date_and_time(self.started), **run}

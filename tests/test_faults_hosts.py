@@ -621,3 +621,14 @@ def test_a_busy_host_whose_command_is_gone_at_the_second_try_is_named(launch_onc
     outcome = launch_once("print('goes on')", n=None, options=options, timeout=60)
     assert (outcome.returncode, outcome.stdout) == (0, "goes on\n"), outcome
     assert "host other did not join" in outcome.stderr and "Traceback" not in outcome.stderr, outcome
+
+
+@pytest.mark.parametrize("option", ["--log", "--trace"])
+def test_a_file_that_cannot_be_written_any_more_when_workers_start_is_named(launch_once, tmp_path, option):
+    starter = launch_once.write('#!/bin/sh\nrm -rf kept\nshift\nexec sh -c "$*"\n', "starter")
+    starter.chmod(0o755)
+    (tmp_path / "kept").mkdir()
+    options = ["--launcher", f"{starter} {{host}}", "--hosts", "localhost:1", "other:1", option, "kept/file"]
+    outcome = launch_once("print('runs')", n=None, options=options, timeout=60)
+    assert (outcome.returncode, outcome.stdout) == (1, "runs\n"), outcome
+    assert "kept/file: No such file or directory" in outcome.stderr and "Traceback" not in outcome.stderr, outcome
