@@ -5873,12 +5873,13 @@ class Pump:
         self.asleep = self.patient = self.dozing = True  # from here on `kick` rings; only then look
         slices = scheduler.slices[:]
         running = not self.idling and any(p.block.hi - p.block.lo + p.n_handed > 1 for p in slices)
-        unseen = any(piece.is_long(now()) for piece in slices)  # the scheduler will not look soon
+        late = any(piece.is_late(now()) for piece in slices)
+        unseen = late or any(piece.is_long(now()) for piece in slices)  # the scheduler will not look soon
         if running and not (self.long_task or unseen or self.runtime.outbox.waiting):
             self.asleep = self.patient = False
             return False, DOZE_S
         self.dozing = False
-        watch = self.wanted() or unseen if not self.idling else self.reads()  # what came for a late one is others'
+        watch = self.wanted() or late if not self.idling else self.reads()  # what comes behind a late one is for others
         queued, ordered = bool(scheduler.away or any(scheduler.levels)), scheduler.ordered > scheduler.filled
         busy = running or queued and not self.idling
         timeout = 0.05 if busy else None  # to look whether a slice takes longer than it should

@@ -366,7 +366,9 @@ class Launch:
         """Whether a run is to be of the module: then, have it found there."""
         if not self.as_module or "python" in how:  # which may ignore the environment
             return False
-        how["env"] = {"PYTHONPATH": str(self.file.parent), **dict(how.get("env", {}))}
+        env = dict(how.get("env", {}))
+        path = [str(self.file.parent), *filter(None, [env.get("PYTHONPATH")])]
+        how["env"] = {**env, "PYTHONPATH": os.pathsep.join(path)}
         return True
 
     def run(self, words, timeout=None, python=(sys.executable,), env=(), cwd=None, **more):

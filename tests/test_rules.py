@@ -1798,6 +1798,11 @@ def test_the_pump_dozes_while_the_scheduler_looks_at_its_link_between_short_slic
     piece.block.job.fold = None
     piece.block.hi = 1  # the rest was taken away, as it took too long
     assert pump.plan() == (False, None) and pump.asleep
+    piece.due_s = 0.0  # the task that goes on is late: what comes meanwhile is for others
+    assert pump.plan() == (True, None)
+    piece.due_s, piece.n_handed = float("inf"), 4  # or will be: what was before it has been handed in
+    assert pump.plan() == (False, scoop_lite.DOZE_S)
+    piece.n_handed = 0
     runtime.scheduler.sent[0] = None  # something is expected
     assert pump.plan() == (True, None)
 

@@ -284,7 +284,7 @@ def test_progress_elsewhere_is_a_plain_line_each_ten_seconds(launch_once):
 def test_an_executors_launcher_draws_no_line_as_its_session_has_no_terminal(monkeypatch, words, progress):
     monkeypatch.setattr(os, "isatty", lambda fd: True)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stdin", io.StringIO('{"kind": "prompt"}'))
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"kind": "prompt"}')))
     options = scoop_lite.parser().parse_args(["--serve", "0", *words])
     assert scoop_lite.configure(options).progress == progress
 
